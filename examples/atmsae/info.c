@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * atmsae info: what an SAE folder, a checkpoint or a tensor file holds.
+ */
+#include "command.h"
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { I_PATH, I_JSON, I_OPTIONS };
+
+static const option info_options[I_OPTIONS] = {
+    [I_PATH] = {.group = "what", .kind = OPTION_TEXTS, .required = true, .value = "PATH",
+                .help = "SAE folders, checkpoints, .npy and .safetensors files"},
+    [I_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object a path on stdout"},
+};
+
+static const char info_help[] =
+    "usage: atmsae info PATH... [--json]\n\n"
+    "Shows shapes and settings: of an SAE folder its architecture and sizes, of a checkpoint every\n"
+    "setting of its run and how far it got, of a .npy or .safetensors file its tensors.\n\n"
+    "examples\n"
+    "  atmsae info out/atm\n"
+    "  atmsae info out/atm/checkpoint.safetensors activations.npy\n";
+
+static bool folder_info(atmsae_context *context, const char *path, fields *out)
+{
+    atmsae_model *model;
+    if (atmsae_model_load(context, path, &model) < 0) return false;
+    atmsae_model_config config;
+    atmsae_model_config_init(&config, sizeof config);
+    const bool good = atmsae_model_get_config(model, &config) >= 0;
+    if (good) {
+        static const char *const names[] = {"?", "standard", "topk", "batchtopk", "jumprelu", "jumprelu", "gated"};
+        fields_text(out, "kind", "SAE folder");
+        fields_text(out, "arch", config.activation >= 1 && config.activation <= 6 ? names[config.activation] : "?");
+        fields_count(out, "d-in", config.d_in);
+        fields_count(out, "d-out", config.d_out ? config.d_out : config.d_in);
+        fields_count(out, "d-sae", config.d_sae);
+        if (config.activation == ATMSAE_TOPK) fields_real(out, "k", config.k);
+        fields_flag(out, "transcoder", config.transcoder);
+    }
+    atmsae_model_destroy(model);
+    return good;
+}
+
+static bool checkpoint_info(atmsae_context *context, const char *path, fields *out)
+{
+    atmsae_trainer *trainer;
+    if (atmsae_trainer_load(context, path, NULL, &trainer) < 0) return false;
+    atmsae_trainer_config config;
+    atmsae_trainer_config_init(&config, sizeof config);
+    const bool good = atmsae_trainer_get_config(trainer, &config) >= 0;
+    if (good) {
+        fields_text(out, "kind", "checkpoint");
+        fields_count(out, "steps-done", atmsae_trainer_steps_done(trainer));
+        trainer_fields(out, &config);
+    }
+    atmsae_trainer_destroy(trainer);
+    return good;
+}
+
+static char *shape_text(const atmsae_tensor_info *info)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) abort();
+    fprintf(out, "%s [", info->dtype);
+    for (uint64_t i = 0; i < info->rank; i++)
+        fprintf(out, "%s%llu", i ? ", " : "", (unsigned long long)info->shape[i]);
+    fputc(']', out);
+    fclose(out);
+    return text;
+}
+
+static bool tensors_info(atmsae_context *context, const char *path, fields *out)
+{
+    atmsae_tensors *tensors;
+    if (atmsae_tensors_open(context, path, &tensors) < 0) return false;
+    fields_text(out, "kind", "tensor file");
+    bool good = true;
+    for (uint64_t i = 0; i < atmsae_tensors_count(tensors) && good; i++) {
+        atmsae_tensor_info info = {.size = sizeof info};
+        good = atmsae_tensors_info(tensors, i, &info) >= 0;
+        if (!good) break;
+        char *text = shape_text(&info);
+        fields_text(out, info.name[0] ? info.name : "array", text);
+        free(text);
+    }
+    atmsae_tensors_close(tensors);
+    return good;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t a = strlen(text), b = strlen(end);
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+static bool path_info(atmsae_context *context, const char *path, fields *out)
+{
+    struct stat stats;
+    fields_text(out, "path", path);
+    if (stat(path, &stats) == 0 && S_ISDIR(stats.st_mode)) return folder_info(context, path, out);
+    /* A checkpoint is a .safetensors file too; only loading it tells. */
+    if (!ends_with(path, ".npy") && checkpoint_info(context, path, out)) return true;
+    if (ends_with(path, "checkpoint.safetensors")) fields_text(out, "no checkpoint", atmsae_last_error(context));
+    return tensors_info(context, path, out);
+}
+
+static int run_info(const setting *s)
+{
+    atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, true);
+    if (!context) return EXIT_FAILED;
+    int code = EXIT_OK;
+    for (size_t i = 0; i < s[I_PATH].n; i++) {
+        fields out = {0};
+        if (!path_info(context, s[I_PATH].texts[i], &out)) code = command_failed(context);
+        else if (s[I_JSON].given) fields_print_json(&out, stdout);
+        else fields_print(&out, stdout);
+        if (!s[I_JSON].given && i + 1 < s[I_PATH].n) putchar('\n');
+        fields_free(&out);
+    }
+    atmsae_context_destroy(context);
+    return code;
+}
+
+const command command_info = {.name = "info", .summary = "show what an SAE folder, checkpoint or tensor file holds",
+                              .help = info_help, .options = info_options, .n_options = I_OPTIONS, .run = run_info};

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * atmsae: trains, measures and shows sparse autoencoders with the library's public functions only.
+ */
+#include "command.h"
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const command *const commands[] = {&command_train, &command_eval, &command_info};
+#define N_COMMANDS (sizeof commands / sizeof *commands)
+
+static void print_usage(FILE *out)
+{
+    fputs("atmsae: sparse autoencoders with Adaptive Temporal Masking\n\nusage: atmsae COMMAND [OPTIONS]\n\n", out);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("\n  atmsae COMMAND --help   what it does, examples, every option with default and range\n"
+          "  atmsae --version\n", out);
+}
+
+static const char *command_name(const void *table, size_t i)
+{
+    return ((const command *const *)table)[i]->name;
+}
+
+static const command *find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    return NULL;
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    return false;
+}
+
+static int run_command(const command *c, int argc, char **argv)
+{
+    if (asks_for_help(argc, argv)) {
+        fputs(c->help, stdout);
+        options_help(stdout, c->options, c->n_options);
+        return EXIT_OK;
+    }
+    setting *settings = program_alloc(c->n_options, sizeof *settings);
+    const int code = options_parse(c->options, c->n_options, argc, argv, settings) ? c->run(settings) : EXIT_USAGE;
+    options_free(settings, c->n_options);
+    free(settings);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    program_choose_blis_kernels();
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    const command *c = find_command(argv[1]);
+    if (c) return run_command(c, argc - 2, argv + 2);
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("atmsae %s\n", atmsae_version_string());
+        return EXIT_OK;
+    }
+    if (asks_for_help(1, argv + 1) || strcmp(argv[1], "help") == 0) {
+        c = argc > 2 ? find_command(argv[2]) : NULL;
+        if (c) return run_command(c, 1, (char *[]){"--help"});
+        print_usage(stdout);
+        return EXIT_OK;
+    }
+    const char *near = nearest_name(argv[1], command_name, commands, N_COMMANDS);
+    fprintf(stderr, "atmsae: unknown command %s", argv[1]);
+    if (near) fprintf(stderr, "; did you mean %s?", near);
+    fputs(" (atmsae --help lists all)\n", stderr);
+    return EXIT_USAGE;
+}
+
+int command_failed(const atmsae_context *context)
+{
+    fprintf(stderr, "atmsae: %s\n", atmsae_last_error(context));
+    return EXIT_FAILED;
+}
+
+static void log_quiet(void *opaque, int32_t level, const char *message)
+{
+    (void)opaque;
+    if (level <= ATMSAE_LOG_WARNING) fprintf(stderr, "atmsae: %s\n", message);
+}
+
+static void log_all(void *opaque, int32_t level, const char *message)
+{
+    (void)opaque;
+    fprintf(stderr, "atmsae: %s%s\n", level <= ATMSAE_LOG_WARNING ? "warning: " : "", message);
+}
+
+atmsae_context *command_context(const setting *threads, bool quiet)
+{
+    atmsae_context_config config;
+    atmsae_context_config_init(&config, sizeof config);
+    if (threads->given) config.threads = (uint32_t)threads->count;
+    config.log = quiet ? log_quiet : log_all;
+    atmsae_context *context;
+    const atmsae_status status = atmsae_context_create(&config, &context);
+    if (status < 0) fprintf(stderr, "atmsae: no context: %s\n", atmsae_status_name(status));
+    return status < 0 ? NULL : context;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Reconstruction of the rows of some files, for eval and for train --valid.
+ */
+#include "command.h"
+#include "program.h"
+
+#include <stdlib.h>
+
+#define ROWS_AT_ONCE 4096
+
+static bool add_rows(atmsae_source *source, atmsae_metrics *metrics)
+{
+    float *rows = program_alloc(ROWS_AT_ONCE * atmsae_source_d(source), sizeof *rows);
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.x = rows;
+    bool done = false, failed = false;
+    while (!done && !failed) {
+        failed = atmsae_source_next(source, ROWS_AT_ONCE, rows, &batch.n_rows) < 0 ||
+                 (batch.n_rows > 0 && atmsae_metrics_add(metrics, &batch) < 0);
+        done = batch.n_rows < ROWS_AT_ONCE;
+    }
+    free(rows);
+    return !failed;
+}
+
+static bool open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16,
+                       atmsae_source **source)
+{
+    atmsae_source_config config;
+    atmsae_source_config_init(&config, sizeof config);
+    config.shuffle_rows = 0;
+    config.epochs = 1;
+    if (atmsae_source_create(context, &config, source) < 0) return false;
+    for (size_t i = 0; i < files->n; i++)
+        if (atmsae_source_add_file(*source, files->texts[i], tensor, as_bf16) < 0) return false;
+    return true;
+}
+
+static bool width_fits(const atmsae_model *model, const setting *files, const atmsae_source *source)
+{
+    atmsae_model_config config;
+    atmsae_model_config_init(&config, sizeof config);
+    if (atmsae_model_get_config(model, &config) < 0) return false;
+    if (config.d_in == atmsae_source_d(source)) return true;
+    fprintf(stderr, "atmsae: %s: rows of %llu numbers, but the SAE takes %llu\n", files->texts[0],
+            (unsigned long long)atmsae_source_d(source), (unsigned long long)config.d_in);
+    return false;
+}
+
+bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
+                    const char *tensor, bool as_bf16, atmsae_metrics **metrics)
+{
+    atmsae_source *source = NULL;
+    *metrics = NULL;
+    bool good = open_files(context, files, tensor, as_bf16, &source);
+    const bool fits = good && width_fits(model, files, source);
+    if (good && fits) good = atmsae_metrics_create(model, metrics) >= 0 && add_rows(source, *metrics);
+    if (!good) command_failed(context);
+    atmsae_source_destroy(source);
+    if (good && fits) return true;
+    atmsae_metrics_destroy(*metrics);
+    *metrics = NULL;
+    return false;
+}
+
+void metrics_fields(fields *out, const atmsae_metrics_result *result)
+{
+    fields_count(out, "rows", result->rows);
+    fields_real(out, "fvu", result->fvu);
+    fields_real(out, "mse", result->mse);
+    fields_real(out, "cosine", result->cosine);
+    fields_real(out, "l0", result->l0);
+    fields_real(out, "l1", result->l1);
+    fields_count(out, "dead", result->dead);
+    fields_count(out, "dense", result->dense);
+    fields_real(out, "bias", result->bias);
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Results and settings as named fields, printed as aligned text or as one JSON object.
+ */
+#ifndef OUTPUT_H
+#define OUTPUT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef struct field {
+    char *name, *value;
+    bool quoted;    /* a string in JSON */
+    bool json_only; /* a JSON text of its own (array, object); not part of the text form */
+} field;
+
+typedef struct fields {
+    size_t n;
+    field *all;
+} fields;
+
+void fields_text(fields *self, const char *name, const char *value);
+void fields_count(fields *self, const char *name, uint64_t value);
+/* NaN and infinities: null in JSON. */
+void fields_real(fields *self, const char *name, double value);
+void fields_flag(fields *self, const char *name, bool value);
+/* json: taken over and freed. */
+void fields_json(fields *self, const char *name, char *json);
+const char *fields_find(const fields *self, const char *name); /* NULL if there is none */
+void fields_free(fields *self);
+
+void fields_print(const fields *self, FILE *out);
+void fields_print_json(const fields *self, FILE *out);
+
+/* A string with its quotes, escaped. */
+void json_string(FILE *out, const char *text);
+/* A list of strings in new memory. */
+char *json_strings(const char *const *texts, size_t n);
+
+#endif

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * atmsae train: from files of rows to a saved SAE, with checkpoints, signals and resume.
+ */
+#include "history.h"
+#include "program.h"
+#include "progress.h"
+#include "train.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PREPARE_ROWS 32768
+#define CALIBRATE_ROWS 65536
+#define DEFAULT_CHECKPOINT_ROWS 10000000
+
+typedef struct run {
+    const setting *settings;
+    atmsae_context *context;
+    atmsae_source *source;
+    atmsae_trainer *trainer;
+    atmsae_trainer_config config; /* resolved; lends from the trainer */
+    history *history;
+    metrics_file metrics;
+    char *checkpoint;             /* its path */
+    bool resumed;
+    int code;                     /* of the program, if something fails */
+} run;
+
+/* ---- signals ----------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (interrupted) _exit(EXIT_INTERRUPTED);
+    interrupted = 1;
+}
+
+/* A signal that the parent had us ignore (a shell does so for jobs in the background) stays ignored. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
+    sigemptyset(&action.sa_mask);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL);
+    if (sigaction(SIGTERM, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---- setting up ---------------------------------------------------------------------------------------- */
+
+static bool failed(const run *r)
+{
+    command_failed(r->context);
+    return false;
+}
+
+static bool exists(const char *folder, const char *name)
+{
+    char *path = program_path(folder, name);
+    const bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+static bool check_folder(run *r)
+{
+    const char *out = r->settings[T_OUT].text;
+    const bool resume = r->settings[T_RESUME].given, force = r->settings[T_FORCE].given;
+    r->checkpoint = program_path(out, "checkpoint.safetensors");
+    if (resume && force) {
+        fprintf(stderr, "atmsae: --resume goes on, --force starts anew: give one of them\n");
+        r->code = EXIT_USAGE;
+        return false;
+    }
+    if (resume && access(r->checkpoint, R_OK) != 0) {
+        fprintf(stderr, "atmsae: nothing to resume: %s: %s\n", r->checkpoint, strerror(errno));
+        return false;
+    }
+    const char *found = exists(out, "sae_weights.safetensors")  ? "an SAE"
+                        : exists(out, "checkpoint.safetensors") ? "the checkpoint of a run"
+                                                                : NULL;
+    if (found && !resume && !force) {
+        fprintf(stderr, "atmsae: %s holds %s already: --resume goes on with its run, --force replaces it\n", out, found);
+        return false;
+    }
+    if (program_make_folder(out)) return true;
+    fprintf(stderr, "atmsae: %s: %s\n", out, strerror(errno));
+    return false;
+}
+
+static bool open_source(run *r)
+{
+    const setting *s = r->settings;
+    atmsae_source_config config;
+    atmsae_source_config_init(&config, sizeof config);
+    setting_count(&s[T_SHUFFLE], &config.shuffle_rows);
+    setting_count(&s[T_SEED], &config.seed);
+    if (atmsae_source_create(r->context, &config, &r->source) < 0) return failed(r);
+    for (size_t i = 0; i < s[T_INPUT].n; i++)
+        if (atmsae_source_add_file(r->source, s[T_INPUT].texts[i], s[T_TENSOR].text, s[T_BF16].given) < 0)
+            return failed(r);
+    return true;
+}
+
+/* Up to `most` rows from the start of the stream, which is then rewound. */
+static bool first_rows(run *r, uint64_t most, float **rows, atmsae_batch *batch)
+{
+    const uint64_t available = atmsae_source_rows(r->source);
+    const uint64_t n = available < most ? available : most;
+    *rows = program_alloc(n * atmsae_source_d(r->source), sizeof **rows);
+    atmsae_batch_init(batch, sizeof *batch);
+    batch->x = *rows;
+    return atmsae_source_rewind(r->source) >= 0 && atmsae_source_next(r->source, n, *rows, &batch->n_rows) >= 0 &&
+           atmsae_source_rewind(r->source) >= 0;
+}
+
+static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_trainer *, const atmsae_batch *))
+{
+    float *rows;
+    atmsae_batch batch;
+    const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
+    free(rows);
+    return good || failed(r);
+}
+
+static bool resume_trainer(run *r, const run_config *asked)
+{
+    if (atmsae_trainer_load(r->context, r->checkpoint, r->source, &r->trainer) < 0 ||
+        atmsae_trainer_get_config(r->trainer, &r->config) < 0)
+        return failed(r);
+    if (!train_same_settings(r->settings, asked, &r->config)) return false;
+    r->resumed = true;
+    const bool length_given = r->settings[T_ROWS].given || r->settings[T_EPOCHS].given;
+    const uint64_t old = r->config.total_rows, rows = length_given ? asked->trainer.total_rows : old;
+    if (rows == old) return true;
+    fprintf(stderr, "atmsae: %s was planned for %llu rows and now gets %llu: learning rate, masking rate and "
+            "sparsity follow the new length from here on\n", r->checkpoint, (unsigned long long)old, (unsigned long long)rows);
+    if (atmsae_trainer_set_total_rows(r->trainer, rows) < 0 || atmsae_trainer_get_config(r->trainer, &r->config) < 0)
+        return failed(r);
+    return true;
+}
+
+static bool make_trainer(run *r)
+{
+    run_config asked;
+    atmsae_trainer_config_init(&r->config, sizeof r->config);
+    if (!train_configure(&asked, r->settings, atmsae_source_d(r->source), atmsae_source_rows(r->source))) {
+        r->code = EXIT_USAGE;
+        return false;
+    }
+    if (r->settings[T_RESUME].given) return resume_trainer(r, &asked);
+    if (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) < 0 ||
+        atmsae_trainer_get_config(r->trainer, &r->config) < 0)
+        return failed(r);
+    return with_first_rows(r, PREPARE_ROWS, atmsae_trainer_prepare);
+}
+
+/* ---- run.json -------------------------------------------------------------------------------------------- */
+
+static void describe(const run *r, fields *out)
+{
+    const setting *s = r->settings;
+    fields_json(out, "input", json_strings(s[T_INPUT].texts, s[T_INPUT].n));
+    fields_count(out, "input-rows", atmsae_source_rows(r->source));
+    fields_count(out, "shuffle-rows", s[T_SHUFFLE].given ? s[T_SHUFFLE].count : 65536);
+    trainer_fields(out, &r->config);
+    fields_count(out, "threads", atmsae_context_threads(r->context));
+    fields_text(out, "cpu", atmsae_context_cpu(r->context));
+    fields_text(out, "version", atmsae_version_string());
+}
+
+/* Settings to stderr and to DIR/run.json. */
+static bool announce(const run *r)
+{
+    fields settings = {0};
+    describe(r, &settings);
+    char *path = program_path(r->settings[T_OUT].text, "run.json");
+    FILE *file = fopen(path, "w");
+    if (file) fields_print_json(&settings, file);
+    const bool good = file && !ferror(file);
+    const bool closed = file && fclose(file) == 0;
+    if (!good || !closed) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+    if (!r->settings[T_QUIET].given) fields_print(&settings, stderr);
+    fields_free(&settings);
+    free(path);
+    return good && closed;
+}
+
+/* ---- training ---------------------------------------------------------------------------------------------- */
+
+static bool save_checkpoint(const run *r)
+{
+    return atmsae_trainer_save(r->trainer, r->source, r->checkpoint) >= 0 || failed(r);
+}
+
+/* Steps until the end or a signal. */
+static bool steps(run *r)
+{
+    const uint64_t batch_rows = r->config.batch_rows, total = r->config.total_rows / batch_rows;
+    uint64_t every = DEFAULT_CHECKPOINT_ROWS;
+    setting_count(&r->settings[T_CHECKPOINT], &every);
+    float *rows = program_alloc(batch_rows * atmsae_source_d(r->source), sizeof *rows);
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.x = rows;
+    atmsae_step_stats stats = {.size = sizeof stats};
+    uint64_t done = atmsae_trainer_steps_done(r->trainer), saved = done * batch_rows;
+    progress line;
+    progress_start(&line, "", r->settings[T_QUIET].given, done * batch_rows, total * batch_rows);
+    bool good = true;
+    while (good && done < total && !interrupted) {
+        good = atmsae_source_next(r->source, batch_rows, rows, &batch.n_rows) >= 0 &&
+               atmsae_trainer_step(r->trainer, &batch, &stats) >= 0;
+        if (!good) {
+            if (stats.rows) progress_end(&line, done * batch_rows, &stats);
+            fprintf(stderr, "atmsae: step %llu: %s\n", (unsigned long long)done, atmsae_last_error(r->context));
+            break;
+        }
+        done++;
+        metrics_file_add(&r->metrics, &stats);
+        if (r->history) history_record(r->history, r->trainer, &stats);
+        progress_show(&line, done * batch_rows, &stats);
+        if (every == 0 || done * batch_rows - saved < every || done == total) continue;
+        saved = done * batch_rows;
+        good = save_checkpoint(r);
+    }
+    if (good && stats.rows) progress_end(&line, done * batch_rows, &stats);
+    free(rows);
+    return good;
+}
+
+static bool print_validation(const run *r)
+{
+    const setting *s = r->settings;
+    atmsae_metrics *metrics;
+    atmsae_metrics_result result = {.size = sizeof result};
+    if (!evaluate_files(r->context, atmsae_trainer_model(r->trainer), &s[T_VALID], s[T_TENSOR].text,
+                        s[T_BF16].given, &metrics))
+        return false;
+    const bool good = atmsae_metrics_get(metrics, &result) >= 0;
+    fields out = {0};
+    metrics_fields(&out, &result);
+    if (good) fields_print(&out, stdout);
+    fields_free(&out);
+    atmsae_metrics_destroy(metrics);
+    return good || failed(r);
+}
+
+/* Checkpoint first: calibration reads the stream from its start, so the position is lost. */
+static bool finish(run *r)
+{
+    const setting *s = r->settings;
+    atmsae_save_options options;
+    atmsae_save_options_init(&options, sizeof options);
+    options.model_name = s[T_MODEL_NAME].text;
+    options.hook_name = s[T_HOOK_NAME].text;
+    if (!save_checkpoint(r) || !with_first_rows(r, CALIBRATE_ROWS, atmsae_trainer_calibrate)) return false;
+    if (atmsae_model_save(atmsae_trainer_model(r->trainer), s[T_OUT].text, &options) < 0) return failed(r);
+    if (!s[T_QUIET].given) fprintf(stderr, "saved %s\n", s[T_OUT].text);
+    if (s[T_PLOT].given && !history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text)) {
+        fprintf(stderr, "atmsae: %s: %s\n", s[T_PLOT].text, strerror(errno));
+        return false;
+    }
+    return !s[T_VALID].given || print_validation(r);
+}
+
+static int train(run *r)
+{
+    const setting *s = r->settings;
+    if (!check_folder(r) || !open_source(r) || !make_trainer(r) || !announce(r) ||
+        !metrics_file_open(&r->metrics, s[T_METRICS].text, r->resumed, atmsae_trainer_steps_done(r->trainer)))
+        return r->code;
+    if (s[T_PLOT].given) r->history = history_create(r->config.model->d_sae);
+    catch_signals();
+    const bool trained = steps(r);
+    if (!metrics_file_close(&r->metrics, s[T_METRICS].text) || !trained) return EXIT_FAILED;
+    if (!interrupted || atmsae_trainer_steps_done(r->trainer) == r->config.total_rows / r->config.batch_rows)
+        return finish(r) ? EXIT_OK : EXIT_FAILED;
+    if (!save_checkpoint(r)) return EXIT_FAILED;
+    fprintf(stderr, "atmsae: interrupted after %llu steps; the same command with --resume goes on from %s\n",
+            (unsigned long long)atmsae_trainer_steps_done(r->trainer), r->checkpoint);
+    return EXIT_INTERRUPTED;
+}
+
+static int run_train(const setting *settings)
+{
+    run r = {.settings = settings, .code = EXIT_FAILED, .context = command_context(&settings[T_THREADS], settings[T_QUIET].given)};
+    if (!r.context) return EXIT_FAILED;
+    const int code = train(&r);
+    history_destroy(r.history);
+    free(r.checkpoint);
+    atmsae_trainer_destroy(r.trainer);
+    atmsae_source_destroy(r.source);
+    atmsae_context_destroy(r.context);
+    return code;
+}
+
+const command command_train = {.name = "train", .summary = "train an SAE on files of activations and save it",
+                               .help = train_help, .options = train_options, .n_options = T_OPTIONS, .run = run_train};

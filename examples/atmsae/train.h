@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Between the parts of atmsae train.
+ */
+#ifndef TRAIN_H
+#define TRAIN_H
+
+#include "command.h"
+
+enum {
+    T_INPUT, T_TENSOR, T_BF16, T_VALID, T_OUT, T_FORCE, T_RESUME, T_CHECKPOINT, T_METRICS, T_PLOT,
+    T_QUIET, T_THREADS, T_MODEL_NAME, T_HOOK_NAME,
+    T_ARCH, T_FORM, T_D_SAE, T_K, T_PREFIXES, T_SPARSITY, T_TARGET_L0, T_BANDWIDTH, T_AUX, T_INPUT_NORM,
+    T_B_DEC, T_SEED,
+    T_MASK, T_R, T_C, T_PER_ROW,
+    T_ROWS, T_EPOCHS, T_BATCH, T_LR, T_DEAD_WINDOW, T_SHUFFLE,
+    T_OPTIONS
+};
+
+extern const option train_options[T_OPTIONS];
+extern const char train_help[];
+
+/* All configurations of one run; `trainer` points to the others. */
+typedef struct run_config {
+    atmsae_model_config model;
+    atmsae_optimizer_config optimizer;
+    atmsae_tracker_config tracker;
+    atmsae_masker_config masker;
+    atmsae_trainer_config trainer;
+    uint64_t prefixes[4]; /* the default ones of matryoshka */
+} run_config;
+
+/* What the options ask for, given the width of the rows and their number in one pass. False after
+ * a message: the options contradict each other. */
+bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows);
+/* False after a message if an option that was given differs from what the checkpoint's run had;
+ * --rows and --epochs may. */
+bool train_same_settings(const setting *s, const run_config *asked, const atmsae_trainer_config *loaded);
+
+/* One line a step in a .csv or .jsonl file. */
+typedef struct metrics_file {
+    FILE *file;
+    bool json;
+} metrics_file;
+
+/* Opens the file: anew, or keeping the lines of steps below first_step where a run resumes. path
+ * NULL: nothing is written. False after a message. */
+bool metrics_file_open(metrics_file *self, const char *path, bool resume, uint64_t first_step);
+void metrics_file_add(metrics_file *self, const atmsae_step_stats *stats);
+/* False after a message if anything could not be written. */
+bool metrics_file_close(metrics_file *self, const char *path);
+
+#endif

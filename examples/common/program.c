@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See program.h.
+ */
+#include "program.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+void program_choose_blis_kernels(void)
+{
+#if defined(__x86_64__)
+    /* BLIS decides by CPU model numbers and takes its AVX2 kernels ("haswell") on virtual machines
+     * that do have AVX-512: 40 % of the speed lost. It reads the variable at its first call and
+     * aborts on a kernel set the CPU cannot run, so this names the one case that is known to be
+     * right: id 0 is skx, which needs exactly the features asked for here. */
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        setenv("BLIS_ARCH_TYPE", "0", 0);
+#endif
+}
+
+void *program_alloc(size_t count, size_t size)
+{
+    void *memory = calloc(count ? count : 1, size ? size : 1);
+    if (!memory) {
+        fprintf(stderr, "out of memory (%zu x %zu bytes)\n", count, size);
+        exit(1);
+    }
+    return memory;
+}
+
+double program_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+void program_duration(double seconds, char *text, size_t size)
+{
+    const uint64_t s = seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds + 0.5) : 0;
+    if (s >= 3600)
+        snprintf(text, size, "%u:%02u:%02u", (unsigned)(s / 3600), (unsigned)(s / 60 % 60), (unsigned)(s % 60));
+    else
+        snprintf(text, size, "%u:%02u", (unsigned)(s / 60), (unsigned)(s % 60));
+}
+
+bool program_make_folder(const char *path)
+{
+    char *copy = program_alloc(strlen(path) + 1, 1);
+    strcpy(copy, path);
+    bool made = true;
+    for (char *end = copy + 1; made; end++) {
+        const char saved = *end;
+        if (saved != '/' && saved != 0) continue;
+        *end = 0;
+        made = mkdir(copy, 0777) == 0 || errno == EEXIST;
+        *end = saved;
+        if (saved == 0) break;
+    }
+    const int error = errno;
+    free(copy);
+    struct stat info;
+    if (made && stat(path, &info) == 0 && !S_ISDIR(info.st_mode)) {
+        errno = ENOTDIR;
+        return false;
+    }
+    errno = error;
+    return made;
+}
+
+char *program_path(const char *folder, const char *name)
+{
+    const size_t size = strlen(folder) + strlen(name) + 2;
+    char *path = program_alloc(size, 1);
+    snprintf(path, size, "%s/%s", folder, name);
+    return path;
+}

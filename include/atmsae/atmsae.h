@@ -1,0 +1,783 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * libatmsae: sparse autoencoders (SAEs) with Adaptive Temporal Masking, in C.
+ *
+ * This header is the manual. It goes from simple to explicit:
+ *
+ *   1. Conventions                 read this part once
+ *   2. Status, version, context    every program needs a context
+ *   3. Model                       parameters, encode, decode
+ *   4. Trainer                     the ready training step, checkpoints
+ *   5. Sources                     rows from memory, files, callbacks
+ *   6. The loop by hand            forward, backward, tracker, masker, optimizer
+ *   7. Evaluation                  reconstruction, absorption, synthetic truth
+ *   8. Tensor files                read single tensors of .npy and .safetensors
+ *
+ * The smallest program that trains an SAE on rows in memory:
+ *
+ *     atmsae_context *ctx;
+ *     atmsae_context_create(NULL, &ctx);
+ *
+ *     atmsae_model_config model;
+ *     atmsae_model_config_init(&model, sizeof model);
+ *     model.d_in = 768;  model.d_sae = 16384;  model.k = 32;
+ *
+ *     atmsae_trainer_config config;
+ *     atmsae_trainer_config_init(&config, sizeof config);
+ *     config.model = &model;  config.total_rows = n_batches * 4096;
+ *
+ *     atmsae_trainer *trainer;
+ *     if (atmsae_trainer_create(ctx, &config, &trainer) < 0)
+ *         fail(atmsae_last_error(ctx));
+ *
+ *     atmsae_batch batch;
+ *     atmsae_batch_init(&batch, sizeof batch);
+ *     batch.n_rows = 4096;  batch.x = rows;
+ *     atmsae_trainer_prepare(trainer, &batch);              (scale and b_dec from the data)
+ *     for each batch:  atmsae_trainer_step(trainer, &batch, NULL);
+ *     atmsae_trainer_calibrate(trainer, &batch);            (threshold for inference)
+ *     atmsae_model_save(atmsae_trainer_model(trainer), "out", NULL);
+ *
+ *     atmsae_trainer_destroy(trainer);
+ *     atmsae_context_destroy(ctx);
+ *
+ * 1. Conventions
+ * ==============
+ *
+ * Symbols. n rows in a batch, d_in the width of an input row, d_out the width of an output row
+ * (d_out = d_in for an autoencoder), F = d_sae latents. Matrices are row-major and latent-major:
+ * W_enc [F, d_in] and W_dec [F, d_out], so row i of either belongs to latent i.
+ *
+ *     x~ = input_scale * x - b_dec        (a transcoder: x~ = input_scale * x)
+ *     z  = W_enc x~ + b_enc               pre-activations
+ *     f  = activation(z)                  latents, f >= 0
+ *     x^ = W_dec^T f + b_dec              reconstruction, in scaled units
+ *     e  = output_scale * y - x^          residual (autoencoder: y = x)
+ *
+ * Losses are sums over the d_out dimensions and weighted means over rows:
+ *     L = sum_r w_r (|e_r|^2 + penalties of row r) / sum_r w_r.
+ *
+ * Handles are opaque. create copies its configuration; destroy(NULL) does nothing; handles that
+ * belong to a context keep it alive, so destroy them in any order. On failure a create writes
+ * NULL to *out.
+ *
+ * Configuration and result structs start with `size`. Call their init function, which writes the
+ * size and the defaults, then change what you need:
+ *     atmsae_x_config c;  atmsae_x_config_init(&c, sizeof c);
+ * Fields are only ever appended, so a program built against an older header keeps working.
+ * `_init` does nothing for a NULL pointer. A size that is none of ours gives ATMSAE_E_ABI.
+ *
+ * Errors. Functions that can fail return atmsae_status: 0 or a negative code. The text of the last
+ * failure on a context, with the values and the allowed range, is atmsae_last_error(). After a
+ * failure the handle is as it was before the call and stays usable. The library never prints,
+ * exits, aborts, installs signal handlers or changes process-wide settings. One exception is not
+ * ours: BLIS aborts when its own memory allocation fails.
+ *
+ * Threads. Different handles may be used from different threads at the same time. One handle: one
+ * thread at a time, except that functions taking it as `const` may run concurrently while no other
+ * function uses it. A context may be shared by all of them; its worker threads serve one call at a
+ * time. last_error is shared too: threads that need their own text need their own context.
+ * Callbacks run on the calling thread and must not use the handle that called them.
+ *
+ * Results. Same inputs, same bits: whatever the number of threads, the split of rows into encode
+ * calls, the x86 vector level, and across a checkpoint. Matrix products only propose candidates;
+ * every reported pre-activation is one dot product in a fixed order of additions. Ties in any
+ * top-k go to the lower index.
+ */
+#ifndef ATMSAE_H
+#define ATMSAE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ATMSAE_API __attribute__((visibility("default")))
+#define ATMSAE_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define ATMSAE_API
+#define ATMSAE_MUST_CHECK
+#endif
+
+/* ============================================================================================
+ * 2. Status, version, context
+ * ============================================================================================ */
+
+#define ATMSAE_VERSION_MAJOR 0
+#define ATMSAE_VERSION_MINOR 1
+#define ATMSAE_VERSION_PATCH 0
+
+typedef int32_t atmsae_status;
+enum {
+    ATMSAE_OK = 0,
+    ATMSAE_E_ARG = -1,         /* an argument or setting is out of range */
+    ATMSAE_E_NOMEM = -2,       /* an allocation failed */
+    ATMSAE_E_STATE = -3,       /* right call, wrong time: e.g. encode before a threshold exists */
+    ATMSAE_E_UNSUPPORTED = -4, /* well-formed, but not something this version does */
+    ATMSAE_E_ABI = -5,         /* a struct's size field is none this library knows */
+    ATMSAE_E_NONFINITE = -6,   /* NaN or Inf in the data, the loss or a gradient */
+    ATMSAE_E_LIMIT = -7,       /* a size overflows or exceeds a documented limit */
+    ATMSAE_E_IO = -10,         /* the operating system refused; the text has its reason */
+    ATMSAE_E_FORMAT = -11,     /* a file is malformed or its checksum is wrong */
+    ATMSAE_E_TRUNCATED = -12,  /* a file ends too early */
+    ATMSAE_E_VERSION = -13,    /* a file was written by a newer version */
+    ATMSAE_E_CALLBACK = -20    /* a caller's callback returned a failure */
+};
+
+/* major * 10000 + minor * 100 + patch of the library that is loaded. */
+ATMSAE_API uint32_t atmsae_version_number(void);
+ATMSAE_API const char *atmsae_version_string(void);
+/* "ATMSAE_E_ARG" and so on; a static string for any value, also unknown ones. */
+ATMSAE_API const char *atmsae_status_name(atmsae_status status);
+
+typedef struct atmsae_context atmsae_context;
+
+/* Memory hook. alloc returns memory aligned to `align` (a power of two) or NULL; free takes what
+ * alloc returned. Both may be called from any thread that uses the context. BLIS allocates outside
+ * of it. */
+typedef struct atmsae_allocator {
+    void *opaque;
+    void *(*alloc)(void *opaque, size_t align, size_t bytes);
+    void (*free)(void *opaque, void *memory);
+} atmsae_allocator;
+
+enum { ATMSAE_LOG_ERROR = 1, ATMSAE_LOG_WARNING = 2, ATMSAE_LOG_INFO = 3 };
+
+typedef struct atmsae_context_config {
+    size_t size;
+    uint32_t threads; /* threads that compute, the caller's included; 0 (default): one a CPU */
+    int32_t log_level; /* most verbose level passed to `log`; default ATMSAE_LOG_INFO */
+    const atmsae_allocator *allocator; /* NULL (default): malloc */
+    void (*log)(void *opaque, int32_t level, const char *message); /* NULL (default): silent */
+    void *log_opaque;
+} atmsae_context_config;
+
+ATMSAE_API void atmsae_context_config_init(atmsae_context_config *config, size_t size);
+/* config NULL: the defaults. Fewer threads than asked for are no error. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_context_create(const atmsae_context_config *config, atmsae_context **out);
+ATMSAE_API void atmsae_context_destroy(atmsae_context *context);
+/* Text of the last failure on this context, "" if none. Valid until the next failure. */
+ATMSAE_API const char *atmsae_last_error(const atmsae_context *context);
+ATMSAE_API uint32_t atmsae_context_threads(const atmsae_context *context);
+/* One line for logs: vector level in use, BLIS version and kernel set. Static for the context. */
+ATMSAE_API const char *atmsae_context_cpu(const atmsae_context *context);
+
+/* ============================================================================================
+ * 3. Model
+ * ============================================================================================ */
+
+typedef struct atmsae_model atmsae_model;
+
+/* Element types of rows. */
+enum { ATMSAE_F32 = 1, ATMSAE_F16 = 2, ATMSAE_BF16 = 3 };
+
+/* Activation functions. "theta" is the per-latent threshold. Sources in doc/method.md. */
+enum {
+    ATMSAE_RELU = 1,     /* f = max(z, 0); penalty sparsity_coef * sum f_i |d_i| */
+    ATMSAE_TOPK = 2,     /* the k largest positive z of each row */
+    ATMSAE_BATCHTOPK = 3, /* the k*n largest positive z of the batch; inference: z > one threshold */
+    ATMSAE_JUMPRELU = 4, /* DeepMind: f = z [z > theta]; penalty on L0, straight-through to theta */
+    ATMSAE_JUMPRELU_TANH = 5, /* Anthropic: tanh penalty, pre-activation loss, gradient also to z */
+    ATMSAE_GATED = 6     /* gate on b_enc, magnitude on (r_mag, b_mag), auxiliary reconstruction */
+};
+
+enum { ATMSAE_AUTO = 0 };
+/* decoder_norm */
+enum { ATMSAE_DECODER_FREE = 1, ATMSAE_DECODER_UNIT = 2 };
+/* input_norm */
+enum { ATMSAE_INPUT_RAW = 1, ATMSAE_INPUT_SQRT_D = 2 };
+/* b_dec_init */
+enum { ATMSAE_B_DEC_ZERO = 1, ATMSAE_B_DEC_MEAN = 2, ATMSAE_B_DEC_MEDIAN = 3 };
+
+typedef struct atmsae_model_config {
+    size_t size;
+    uint64_t d_in;  /* required, 1 .. 2^24 */
+    uint64_t d_out; /* 0 (default): d_in, an autoencoder; set it for a transcoder (x, y) */
+    uint64_t d_sae; /* required, 1 .. 2^31 - 1 */
+    uint64_t seed;  /* of the initial weights; default 0 */
+    int32_t activation;   /* default ATMSAE_BATCHTOPK */
+    int32_t decoder_norm; /* ATMSAE_AUTO: free for RELU and JUMPRELU_TANH, else unit rows, kept by
+                             projecting the gradient and renormalising after every step */
+    int32_t input_norm;   /* ATMSAE_INPUT_SQRT_D (default): prepare scales rows so that their mean
+                             norm is sqrt(d); ATMSAE_INPUT_RAW leaves them */
+    int32_t b_dec_init;   /* set by prepare; ATMSAE_B_DEC_MEAN (default), MEDIAN (geometric) or ZERO */
+    int32_t transcoder;   /* 1: the input is not centred by b_dec. Default 0; 1 if d_out is set and
+                             differs from d_in */
+    int32_t pad0_;
+    double k;             /* latents a row, TOPK (whole number) and BATCHTOPK; default 32; 0 < k <= d_sae */
+    double sparsity_coef; /* lambda of RELU, JUMPRELU, JUMPRELU_TANH, GATED; default NaN: the
+                             activation's own (5, 1, 10, 1), see doc/method.md */
+    double target_l0;     /* JUMPRELU only: > 0 replaces lambda * L0 by lambda * (L0 / target - 1)^2 */
+    double bandwidth;     /* eps of the JumpReLU kernels, in units of pre-activations (scaled rows);
+                             default NaN: 0.5 (JUMPRELU), 2 (JUMPRELU_TANH) */
+    double init_threshold; /* initial theta of both JumpReLU forms; default NaN: 0.5 and 0.1 */
+    double tanh_scale;    /* c of JUMPRELU_TANH; default 4 */
+    double pre_act_coef;  /* lambda_P of JUMPRELU_TANH; default 3e-6 */
+    double decoder_init_norm; /* norm of initial W_dec rows where they are free; default 0.1 */
+    double aux_coef;      /* weight of AuxK, the reconstruction of the residual by dead latents;
+                             0 turns it off; default 1/32 */
+    uint64_t aux_k;       /* dead latents a row in AuxK; 0 (default): max(1, d_in / 2) */
+    uint64_t n_prefixes;  /* Matryoshka: number of widths below d_sae; 0 (default): none; <= 63 */
+    const uint64_t *prefixes; /* strictly increasing widths, the last < d_sae; copied */
+} atmsae_model_config;
+
+ATMSAE_API void atmsae_model_config_init(atmsae_model_config *config, size_t size);
+/* Creates a model with initial weights: W_dec rows uniform on the sphere, W_enc = W_dec (same
+ * shape) or its own random rows (transcoder), biases 0. E_ARG names the setting and its range. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_create(atmsae_context *context, const atmsae_model_config *config, atmsae_model **out);
+ATMSAE_API void atmsae_model_destroy(atmsae_model *model);
+/* The configuration with every default resolved. `prefixes` points into the model. */
+ATMSAE_API atmsae_status
+atmsae_model_get_config(const atmsae_model *model, atmsae_model_config *config);
+
+/* Parameters. Shapes: W_ENC [F, d_in], W_DEC [F, d_out], B_DEC [d_out], all others [F].
+ * GATED: B_ENC is b_gate. THRESHOLD is theta, of both JumpReLU forms; what is trained is its
+ * logarithm, and gradients are with respect to that. BATCHTOPK's one inference threshold, the
+ * input scale and the output scale are [1] and not trained. */
+enum {
+    ATMSAE_W_ENC = 1,
+    ATMSAE_B_ENC = 2,
+    ATMSAE_W_DEC = 3,
+    ATMSAE_B_DEC = 4,
+    ATMSAE_THRESHOLD = 5,
+    ATMSAE_R_MAG = 6,
+    ATMSAE_B_MAG = 7,
+    ATMSAE_BATCH_THRESHOLD = 8, /* NaN until calibrated or trained */
+    ATMSAE_INPUT_SCALE = 9,
+    ATMSAE_OUTPUT_SCALE = 10
+};
+/* Lends the values of one parameter: *count floats at the returned pointer, valid until the next
+ * non-const call on the model. NULL (count 0) if the model does not have it. */
+ATMSAE_API const float *atmsae_model_view(const atmsae_model *model, int32_t parameter, uint64_t *count);
+/* Copies values in. count must be the parameter's; values must be finite (thresholds and scales
+ * > 0 or >= 0 as their meaning asks). */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_set(atmsae_model *model, int32_t parameter, const float *values, uint64_t count);
+
+/* A block of rows that the caller owns. `ld` counts elements between the starts of two rows. */
+typedef struct atmsae_batch {
+    size_t size;
+    uint64_t n_rows;
+    const void *x;   /* [n_rows, d_in] */
+    uint64_t ld_x;   /* 0 (default): d_in */
+    const void *y;   /* [n_rows, d_out]; NULL (default): y = x */
+    uint64_t ld_y;   /* 0: d_out */
+    const float *row_weights; /* [n_rows] >= 0, finite; NULL (default): 1. A row of weight 0 takes no
+                                 part in anything, selection included */
+    int32_t x_type;  /* ATMSAE_F32 (default), F16, BF16 */
+    int32_t y_type;
+} atmsae_batch;
+ATMSAE_API void atmsae_batch_init(atmsae_batch *batch, size_t size);
+
+/* Sets input_scale, output_scale and b_dec from rows of the data, as input_norm and b_dec_init
+ * say. Any number of rows >= 1; 32768 are plenty. Call it before training. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_prepare(atmsae_model *model, const atmsae_batch *batch);
+
+/* Sparse latents of a batch, row by row: compressed rows. A codes handle also holds the working
+ * memory of the calls that fill it; once it has seen a batch of some size, further batches of at
+ * most that size allocate nothing for TOPK and BATCHTOPK (others grow geometrically). */
+typedef struct atmsae_codes atmsae_codes;
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_codes_create(atmsae_context *context, atmsae_codes **out);
+ATMSAE_API void atmsae_codes_destroy(atmsae_codes *codes);
+
+typedef struct atmsae_codes_view {
+    size_t size;
+    uint64_t n_rows;
+    uint64_t d_sae;
+    const uint64_t *row_start; /* [n_rows + 1]; entries of row r: row_start[r] .. row_start[r+1]-1 */
+    const uint32_t *latent;    /* ascending within a row */
+    const float *value;        /* f >= 0. After a training forward some may be 0: the entries of
+                                  JUMPRELU within half a bandwidth under theta, of GATED with an
+                                  open gate and no magnitude. After encode all are > 0. */
+} atmsae_codes_view;
+/* Lends the entries until the next call that fills or destroys `codes`. */
+ATMSAE_API atmsae_status atmsae_codes_get(const atmsae_codes *codes, atmsae_codes_view *view);
+
+/* Inference: fills codes with the latents of x (y and row_weights are ignored). No mask is
+ * involved; a row's result does not depend on the other rows. BATCHTOPK needs its threshold
+ * (calibrate, or at least one training step): E_STATE before. E_NONFINITE names the first bad row. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes *codes);
+/* Writes the reconstruction of each row, [n_rows, d_out] f32 in the units of y. ld 0: d_out. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_decode(const atmsae_model *model, const atmsae_codes *codes, float *out, uint64_t ld);
+
+/* BATCHTOPK: sets the inference threshold to the (k*N + 1)-th largest positive pre-activation of
+ * N rows of training data (65536 are plenty; never use validation rows), without a mask; 0 if there
+ * are fewer. Other activations: does nothing. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
+
+/* Saves a SAELens v6 folder: dir/cfg.json and dir/sae_weights.safetensors, each written to a
+ * temporary file, synced and renamed. Scales are folded into the weights; BATCHTOPK and both
+ * JumpReLU forms are written as "jumprelu", Matryoshka likewise. The folder is made if its parent
+ * exists. The strings go into cfg.json's metadata. */
+typedef struct atmsae_save_options {
+    size_t size;
+    const char *model_name; /* NULL: left out */
+    const char *hook_name;  /* NULL: left out */
+} atmsae_save_options;
+ATMSAE_API void atmsae_save_options_init(atmsae_save_options *options, size_t size);
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_save(const atmsae_model *model, const char *dir, const atmsae_save_options *options);
+/* Reads such a folder (standard, topk, jumprelu, gated, and their transcoder forms). */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_load(atmsae_context *context, const char *dir, atmsae_model **out);
+
+/* ============================================================================================
+ * 4. Trainer
+ * ============================================================================================ */
+
+typedef struct atmsae_trainer atmsae_trainer;
+typedef struct atmsae_tracker atmsae_tracker;
+typedef struct atmsae_masker atmsae_masker;
+typedef struct atmsae_optimizer atmsae_optimizer;
+typedef struct atmsae_gradients atmsae_gradients;
+typedef struct atmsae_source atmsae_source;
+
+typedef struct atmsae_optimizer_config {
+    size_t size;
+    double lr;     /* peak learning rate; default NaN: 2e-4 / sqrt(F / 2^14) */
+    double beta1;  /* 0 .. <1; default 0.9 */
+    double beta2;  /* 0 .. <1; default 0.999 */
+    double eps;    /* > 0; default 1e-8 */
+    double clip;   /* limit of the gradient's global norm, after projection; 0: none; default 1 */
+    uint64_t total_steps;  /* 0: unknown, the rate stays at its peak. The trainer fills it in */
+    uint64_t warmup_steps; /* linear from 0; default UINT64_MAX: 5 % of total_steps */
+    uint64_t decay_steps;  /* linear to 0 at the end; default UINT64_MAX: the last 20 % */
+    int32_t freeze_masked; /* 1: masked latents' parameters and moments stand still. 0 (default):
+                              Adam goes on with a gradient of 0, as PyTorch's would */
+    int32_t pad0_;
+} atmsae_optimizer_config;
+ATMSAE_API void atmsae_optimizer_config_init(atmsae_optimizer_config *config, size_t size);
+
+/* Importance tracker, doc/method.md section 2. */
+enum { ATMSAE_MEAN_ARITHMETIC = 1, ATMSAE_MEAN_GEOMETRIC = 2 };
+typedef struct atmsae_tracker_config {
+    size_t size;
+    uint64_t d_sae;  /* required when used alone; the trainer fills it in */
+    double decay;    /* of the moving averages, 0 .. <1; default 0.99 */
+    double weight_magnitude, weight_frequency, weight_contribution; /* >= 0, not all 0; default 1 */
+    int32_t combine; /* ATMSAE_MEAN_ARITHMETIC (default) or GEOMETRIC */
+    int32_t observed_only; /* 1: means run over latents observed at least once; 0 (default): all F */
+    uint64_t dead_window;  /* rows unmasked without firing after which a latent is dead; 0: never.
+                              Default UINT64_MAX: 10,000,000, in a trainer of known length at most
+                              10 % of total_rows */
+} atmsae_tracker_config;
+ATMSAE_API void atmsae_tracker_config_init(atmsae_tracker_config *config, size_t size);
+
+/* Masking scheduler, doc/method.md section 3. */
+enum {
+    ATMSAE_MASK_NONE = 1,
+    ATMSAE_MASK_ATM = 2,      /* p_i = 1 - exp(-r (theta - I_i) / theta) below theta, else 0 */
+    ATMSAE_MASK_PAPER = 3,    /* the same with r constant from the first step, no cool-down */
+    ATMSAE_MASK_UNIFORM = 4,  /* control: every latent gets the mean of ATM's p */
+    ATMSAE_MASK_PERMUTED = 5  /* control: ATM's p, dealt to the latents by a fixed permutation */
+};
+typedef struct atmsae_masker_config {
+    size_t size;
+    uint64_t d_sae;  /* required when used alone; the trainer fills it in */
+    uint64_t seed;   /* of the draws; default 0; the trainer: the model's */
+    int32_t kind;    /* default ATMSAE_MASK_ATM */
+    int32_t per_row; /* 1: a fresh mask for every row; 0 (default): one for the whole step */
+    double c;        /* theta = mu + c sigma; >= 0; default 1 */
+    double r;        /* >= 0; default 0.25 */
+    uint64_t total_steps;  /* 0 (default): unknown, no cool-down until asked for. Trainer fills it */
+    uint64_t warmup_steps; /* r = 0 before this step; default UINT64_MAX: 50, or 10 % of total_steps
+                              where that is under 500 */
+    double cooldown_start; /* share of total_steps at which r begins to fall; default 0.80 */
+    double cooldown_end;   /* share at which it reaches 0; default 0.95; start <= end <= 1 */
+} atmsae_masker_config;
+ATMSAE_API void atmsae_masker_config_init(atmsae_masker_config *config, size_t size);
+
+typedef struct atmsae_trainer_config {
+    size_t size;
+    const atmsae_model_config *model;         /* required */
+    const atmsae_optimizer_config *optimizer; /* NULL: defaults */
+    const atmsae_tracker_config *tracker;     /* NULL: defaults */
+    const atmsae_masker_config *masker;       /* NULL: defaults, that is ATM */
+    uint64_t total_rows;  /* rows that training will see; 0 (default): unknown, see the schedules */
+    uint64_t batch_rows;  /* rows a step; default 4096. Sets total_steps = total_rows / batch_rows */
+    double sparsity_warmup; /* share of total_steps over which sparsity_coef grows linearly from 0;
+                               0 .. 1; default 0.05; JUMPRELU_TANH: 1 unless set. NaN: that default */
+} atmsae_trainer_config;
+ATMSAE_API void atmsae_trainer_config_init(atmsae_trainer_config *config, size_t size);
+
+/* What one step did. All figures are of this batch, before the update. */
+typedef struct atmsae_step_stats {
+    size_t size;
+    uint64_t step;        /* 0 for the first */
+    uint64_t rows;        /* rows of non-zero weight */
+    double loss;          /* the sum that is minimised: mse + sparsity + aux (+ prefixes) */
+    double mse;           /* mean over rows of |e|^2, scaled units */
+    double sparsity;      /* penalties, coefficients included */
+    double aux;           /* AuxK, coefficient included */
+    double fvu;           /* sum |e|^2 / sum |y - batch mean|^2; NaN if undefined */
+    double l0;            /* mean number of f > 0 a row */
+    uint64_t dead;        /* latents dead before this step */
+    uint64_t masked;      /* latents masked in this step (per_row: 0) */
+    double mean_p;        /* mean masking probability over latents */
+    double r;             /* the masker's rate in this step */
+    double lr;
+    double grad_norm;     /* before clipping */
+} atmsae_step_stats;
+
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_create(atmsae_context *context, const atmsae_trainer_config *config, atmsae_trainer **out);
+ATMSAE_API void atmsae_trainer_destroy(atmsae_trainer *trainer);
+/* = atmsae_model_prepare on the trainer's model; E_STATE after the first step. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_prepare(atmsae_trainer *trainer, const atmsae_batch *batch);
+/* One training step; exactly the loop of section 6. stats may be NULL, else its `size` must be
+ * set. E_NONFINITE: a bad input row (named) or a non-finite loss or gradient; nothing changed. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_step(atmsae_trainer *trainer, const atmsae_batch *batch, atmsae_step_stats *stats);
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_calibrate(atmsae_trainer *trainer, const atmsae_batch *batch);
+/* For streams of unknown length: from the next step on, r and the learning rate fall linearly to 0
+ * over `steps` steps. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_begin_cooldown(atmsae_trainer *trainer, uint64_t steps);
+ATMSAE_API uint64_t atmsae_trainer_steps_done(const atmsae_trainer *trainer);
+/* The parts, lent; they live as long as the trainer. */
+ATMSAE_API atmsae_model *atmsae_trainer_model(atmsae_trainer *trainer);
+ATMSAE_API atmsae_tracker *atmsae_trainer_tracker(atmsae_trainer *trainer);
+ATMSAE_API atmsae_masker *atmsae_trainer_masker(atmsae_trainer *trainer);
+ATMSAE_API atmsae_optimizer *atmsae_trainer_optimizer(atmsae_trainer *trainer);
+
+/* Checkpoints: one file, a safetensors file whose last tensor is a checksum of all before it.
+ * Written to a temporary file, synced, renamed: path holds the old or the new state, whole.
+ * source may be NULL; else its position and shuffle buffer are saved too. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_save(const atmsae_trainer *trainer, const atmsae_source *source, const char *path);
+/* Makes a trainer from a checkpoint. A step after it gives the same bits as one before. source,
+ * if given, must have been set up with the same inputs: E_STATE if its rows differ. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_load(atmsae_context *context, const char *path, atmsae_source *source, atmsae_trainer **out);
+/* Changes the planned length of a run, so that all schedules move; logs what that changes. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_set_total_rows(atmsae_trainer *trainer, uint64_t total_rows);
+/* The configuration with every default resolved; pointers lend from the trainer. */
+ATMSAE_API atmsae_status
+atmsae_trainer_get_config(const atmsae_trainer *trainer, atmsae_trainer_config *config);
+
+/* ============================================================================================
+ * 5. Sources
+ * ============================================================================================ */
+
+/* A stream of rows, shuffled through a bounded buffer: the buffer fills from the inputs in order;
+ * each row handed out is drawn from it uniformly and replaced by the next one of the inputs. */
+typedef struct atmsae_source_config {
+    size_t size;
+    uint64_t shuffle_rows; /* capacity of the buffer; 0: no shuffling; default 65536 */
+    uint64_t seed;         /* default 0 */
+    uint64_t epochs;       /* passes over the inputs; 0 (default): for ever */
+} atmsae_source_config;
+ATMSAE_API void atmsae_source_config_init(atmsae_source_config *config, size_t size);
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_create(atmsae_context *context, const atmsae_source_config *config, atmsae_source **out);
+ATMSAE_API void atmsae_source_destroy(atmsae_source *source);
+/* Inputs are read one after the other; all must have the same row width. No input can be added
+ * after the first row was taken (E_STATE). */
+/* Rows in memory, lent: they must stay until the source is destroyed. ld 0: d. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_add_memory(atmsae_source *source, const void *rows, uint64_t n_rows, uint64_t d,
+                         uint64_t ld, int32_t type);
+/* A .npy file (2-D, C order, little-endian f2, f4, or u2/V2 holding bf16 when `as_bf16` is 1) or a
+ * .safetensors file (F16, BF16, F32; `tensor` NULL: its only 2-D float tensor, or the one named
+ * "activations"). Opened and checked now, read in blocks later. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_add_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16);
+/* Rows from the caller: read() writes up to `max_rows` rows [*, d] f32 to out, and returns how many:
+ * 0 at the end, negative to fail (the next call then returns E_CALLBACK). One pass only. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_add_callback(atmsae_source *source, uint64_t d,
+                           int64_t (*read)(void *opaque, float *out, uint64_t max_rows), void *opaque);
+ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* 0: no input yet */
+ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one pass; 0: unknown */
+/* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got);
+/* Back to the state before the first row. E_UNSUPPORTED once a callback was read. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_rewind(atmsae_source *source);
+
+/* ============================================================================================
+ * 6. The loop by hand
+ *
+ *     atmsae_masker_draw(masker, step);
+ *     atmsae_forward(model, &batch, &options, codes, &loss);    options.mask, options.dead
+ *     atmsae_backward(model, codes, gradients);
+ *     atmsae_optimizer_step(optimizer, model, gradients, NULL);
+ *     atmsae_gradients_sums(gradients, &sums);
+ *     atmsae_tracker_observe(tracker, &sums);
+ *     atmsae_masker_update(masker, atmsae_tracker_importance(tracker), d_sae);
+ *
+ * atmsae_trainer_step is this and nothing else, to the bit. Tracker and masker know nothing of the
+ * model: a loop written in another framework can feed them its own per-latent sums and use the
+ * mask (examples/03_mask_only.c).
+ * ============================================================================================ */
+
+/* A mask over latents. Make one by hand or take the masker's. Masked latents are absent from the
+ * activation function, as if their pre-activation were -infinity, and from AuxK. */
+typedef struct atmsae_mask {
+    size_t size;
+    uint64_t d_sae;
+    const uint8_t *masked; /* [F], 1: masked in all rows; or NULL */
+    const double *p;       /* [F] masking probability of each row on its own; or NULL */
+    uint64_t seed, step;   /* of the per-row draws */
+} atmsae_mask;
+
+typedef struct atmsae_forward_options {
+    size_t size;
+    const atmsae_mask *mask; /* NULL (default): none */
+    const uint32_t *dead;    /* [n_dead] ascending: the latents of AuxK; NULL (default): no AuxK */
+    uint64_t n_dead;
+    double sparsity_scale;   /* multiplies sparsity_coef; 0 .. 1; default 1 */
+} atmsae_forward_options;
+ATMSAE_API void atmsae_forward_options_init(atmsae_forward_options *options, size_t size);
+
+typedef struct atmsae_loss {
+    size_t size;
+    double total, mse, sparsity, aux, prefix; /* prefix: the sum of the Matryoshka terms below F */
+    double fvu, l0;
+    uint64_t rows; /* of non-zero weight */
+} atmsae_loss;
+
+/* Training forward: codes, residual and loss. options NULL: defaults. loss may be NULL, else its
+ * size must be set. `model` is not changed. What backward needs is kept in codes; rows, targets
+ * and weights are copied, so the batch may be reused. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_forward(const atmsae_model *model, const atmsae_batch *batch,
+               const atmsae_forward_options *options, atmsae_codes *codes, atmsae_loss *loss);
+
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_gradients_create(const atmsae_model *model, atmsae_gradients **out);
+ATMSAE_API void atmsae_gradients_destroy(atmsae_gradients *gradients);
+/* Gradients of the loss of the last forward into codes; E_STATE if there was none or the model's
+ * shape is another. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_backward(const atmsae_model *model, atmsae_codes *codes, atmsae_gradients *gradients);
+/* Copies the gradient of one trained parameter, shape as the parameter. E_STATE once optimizer_step
+ * has used it. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_gradients_get(const atmsae_gradients *gradients, int32_t parameter, float *out, uint64_t count);
+
+/* Per-latent sums of one step. w are row weights (1 by default). */
+typedef struct atmsae_latent_sums {
+    size_t size;
+    uint64_t d_sae;
+    const double *rows;         /* [F] n_i: sum of w over rows in which latent i was not masked */
+    const double *magnitude;    /* [F] sum w f_i |d_i| */
+    const double *frequency;    /* [F] sum w [f_i > 0] */
+    const double *contribution; /* [F] sum w f_i (2 e.d_i + f_i |d_i|^2): the rise of the squared
+                                   error if latent i were removed */
+} atmsae_latent_sums;
+/* Lends the sums of the last backward. */
+ATMSAE_API atmsae_status
+atmsae_gradients_sums(const atmsae_gradients *gradients, atmsae_latent_sums *sums);
+
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_optimizer_create(const atmsae_model *model, const atmsae_optimizer_config *config,
+                        atmsae_optimizer **out);
+ATMSAE_API void atmsae_optimizer_destroy(atmsae_optimizer *optimizer);
+/* Projects W_dec's gradient (unit decoder), clips, applies Adam, renormalises W_dec, updates the
+ * interim threshold of BATCHTOPK. E_NONFINITE if a gradient is not finite: nothing is changed.
+ * grad_norm may be NULL. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_optimizer_step(atmsae_optimizer *optimizer, atmsae_model *model,
+                      atmsae_gradients *gradients, double *grad_norm);
+/* Learning rate of the next step. */
+ATMSAE_API double atmsae_optimizer_lr(const atmsae_optimizer *optimizer);
+
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tracker_create(atmsae_context *context, const atmsae_tracker_config *config, atmsae_tracker **out);
+ATMSAE_API void atmsae_tracker_destroy(atmsae_tracker *tracker);
+/* Takes the sums of one step. A latent with rows[i] = 0 keeps its averages; the first observation
+ * sets them. E_NONFINITE or E_ARG (negative rows, magnitude or frequency): nothing is changed. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tracker_observe(atmsae_tracker *tracker, const atmsae_latent_sums *sums);
+/* Lends, until the next observe: importance [F] (0 before any observation), the three moving
+ * averages [F] (which: 0 magnitude, 1 frequency, 2 contribution; else NULL), and the dead latents,
+ * ascending. */
+ATMSAE_API const double *atmsae_tracker_importance(const atmsae_tracker *tracker);
+ATMSAE_API const double *atmsae_tracker_average(const atmsae_tracker *tracker, int32_t which);
+ATMSAE_API const uint32_t *atmsae_tracker_dead(const atmsae_tracker *tracker, uint64_t *n_dead);
+/* The dead window in rows, resolved. */
+ATMSAE_API uint64_t atmsae_tracker_dead_window(const atmsae_tracker *tracker);
+
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_masker_create(atmsae_context *context, const atmsae_masker_config *config, atmsae_masker **out);
+ATMSAE_API void atmsae_masker_destroy(atmsae_masker *masker);
+/* New mu, sigma, theta from importances [F], all finite and >= 0. Probabilities follow at the next
+ * draw, which knows r. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_masker_update(atmsae_masker *masker, const double *importance, uint64_t d_sae);
+/* Computes r(step), p, and the mask of this step. The same (seed, step, importances) give the same
+ * mask, on any machine. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_masker_draw(atmsae_masker *masker, uint64_t step);
+/* Lends the mask of the last draw, for forward; NULL before the first. */
+ATMSAE_API const atmsae_mask *atmsae_masker_mask(const atmsae_masker *masker);
+/* Would latent i be masked in row r of this step? For per-row masks in a loop of one's own. */
+ATMSAE_API int32_t atmsae_mask_test(const atmsae_mask *mask, uint64_t row, uint64_t latent);
+ATMSAE_API double atmsae_masker_mu(const atmsae_masker *masker);
+ATMSAE_API double atmsae_masker_sigma(const atmsae_masker *masker);
+ATMSAE_API double atmsae_masker_theta(const atmsae_masker *masker);
+ATMSAE_API double atmsae_masker_rate(const atmsae_masker *masker);   /* r of the last draw */
+ATMSAE_API double atmsae_masker_mean_p(const atmsae_masker *masker); /* of the last draw */
+ATMSAE_API const double *atmsae_masker_p(const atmsae_masker *masker); /* [F], lent until the next draw */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_masker_begin_cooldown(atmsae_masker *masker, uint64_t first_step, uint64_t steps);
+
+/* ============================================================================================
+ * 7. Evaluation
+ * ============================================================================================ */
+
+/* Reconstruction and sparsity over any number of batches, in the units of the data, accumulated in
+ * double precision. Formulas: doc/method.md section 7. */
+typedef struct atmsae_metrics atmsae_metrics;
+typedef struct atmsae_metrics_result {
+    size_t size;
+    uint64_t rows;
+    double mse;     /* sum |y - y^|^2 / rows */
+    double fvu;     /* sum |y - y^|^2 / (sum |y|^2 - |sum y|^2 / rows); NaN if the data are constant */
+    double cosine;  /* mean over rows of cos(y, y^); rows with a zero vector are left out */
+    double l0;      /* mean number of latents > 0 */
+    double l1;      /* mean sum of latents */
+    uint64_t dead;  /* latents that never fired on these rows */
+    uint64_t dense; /* latents that fired on more than 10 % of them */
+    double bias;    /* sum |y^|^2 / sum y.y^, 1 if unbiased */
+} atmsae_metrics_result;
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_metrics_create(const atmsae_model *model, atmsae_metrics **out);
+ATMSAE_API void atmsae_metrics_destroy(atmsae_metrics *metrics);
+/* Encodes and decodes the batch with the model given at create, which must still exist. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_metrics_add(atmsae_metrics *metrics, const atmsae_batch *batch);
+ATMSAE_API atmsae_status
+atmsae_metrics_get(const atmsae_metrics *metrics, atmsae_metrics_result *result);
+/* Lends how often each latent fired, [F]. */
+ATMSAE_API const uint64_t *atmsae_metrics_counts(const atmsae_metrics *metrics);
+
+/* Absorption of labelled parents (classes), full-rate form of SAEBench; doc/method.md section 8.
+ * The probe and the split of words depend on the data only, so make one handle and score any number
+ * of SAEs with it. */
+typedef struct atmsae_absorption atmsae_absorption;
+typedef struct atmsae_absorption_config {
+    size_t size;
+    uint64_t n_classes;    /* required; labels are 0 .. n_classes - 1 */
+    double min_probe_f1;   /* classes whose probe scores less on test rows are left out; default 0.6 */
+    double min_f1_gain;    /* another latent joins a class's split latents for more F1 than this; 0.03 */
+    uint64_t max_split;    /* most split latents a class; default 10 */
+} atmsae_absorption_config;
+ATMSAE_API void atmsae_absorption_config_init(atmsae_absorption_config *config, size_t size);
+/* Fits the one-vs-rest probe on the training rows. batch: the rows; labels [n_rows]; is_train
+ * [n_rows] 1 for training rows, 0 for test rows. All are copied. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_absorption_create(atmsae_context *context, const atmsae_absorption_config *config,
+                         const atmsae_batch *batch, uint64_t d, const int32_t *labels,
+                         const uint8_t *is_train, atmsae_absorption **out);
+ATMSAE_API void atmsae_absorption_destroy(atmsae_absorption *absorption);
+typedef struct atmsae_absorption_result {
+    size_t size;
+    uint64_t classes;      /* that passed min_probe_f1 */
+    double full_rate;      /* mean over them of the share of true positives that are absorbed */
+    double recall;         /* mean over them: share of true positives where a split latent fires */
+    double sparse_f1;      /* mean test F1 of the best single latent */
+    double mean_split;     /* mean number of split latents */
+    double probe_f1;       /* mean test F1 of the probe */
+    uint64_t true_positives; /* test rows over all those classes */
+} atmsae_absorption_result;
+/* n_classes entries of per-class results may be taken too; NULL: not wanted. */
+typedef struct atmsae_absorption_class {
+    double probe_f1, full_rate, recall, sparse_f1;
+    uint64_t true_positives, absorbed, n_split, main_latent;
+    int32_t used;
+    int32_t pad0_;
+} atmsae_absorption_class;
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_absorption_score(const atmsae_absorption *absorption, const atmsae_model *model,
+                        atmsae_absorption_result *result, atmsae_absorption_class *classes);
+
+/* A generator of rows with known features: a hierarchy of parents with exclusive children, and
+ * independent features. Row r depends on (seed, r) only. doc/method.md section 9. */
+typedef struct atmsae_synth atmsae_synth;
+typedef struct atmsae_synth_config {
+    size_t size;
+    uint64_t d;            /* default 96 */
+    uint64_t n_parents;    /* default 12 */
+    uint64_t n_children;   /* of each parent; default 8 */
+    uint64_t n_independent; /* default 60 */
+    uint64_t seed;         /* default 0 */
+    double p_parent;       /* default 0.06 */
+    double p_child;        /* given the parent: exactly one child with this probability; 0.8 */
+    double child_power;    /* child j is drawn with weight (j+1)^-power; 0.7 */
+    double p_independent_min, p_independent_max; /* log-uniform; 0.01, 0.08 */
+    double magnitude_sd;   /* magnitudes max(0.1, 1 + sd N(0,1)); 0.15 */
+} atmsae_synth_config;
+ATMSAE_API void atmsae_synth_config_init(atmsae_synth_config *config, size_t size);
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_synth_create(atmsae_context *context, const atmsae_synth_config *config, atmsae_synth **out);
+ATMSAE_API void atmsae_synth_destroy(atmsae_synth *synth);
+/* Number of features: n_parents * (1 + n_children) + n_independent, in the order parents, children
+ * (parent-major), independents. */
+ATMSAE_API uint64_t atmsae_synth_features(const atmsae_synth *synth);
+/* Rows first_row .. first_row + n_rows - 1: x [n_rows, d]; active [n_rows, features] 0 or 1, or NULL. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_synth_rows(const atmsae_synth *synth, uint64_t first_row, uint64_t n_rows, float *x, uint8_t *active);
+/* Unit directions of the features, [features, d], lent. */
+ATMSAE_API const float *atmsae_synth_directions(const atmsae_synth *synth);
+
+typedef struct atmsae_synth_result {
+    size_t size;
+    double true_l0;       /* mean active features a row */
+    double missed;        /* share of (row, active parent) where the parent's latent is off */
+    double missed_child_on, missed_child_off; /* the same, given that a child is on, or none is */
+    double parent_recall, parent_precision, parent_f1; /* mean over parents of its latent's */
+    double mcc;           /* mean |cos| of an optimal one-to-one match of latents and features */
+} atmsae_synth_result;
+/* Scores a model on the given range of rows. A parent's latent is the one whose decoder row has the
+ * largest |cos| with the parent's direction. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_synth_score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row,
+                   uint64_t n_rows, atmsae_synth_result *result);
+
+/* ============================================================================================
+ * 8. Tensor files
+ * ============================================================================================ */
+
+/* Reads a .npy (one tensor, named "") or a .safetensors file. The header is checked at open. */
+typedef struct atmsae_tensors atmsae_tensors;
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tensors_open(atmsae_context *context, const char *path, atmsae_tensors **out);
+ATMSAE_API void atmsae_tensors_close(atmsae_tensors *tensors);
+ATMSAE_API uint64_t atmsae_tensors_count(const atmsae_tensors *tensors);
+typedef struct atmsae_tensor_info {
+    size_t size;
+    const char *name;  /* lent until close */
+    const char *dtype; /* safetensors' names: "F32", "F16", "BF16", "I32", "U8", ... */
+    uint64_t rank;     /* 0 .. 8 */
+    uint64_t shape[8];
+} atmsae_tensor_info;
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tensors_info(const atmsae_tensors *tensors, uint64_t index, atmsae_tensor_info *info);
+/* Index of a name; E_ARG if there is none. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tensors_find(const atmsae_tensors *tensors, const char *name, uint64_t *index);
+/* Converts all elements of a tensor, in C order. read_f32 takes the float types, read_i64 the
+ * integer types and BOOL; E_UNSUPPORTED for the others, E_ARG if count is not the element count. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tensors_read_f32(const atmsae_tensors *tensors, uint64_t index, float *out, uint64_t count);
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_tensors_read_i64(const atmsae_tensors *tensors, uint64_t index, int64_t *out, uint64_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

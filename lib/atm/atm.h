@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * State of the tracker and the masker, for checkpoints (lib/train). Neither knows of the model.
+ */
+#ifndef AMS_ATM_H
+#define AMS_ATM_H
+
+#include "base/base.h"
+
+enum { AMS_DEAD_WINDOW = 10000000 }; /* rows; the usual 10 M tokens (Gao 2024) */
+
+struct atmsae_tracker {
+    atmsae_context *ctx;
+    atmsae_tracker_config config;
+    double *average[3];  /* [F] moving averages: magnitude, frequency, contribution */
+    double *clock;       /* [F] rows seen unmasked since the last firing */
+    uint8_t *observed;   /* [F] */
+    double *importance;  /* [F] derived */
+    uint32_t *dead;      /* derived */
+    uint64_t n_dead;
+};
+/* Importances and the dead list from averages and clocks. */
+void ams_tracker_derive(atmsae_tracker *tracker);
+
+struct atmsae_masker {
+    atmsae_context *ctx;
+    atmsae_masker_config config; /* resolved */
+    double *importance;   /* [F] of the last update */
+    uint32_t *permutation; /* [F], MASK_PERMUTED only */
+    double mu, sigma, theta;
+    double rate, mean_p;  /* of the last draw */
+    double *p;            /* [F] of the last draw */
+    uint8_t *masked;      /* [F] of the last draw */
+    atmsae_mask mask;
+    bool drawn;
+    uint64_t cooldown_from, cooldown_steps; /* 0 steps: none asked for */
+};
+/* Moves the schedule to another run length. */
+void ams_masker_schedule(atmsae_masker *masker, uint64_t total_steps);
+
+#endif

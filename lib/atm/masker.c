@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Which latents sit out this step? The probability that a latent is masked rises as its importance
+ * falls below a threshold:
+ *
+ *     theta = mu + c sigma                       mean and standard deviation of importance
+ *     p_i   = 1 - exp(-r (theta - I_i) / theta)  where I_i < theta, else 0
+ *
+ * Li & Ren 2025, arXiv 2510.08855. The schedule of r, the draws and the controls are ours.
+ * doc/method.md, section 3.
+ */
+#include "atm/atm.h"
+
+#include <math.h>
+#include <string.h>
+
+void atmsae_masker_config_init(atmsae_masker_config *config, size_t size)
+{
+    static const atmsae_masker_config defaults = {
+        .kind = ATMSAE_MASK_ATM,
+        .c = 1,
+        .r = 0.25,
+        .warmup_steps = UINT64_MAX,
+        .cooldown_start = 0.80,
+        .cooldown_end = 0.95,
+    };
+    ams_struct_init(config, size, &defaults, sizeof defaults);
+}
+
+static atmsae_status check(atmsae_context *ctx, const atmsae_masker_config *c)
+{
+    if (c->d_sae < 1 || c->d_sae > INT32_MAX)
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: d_sae = %llu, allowed: 1 to 2^31 - 1", (unsigned long long)c->d_sae);
+    if (c->kind < ATMSAE_MASK_NONE || c->kind > ATMSAE_MASK_PERMUTED)
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: kind = %d, allowed: 1 to 5", c->kind);
+    if (c->per_row != 0 && c->per_row != 1)
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: per_row = %d, allowed: 0 or 1", c->per_row);
+    if (!(c->c >= 0 && c->c < INFINITY))
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: c = %g, allowed: 0 to any finite number", c->c);
+    if (!(c->r >= 0 && c->r < INFINITY))
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: r = %g, allowed: 0 to any finite number", c->r);
+    if (!(c->cooldown_start >= 0 && c->cooldown_start <= c->cooldown_end && c->cooldown_end <= 1))
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: cooldown %g to %g, allowed: 0 <= start <= end <= 1",
+                        c->cooldown_start, c->cooldown_end);
+    return ATMSAE_OK;
+}
+
+/* A fixed random permutation (Fisher-Yates). */
+static void permute(uint32_t *permutation, uint64_t n, uint64_t seed)
+{
+    for (uint64_t i = 0; i < n; i++)
+        permutation[i] = (uint32_t)i;
+    for (uint64_t i = n; i-- > 1;) {
+        uint32_t words[4];
+        ams_philox(seed, AMS_DRAW_PERMUTE, 0, i, words);
+        uint64_t j = (uint64_t)(ams_uniform(words[0], words[1]) * (double)(i + 1));
+        uint32_t swap = permutation[i];
+        permutation[i] = permutation[j];
+        permutation[j] = swap;
+    }
+}
+
+atmsae_status atmsae_masker_create(atmsae_context *ctx, const atmsae_masker_config *caller, atmsae_masker **out)
+{
+    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "masker_create: out is NULL");
+    *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    atmsae_masker_config config;
+    atmsae_masker_config_init(&config, sizeof config);
+    AMS_TRY(ams_struct_in(ctx, "atmsae_masker_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(check(ctx, &config));
+    atmsae_masker *m = ams_calloc(ctx, 1, sizeof *m);
+    if (!m) return ams_nomem(ctx, "the masker");
+    m->ctx = ams_context_ref(ctx);
+    m->config = config;
+    m->importance = ams_calloc(ctx, config.d_sae, sizeof *m->importance);
+    m->p = ams_calloc(ctx, config.d_sae, sizeof *m->p);
+    m->masked = ams_calloc(ctx, config.d_sae, sizeof *m->masked);
+    bool permuted = config.kind == ATMSAE_MASK_PERMUTED;
+    if (permuted) m->permutation = ams_alloc(ctx, config.d_sae, sizeof *m->permutation);
+    if (!m->importance || !m->p || !m->masked || (permuted && !m->permutation)) {
+        atmsae_masker_destroy(m);
+        return ams_nomem(ctx, "the masker");
+    }
+    if (permuted) permute(m->permutation, config.d_sae, config.seed);
+    *out = m;
+    return ATMSAE_OK;
+}
+
+void atmsae_masker_destroy(atmsae_masker *m)
+{
+    if (!m) return;
+    atmsae_context *ctx = m->ctx;
+    ams_free(ctx, m->importance);
+    ams_free(ctx, m->permutation);
+    ams_free(ctx, m->p);
+    ams_free(ctx, m->masked);
+    ams_free(ctx, m);
+    atmsae_context_destroy(ctx);
+}
+
+/* ---- theta --------------------------------------------------------------------------------------------- */
+
+atmsae_status atmsae_masker_update(atmsae_masker *m, const double *importance, uint64_t d_sae)
+{
+    if (!m) return ATMSAE_E_ARG;
+    if (!importance || d_sae != m->config.d_sae)
+        return ams_fail(m->ctx, ATMSAE_E_ARG, "masker_update: needs %llu importances, got %llu%s",
+                        (unsigned long long)m->config.d_sae, (unsigned long long)d_sae, importance ? "" : " and NULL");
+    for (uint64_t i = 0; i < d_sae; i++)
+        if (!(importance[i] >= 0 && importance[i] < INFINITY))
+            return ams_fail(m->ctx, ATMSAE_E_ARG, "masker_update: importance[%llu] = %g, allowed: 0 to any finite number",
+                            (unsigned long long)i, importance[i]);
+    double sum = 0, squares = 0;
+    for (uint64_t i = 0; i < d_sae; i++)
+        sum += importance[i];
+    m->mu = sum / (double)d_sae;
+    for (uint64_t i = 0; i < d_sae; i++)
+        squares += (importance[i] - m->mu) * (importance[i] - m->mu);
+    m->sigma = sqrt(squares / (double)d_sae);
+    m->theta = m->mu + m->config.c * m->sigma;
+    memcpy(m->importance, importance, (size_t)d_sae * sizeof *importance);
+    return ATMSAE_OK;
+}
+
+/* ---- r over time ------------------------------------------------------------------------------------- */
+
+/* 1 before `from`, 0 from `to` on, linear between. */
+static double ramp_down(double step, double from, double to)
+{
+    if (step >= to) return 0;
+    return step <= from ? 1 : (to - step) / (to - from);
+}
+
+static uint64_t warmup_steps(const atmsae_masker_config *c)
+{
+    if (c->warmup_steps != UINT64_MAX) return c->warmup_steps;
+    return c->total_steps > 0 && c->total_steps < 500 ? c->total_steps / 10 : 50;
+}
+
+static double rate(const atmsae_masker *m, uint64_t step)
+{
+    const atmsae_masker_config *c = &m->config;
+    if (c->kind == ATMSAE_MASK_NONE) return 0;
+    if (c->kind == ATMSAE_MASK_PAPER) return c->r;
+    if (step < warmup_steps(c)) return 0;
+    double r = c->r, total = (double)c->total_steps;
+    if (c->total_steps > 0) r *= ramp_down((double)step, c->cooldown_start * total, c->cooldown_end * total);
+    if (m->cooldown_steps > 0)
+        r *= ramp_down((double)step, (double)m->cooldown_from, (double)m->cooldown_from + (double)m->cooldown_steps);
+    return r;
+}
+
+void ams_masker_schedule(atmsae_masker *m, uint64_t total_steps) { m->config.total_steps = total_steps; }
+
+atmsae_status atmsae_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step, uint64_t steps)
+{
+    if (!m) return ATMSAE_E_ARG;
+    if (steps == 0) return ams_fail(m->ctx, ATMSAE_E_ARG, "begin_cooldown: steps = 0, allowed: at least 1");
+    m->cooldown_from = first_step;
+    m->cooldown_steps = steps;
+    return ATMSAE_OK;
+}
+
+/* ---- the draw ------------------------------------------------------------------------------------------ */
+
+static double probability(double importance, double theta, double r)
+{
+    if (!(theta > 0) || importance >= theta) return 0;
+    return -expm1(-r * ((theta - importance) / theta));
+}
+
+static bool drawn(uint64_t seed, uint32_t purpose, uint64_t step, uint64_t index, double p)
+{
+    if (!(p > 0)) return false;
+    uint32_t words[4];
+    ams_philox(seed, purpose, step, index, words);
+    return ams_uniform(words[0], words[1]) < p;
+}
+
+int32_t atmsae_mask_test(const atmsae_mask *mask, uint64_t row, uint64_t latent)
+{
+    if (!mask || latent >= mask->d_sae) return 0;
+    if (mask->masked && mask->masked[latent]) return 1;
+    return mask->p && drawn(mask->seed, AMS_DRAW_ROW_MASK, mask->step, row << 32 | latent, mask->p[latent]);
+}
+
+atmsae_status atmsae_masker_draw(atmsae_masker *m, uint64_t step)
+{
+    if (!m) return ATMSAE_E_ARG;
+    const atmsae_masker_config *c = &m->config;
+    const uint64_t F = c->d_sae;
+    double sum = 0;
+    m->rate = rate(m, step);
+    for (uint64_t i = 0; i < F; i++) {
+        uint64_t of = m->permutation ? m->permutation[i] : i;
+        m->p[i] = probability(m->importance[of], m->theta, m->rate);
+        sum += m->p[i];
+    }
+    m->mean_p = sum / (double)F;
+    for (uint64_t i = 0; i < F; i++) {
+        if (c->kind == ATMSAE_MASK_UNIFORM) m->p[i] = m->mean_p;
+        m->masked[i] = !c->per_row && drawn(c->seed, AMS_DRAW_MASK, step, i, m->p[i]);
+    }
+    m->mask = (atmsae_mask){.size = sizeof m->mask, .d_sae = F, .seed = c->seed, .step = step};
+    m->mask.masked = c->per_row ? NULL : m->masked;
+    m->mask.p = c->per_row ? m->p : NULL;
+    m->drawn = true;
+    return ATMSAE_OK;
+}
+
+const atmsae_mask *atmsae_masker_mask(const atmsae_masker *m) { return m && m->drawn ? &m->mask : NULL; }
+double atmsae_masker_mu(const atmsae_masker *m) { return m ? m->mu : NAN; }
+double atmsae_masker_sigma(const atmsae_masker *m) { return m ? m->sigma : NAN; }
+double atmsae_masker_theta(const atmsae_masker *m) { return m ? m->theta : NAN; }
+double atmsae_masker_rate(const atmsae_masker *m) { return m ? m->rate : NAN; }
+double atmsae_masker_mean_p(const atmsae_masker *m) { return m ? m->mean_p : NAN; }
+const double *atmsae_masker_p(const atmsae_masker *m) { return m ? m->p : NULL; }

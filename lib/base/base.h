@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What every part of the library stands on: errors, memory, structs of the ABI, worker threads.
+ * Internal names start with ams_ (functions, types) or AMS_ (macros).
+ */
+#ifndef AMS_BASE_H
+#define AMS_BASE_H
+
+#include <atmsae/atmsae.h>
+#include <stdbool.h>
+
+/* ---- errors: one path ---------------------------------------------------------------------- */
+
+/* Stores the text in the context and returns `status`. Formatted in the C locale. */
+__attribute__((format(printf, 3, 4))) atmsae_status
+ams_fail(atmsae_context *ctx, atmsae_status status, const char *format, ...);
+/* Puts "prefix: " before the current text, e.g. a file name before a parser's complaint. */
+atmsae_status ams_fail_in(atmsae_context *ctx, atmsae_status status, const char *prefix);
+/* Text of errno-like code `error`: "path: what: reason". */
+atmsae_status ams_fail_errno(atmsae_context *ctx, const char *path, const char *what, int error);
+__attribute__((format(printf, 3, 4))) void
+ams_log(atmsae_context *ctx, int32_t level, const char *format, ...);
+/* snprintf in the C locale, whatever the caller's. Returns the full length. */
+__attribute__((format(printf, 3, 4))) int
+ams_format(char *out, size_t capacity, const char *format, ...);
+/* strtod in the C locale. */
+double ams_strtod(const char *text, char **end);
+
+#define AMS_TRY(call)                    \
+    do {                                 \
+        atmsae_status try_ = (call);     \
+        if (try_ < 0) return try_;       \
+    } while (0)
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* count * size bytes, 64-byte aligned; NULL when they overflow or cannot be had (and for no other
+ * reason: a zero size gives a valid pointer). */
+void *ams_alloc(atmsae_context *ctx, uint64_t count, size_t size);
+void *ams_calloc(atmsae_context *ctx, uint64_t count, size_t size);
+void ams_free(atmsae_context *ctx, void *memory);
+/* Makes *array hold at least `need` elements: new memory of at least twice *capacity, the first
+ * `keep` elements copied. On failure nothing changes. */
+atmsae_status ams_grow(atmsae_context *ctx, void *array, uint64_t *capacity, uint64_t need,
+                       uint64_t keep, size_t size);
+atmsae_status ams_nomem(atmsae_context *ctx, const char *what);
+static inline bool ams_mul(uint64_t a, uint64_t b, uint64_t *out) /* true: no overflow */
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+static inline uint64_t ams_min(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static inline uint64_t ams_max(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+/* Contexts are counted: each handle holds one reference. */
+atmsae_context *ams_context_ref(atmsae_context *ctx);
+
+/* ---- structs of the ABI -------------------------------------------------------------------- */
+
+/* Copies a caller's struct (first field: size_t size) over `local`, which holds the defaults.
+ * v1: the size of the first released version. Bytes we do not know must be 0. */
+atmsae_status ams_struct_in(atmsae_context *ctx, const char *name, void *local, size_t local_size,
+                            size_t v1, const void *caller);
+/* Writes what the caller's struct can hold, and keeps its size field. */
+atmsae_status ams_struct_out(atmsae_context *ctx, const char *name, void *caller, const void *local,
+                             size_t local_size, size_t v1);
+/* For the _init functions: copies the defaults into a struct of `size` bytes, zeroes the rest. */
+void ams_struct_init(void *caller, size_t size, const void *defaults, size_t defaults_size);
+
+/* ---- worker threads ------------------------------------------------------------------------ */
+
+/* Runs job(arg, i, worker) for i = 0 .. jobs-1 on the context's threads; worker < ams_workers().
+ * Which worker gets which job is open, so jobs must not depend on it: results belong to i. */
+typedef void ams_job(void *arg, uint64_t i, unsigned worker);
+void ams_parallel(atmsae_context *ctx, uint64_t jobs, ams_job *job, void *arg);
+unsigned ams_workers(const atmsae_context *ctx);
+
+/* ---- random numbers: Philox4x32-10 (Salmon et al. 2011) -------------------------------------- */
+
+/* What a stream of draws is for; part of the counter, so that streams never meet. Values are pinned
+ * by checkpoints. */
+enum {
+    AMS_DRAW_INIT = 1,
+    AMS_DRAW_MASK = 2,
+    AMS_DRAW_ROW_MASK = 3,
+    AMS_DRAW_PERMUTE = 4,
+    AMS_DRAW_SHUFFLE = 5,
+    AMS_DRAW_SYNTH = 6,
+    AMS_DRAW_EVAL = 7
+};
+/* Four words of the stream (seed, purpose) at position (a, b); a < 2^56, b < 2^64. */
+void ams_philox(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[4]);
+/* Uniform in [0, 1) with 53 bits, from two words. */
+static inline double ams_uniform(uint32_t high, uint32_t low)
+{
+    return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
+}
+/* Two independent N(0, 1) (Box-Muller) from four words. */
+void ams_normal2(const uint32_t words[4], double out[2]);
+
+/* ---- CRC-64/XZ ------------------------------------------------------------------------------- */
+
+/* Start with 0; feed pieces in order. */
+uint64_t ams_crc64(uint64_t crc, const void *data, size_t bytes);
+
+#endif

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The context: memory hook, log hook, error text, life of the worker threads.
+ */
+#include "context.h"
+#include "kernels/kernels.h"
+
+#include <errno.h>
+#include <locale.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TEXT(x) TEXT_(x)
+#define TEXT_(x) #x
+
+uint32_t atmsae_version_number(void)
+{
+    return ATMSAE_VERSION_MAJOR * 10000 + ATMSAE_VERSION_MINOR * 100 + ATMSAE_VERSION_PATCH;
+}
+
+const char *atmsae_version_string(void)
+{
+    return TEXT(ATMSAE_VERSION_MAJOR) "." TEXT(ATMSAE_VERSION_MINOR) "." TEXT(ATMSAE_VERSION_PATCH);
+}
+
+const char *atmsae_status_name(atmsae_status status)
+{
+    static const struct {
+        atmsae_status status;
+        const char *name;
+    } table[] = {
+        {ATMSAE_OK, "ATMSAE_OK"},
+        {ATMSAE_E_ARG, "ATMSAE_E_ARG"},
+        {ATMSAE_E_NOMEM, "ATMSAE_E_NOMEM"},
+        {ATMSAE_E_STATE, "ATMSAE_E_STATE"},
+        {ATMSAE_E_UNSUPPORTED, "ATMSAE_E_UNSUPPORTED"},
+        {ATMSAE_E_ABI, "ATMSAE_E_ABI"},
+        {ATMSAE_E_NONFINITE, "ATMSAE_E_NONFINITE"},
+        {ATMSAE_E_LIMIT, "ATMSAE_E_LIMIT"},
+        {ATMSAE_E_IO, "ATMSAE_E_IO"},
+        {ATMSAE_E_FORMAT, "ATMSAE_E_FORMAT"},
+        {ATMSAE_E_TRUNCATED, "ATMSAE_E_TRUNCATED"},
+        {ATMSAE_E_VERSION, "ATMSAE_E_VERSION"},
+        {ATMSAE_E_CALLBACK, "ATMSAE_E_CALLBACK"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].status == status) return table[i].name;
+    return "unknown status";
+}
+
+static void *default_alloc(void *opaque, size_t align, size_t bytes)
+{
+    (void)opaque;
+    void *memory = NULL;
+    return posix_memalign(&memory, align, bytes) == 0 ? memory : NULL;
+}
+
+static void default_free(void *opaque, void *memory)
+{
+    (void)opaque;
+    free(memory);
+}
+
+void atmsae_context_config_init(atmsae_context_config *config, size_t size)
+{
+    static const atmsae_context_config defaults = {.log_level = ATMSAE_LOG_INFO};
+    ams_struct_init(config, size, &defaults, sizeof defaults);
+}
+
+atmsae_status atmsae_context_create(const atmsae_context_config *caller, atmsae_context **out)
+{
+    if (!out) return ATMSAE_E_ARG;
+    *out = NULL;
+    atmsae_context_config config;
+    atmsae_context_config_init(&config, sizeof config);
+    if (caller)
+        AMS_TRY(ams_struct_in(NULL, "atmsae_context_config", &config, sizeof config, sizeof config, caller));
+
+    atmsae_allocator allocator = {NULL, default_alloc, default_free};
+    if (config.allocator) allocator = *config.allocator;
+    if (!allocator.alloc || !allocator.free) return ATMSAE_E_ARG;
+    atmsae_context *ctx = allocator.alloc(allocator.opaque, 64, sizeof *ctx);
+    if (!ctx) return ATMSAE_E_NOMEM;
+    memset(ctx, 0, sizeof *ctx);
+    ctx->allocator = allocator;
+    ctx->log = config.log;
+    ctx->log_opaque = config.log_opaque;
+    ctx->log_level = config.log_level;
+    atomic_init(&ctx->references, 1);
+    if (pthread_mutex_init(&ctx->text_lock, NULL) != 0) {
+        allocator.free(allocator.opaque, ctx);
+        return ATMSAE_E_NOMEM;
+    }
+
+    ctx->threads = config.threads;
+    if (ctx->threads == 0) {
+        long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+        ctx->threads = cpus < 1 ? 1 : (unsigned)cpus;
+    }
+    if (ctx->threads > 1024) ctx->threads = 1024;
+    ctx->pool = ams_pool_create(ctx, &ctx->threads);
+    ams_kernels_describe(ctx->cpu, sizeof ctx->cpu);
+    ams_gemm_check(ctx);
+    *out = ctx;
+    return ATMSAE_OK;
+}
+
+atmsae_context *ams_context_ref(atmsae_context *ctx)
+{
+    atomic_fetch_add(&ctx->references, 1);
+    return ctx;
+}
+
+void atmsae_context_destroy(atmsae_context *ctx)
+{
+    if (!ctx || atomic_fetch_sub(&ctx->references, 1) != 1) return;
+    ams_pool_destroy(ctx, ctx->pool);
+    pthread_mutex_destroy(&ctx->text_lock);
+    atmsae_allocator allocator = ctx->allocator;
+    allocator.free(allocator.opaque, ctx);
+}
+
+const char *atmsae_last_error(const atmsae_context *ctx) { return ctx ? ctx->error : ""; }
+uint32_t atmsae_context_threads(const atmsae_context *ctx) { return ctx ? ctx->threads : 0; }
+const char *atmsae_context_cpu(const atmsae_context *ctx) { return ctx ? ctx->cpu : ""; }
+unsigned ams_workers(const atmsae_context *ctx) { return ctx->threads; }
+
+void ams_parallel(atmsae_context *ctx, uint64_t jobs, ams_job *job, void *arg)
+{
+    if (ctx->pool && jobs > 1) {
+        ams_pool_run(ctx->pool, jobs, job, arg);
+        return;
+    }
+    for (uint64_t i = 0; i < jobs; i++)
+        job(arg, i, 0);
+}
+
+/* ---- text ---------------------------------------------------------------------------------- */
+
+/* A comma instead of a decimal point in a message or a file is a bug that only some users see, so
+ * numbers are always formatted in the C locale. glibc's "C" object is static: nothing is freed. */
+static locale_t c_locale(void) { return newlocale(LC_ALL_MASK, "C", (locale_t)0); }
+
+static int format_list(char *out, size_t capacity, const char *format, va_list list)
+{
+    locale_t c = c_locale();
+    locale_t old = c ? uselocale(c) : (locale_t)0;
+    int length = vsnprintf(out, capacity, format, list);
+    if (c) {
+        uselocale(old);
+        freelocale(c);
+    }
+    return length;
+}
+
+int ams_format(char *out, size_t capacity, const char *format, ...)
+{
+    va_list list;
+    va_start(list, format);
+    int length = format_list(out, capacity, format, list);
+    va_end(list);
+    return length;
+}
+
+double ams_strtod(const char *text, char **end)
+{
+    locale_t c = c_locale();
+    double value = c ? strtod_l(text, end, c) : strtod(text, end);
+    if (c) freelocale(c);
+    return value;
+}
+
+atmsae_status ams_fail(atmsae_context *ctx, atmsae_status status, const char *format, ...)
+{
+    if (!ctx) return status;
+    va_list list;
+    va_start(list, format);
+    char text[sizeof ctx->error];
+    format_list(text, sizeof text, format, list);
+    va_end(list);
+    pthread_mutex_lock(&ctx->text_lock);
+    memcpy(ctx->error, text, sizeof text);
+    pthread_mutex_unlock(&ctx->text_lock);
+    return status;
+}
+
+atmsae_status ams_fail_in(atmsae_context *ctx, atmsae_status status, const char *prefix)
+{
+    char text[sizeof ctx->error];
+    pthread_mutex_lock(&ctx->text_lock);
+    memcpy(text, ctx->error, sizeof text);
+    pthread_mutex_unlock(&ctx->text_lock);
+    return ams_fail(ctx, status, "%s: %s", prefix, text);
+}
+
+atmsae_status ams_fail_errno(atmsae_context *ctx, const char *path, const char *what, int error)
+{
+    char reason[128];
+    locale_t c = c_locale();
+    const char *text = c ? strerror_l(error, c) : "unknown error";
+    ams_format(reason, sizeof reason, "%s", text);
+    if (c) freelocale(c);
+    return ams_fail(ctx, error == ENOMEM ? ATMSAE_E_NOMEM : ATMSAE_E_IO, "%s: %s: %s", path, what, reason);
+}
+
+void ams_log(atmsae_context *ctx, int32_t level, const char *format, ...)
+{
+    if (!ctx->log || level > ctx->log_level) return;
+    char text[512];
+    va_list list;
+    va_start(list, format);
+    format_list(text, sizeof text, format, list);
+    va_end(list);
+    ctx->log(ctx->log_opaque, level, text);
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+void *ams_alloc(atmsae_context *ctx, uint64_t count, size_t size)
+{
+    uint64_t bytes;
+    if (!ams_mul(count, size, &bytes) || bytes > PTRDIFF_MAX - 64) return NULL;
+    return ctx->allocator.alloc(ctx->allocator.opaque, 64, bytes ? (size_t)bytes : 1);
+}
+
+void *ams_calloc(atmsae_context *ctx, uint64_t count, size_t size)
+{
+    void *memory = ams_alloc(ctx, count, size);
+    if (memory) memset(memory, 0, (size_t)(count * size));
+    return memory;
+}
+
+void ams_free(atmsae_context *ctx, void *memory)
+{
+    if (memory) ctx->allocator.free(ctx->allocator.opaque, memory);
+}
+
+atmsae_status ams_grow(atmsae_context *ctx, void *array, uint64_t *capacity, uint64_t need,
+                       uint64_t keep, size_t size)
+{
+    if (need <= *capacity) return ATMSAE_OK;
+    void **slot = array;
+    uint64_t room = ams_max(need, *capacity <= UINT64_MAX / 2 ? *capacity * 2 : need);
+    void *memory = ams_alloc(ctx, room, size);
+    if (!memory) {
+        room = need;
+        memory = ams_alloc(ctx, room, size);
+    }
+    if (!memory) return ams_nomem(ctx, "a growing array");
+    if (keep) memcpy(memory, *slot, (size_t)(keep * size));
+    ams_free(ctx, *slot);
+    *slot = memory;
+    *capacity = room;
+    return ATMSAE_OK;
+}
+
+atmsae_status ams_nomem(atmsae_context *ctx, const char *what)
+{
+    return ams_fail(ctx, ATMSAE_E_NOMEM, "out of memory for %s", what);
+}

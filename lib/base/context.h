@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The context's inside, for lib/base only.
+ */
+#ifndef AMS_CONTEXT_H
+#define AMS_CONTEXT_H
+
+#include "base.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+typedef struct ams_pool ams_pool;
+
+struct atmsae_context {
+    atomic_size_t references;
+    atmsae_allocator allocator;
+    void (*log)(void *opaque, int32_t level, const char *message);
+    void *log_opaque;
+    int32_t log_level;
+    unsigned threads;
+    ams_pool *pool; /* NULL: one thread */
+    pthread_mutex_t text_lock;
+    char error[1024];
+    char cpu[160];
+};
+
+/* Starts up to threads - 1 workers; *threads becomes the number that will compute. */
+ams_pool *ams_pool_create(atmsae_context *ctx, unsigned *threads);
+void ams_pool_destroy(atmsae_context *ctx, ams_pool *pool);
+void ams_pool_run(ams_pool *pool, uint64_t jobs, ams_job *job, void *arg);
+
+#endif

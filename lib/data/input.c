@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Inputs of a source: adding them, and rows of those that can be read at any place. Only one file
+ * is open at a time, because activations come in more shards than a process may open files.
+ */
+#include "data/source.h"
+
+#include "format/format.h"
+#include "kernels/kernels.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_D = 1 << 24 };
+
+uint64_t ams_block_rows(uint64_t row_bytes) { return ams_max(1, AMS_BLOCK_BYTES / row_bytes); }
+
+/* ---- adding ---------------------------------------------------------------------------------- */
+
+static atmsae_status check_width(const atmsae_source *source, const char *what, uint64_t d)
+{
+    if (d < 1 || d > MAX_D)
+        return ams_fail(source->ctx, ATMSAE_E_ARG, "%s: rows of d = %llu elements, allowed 1 .. 2^24", what,
+                        (unsigned long long)d);
+    if (source->n_inputs > 0 && d != source->d)
+        return ams_fail(source->ctx, ATMSAE_E_ARG, "%s: rows of d = %llu elements, but those of the inputs before it have %llu",
+                        what, (unsigned long long)d, (unsigned long long)source->d);
+    return ATMSAE_OK;
+}
+
+static atmsae_status check_open(atmsae_source *source)
+{
+    if (!source) return ATMSAE_E_ARG;
+    if (!source->begun) return ATMSAE_OK;
+    return ams_fail(source->ctx, ATMSAE_E_STATE, "source: no input can be added after the first row was taken; rewind first");
+}
+
+static atmsae_status append(atmsae_source *source, uint64_t d, ams_input *input)
+{
+    ams_plan plan;
+    ams_source_plan(source, &plan);
+    input->first_id = plan.rows;
+    if (input->n_rows > UINT64_MAX - plan.rows)
+        return ams_fail(source->ctx, ATMSAE_E_LIMIT, "source: more than 2^64 - 1 rows in one pass");
+    AMS_TRY(ams_grow(source->ctx, &source->inputs, &source->inputs_capacity, source->n_inputs + 1,
+                     source->n_inputs, sizeof *source->inputs));
+    source->inputs[source->n_inputs++] = *input;
+    source->d = d;
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_source_add_memory(atmsae_source *source, const void *rows, uint64_t n_rows,
+                                       uint64_t d, uint64_t ld, int32_t type)
+{
+    AMS_TRY(check_open(source));
+    atmsae_context *ctx = source->ctx;
+    AMS_TRY(check_width(source, "rows in memory", d));
+    if (ld == 0) ld = d;
+    size_t size = ams_type_size(type);
+    if (size == 0)
+        return ams_fail(ctx, ATMSAE_E_ARG, "rows in memory: type = %d, expected ATMSAE_F32, F16 or BF16", (int)type);
+    if (ld < d)
+        return ams_fail(ctx, ATMSAE_E_ARG, "rows in memory: ld = %llu, expected at least d = %llu", (unsigned long long)ld,
+                        (unsigned long long)d);
+    if (!rows && n_rows > 0) return ams_fail(ctx, ATMSAE_E_ARG, "rows in memory: NULL");
+    if ((uintptr_t)rows % size != 0)
+        return ams_fail(ctx, ATMSAE_E_ARG, "rows in memory: the address is not a multiple of the element size, %zu", size);
+    uint64_t bytes;
+    if (!ams_mul(ld, size, &bytes) || !ams_mul(bytes, n_rows, &bytes) || bytes > PTRDIFF_MAX)
+        return ams_fail(ctx, ATMSAE_E_LIMIT, "rows in memory: %llu rows, ld = %llu: more than memory can hold",
+                        (unsigned long long)n_rows, (unsigned long long)ld);
+
+    ams_input input = {.type = type, .n_rows = n_rows, .memory = rows, .ld = ld};
+    if (n_rows > 0) {
+        input.crc = ams_crc64(0, rows, (size_t)d * size);
+        input.crc = ams_crc64(input.crc, (const char *)rows + (n_rows - 1) * ld * size, (size_t)d * size);
+    }
+    return append(source, d, &input);
+}
+
+atmsae_status atmsae_source_add_callback(atmsae_source *source, uint64_t d,
+                                         int64_t (*read)(void *opaque, float *out, uint64_t max_rows), void *opaque)
+{
+    AMS_TRY(check_open(source));
+    AMS_TRY(check_width(source, "callback", d));
+    if (!read) return ams_fail(source->ctx, ATMSAE_E_ARG, "callback: read is NULL");
+    ams_input input = {.type = ATMSAE_F32, .read = read, .opaque = opaque};
+    return append(source, d, &input);
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* Row type of a dtype, 0 if rows cannot have it. (bf16 in a .npy file, u2 or V2, reads as U16.) */
+static int32_t row_type(const char *dtype, bool as_bf16)
+{
+    if (strcmp(dtype, "F32") == 0) return ATMSAE_F32;
+    if (strcmp(dtype, "F16") == 0) return ATMSAE_F16;
+    if (strcmp(dtype, "BF16") == 0) return ATMSAE_BF16;
+    return as_bf16 && strcmp(dtype, "U16") == 0 ? ATMSAE_BF16 : 0;
+}
+
+static atmsae_status find_tensor(atmsae_context *ctx, const atmsae_tensors *tensors, const char *path,
+                                 const char *name, uint64_t *index)
+{
+    uint64_t count = atmsae_tensors_count(tensors), candidates = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        atmsae_tensor_info info = {.size = sizeof info};
+        AMS_TRY(atmsae_tensors_info(tensors, i, &info));
+        bool npy = info.name[0] == '\0'; /* one tensor; describe says what it has to be */
+        if (name ? strcmp(info.name, name) == 0 : npy || (info.rank == 2 && row_type(info.dtype, false))) {
+            *index = i;
+            candidates++;
+            if (!name && strcmp(info.name, "activations") == 0) return ATMSAE_OK;
+        }
+    }
+    if (candidates == 1) return ATMSAE_OK;
+    if (name) return ams_fail(ctx, ATMSAE_E_ARG, "%s: there is no tensor named \"%s\"", path, name);
+    return ams_fail(ctx, ATMSAE_E_ARG,
+                    "%s: %llu 2-D tensors of type F16, BF16 or F32, none named \"activations\"; name the one to read", path,
+                    (unsigned long long)candidates);
+}
+
+/* Fills in what the file says: rows, width, type. */
+static atmsae_status describe(atmsae_context *ctx, const atmsae_tensors *tensors, const char *path,
+                              ams_input *input, uint64_t *d)
+{
+    if (input->tensor >= atmsae_tensors_count(tensors))
+        return ams_fail(ctx, ATMSAE_E_STATE, "%s: the file has changed since it was added", path);
+    atmsae_tensor_info info = {.size = sizeof info};
+    AMS_TRY(atmsae_tensors_info(tensors, input->tensor, &info));
+    bool npy = info.name[0] == '\0';
+    input->type = row_type(info.dtype, npy && input->as_bf16);
+    if (!input->type)
+        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: tensor \"%s\" holds %s, expected F16, BF16 or F32%s", path,
+                        info.name, info.dtype, npy ? ", or U16 with as_bf16 = 1" : "");
+    if (info.rank != 2)
+        return ams_fail(ctx, ATMSAE_E_ARG, "%s: tensor \"%s\" has %llu dimensions, expected 2 (rows, d)", path, info.name,
+                        (unsigned long long)info.rank);
+    input->n_rows = info.shape[0];
+    *d = info.shape[1];
+    return ATMSAE_OK;
+}
+
+/* CRC of the first and last row, which a checkpoint is compared by. */
+static atmsae_status fingerprint(atmsae_context *ctx, const atmsae_tensors *tensors, uint64_t d, ams_input *input)
+{
+    if (input->n_rows == 0) return ATMSAE_OK;
+    size_t size = ams_type_size(input->type);
+    char *row = ams_alloc(ctx, d, size);
+    if (!row) return ams_nomem(ctx, "a row");
+    atmsae_status status = ATMSAE_OK;
+    const uint64_t rows[2] = {0, input->n_rows - 1};
+    for (int i = 0; i < 2 && status == ATMSAE_OK; i++) {
+        status = ams_tensors_read_raw(tensors, input->tensor, rows[i] * d, d, row);
+        input->crc = ams_crc64(input->crc, row, (size_t)d * size);
+    }
+    ams_free(ctx, row);
+    return status;
+}
+
+/* The file's resolved name, so that a later chdir does no harm; as it is where it has none. */
+static char *resolve(atmsae_context *ctx, const char *path)
+{
+    char *resolved = ams_alloc(ctx, ams_max(PATH_MAX, strlen(path) + 1), 1);
+    if (resolved && !realpath(path, resolved)) strcpy(resolved, path);
+    return resolved;
+}
+
+atmsae_status atmsae_source_add_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16)
+{
+    AMS_TRY(check_open(source));
+    atmsae_context *ctx = source->ctx;
+    if (!path) return ams_fail(ctx, ATMSAE_E_ARG, "path: NULL");
+    if (as_bf16 != 0 && as_bf16 != 1)
+        return ams_fail(ctx, ATMSAE_E_ARG, "%s: as_bf16 = %d, expected 0 or 1", path, (int)as_bf16);
+    ams_input input = {.as_bf16 = as_bf16};
+    uint64_t d;
+    atmsae_tensors *tensors;
+    AMS_TRY(atmsae_tensors_open(ctx, path, &tensors));
+    atmsae_status status;
+    if ((status = find_tensor(ctx, tensors, path, tensor, &input.tensor)) < 0) goto done;
+    if ((status = describe(ctx, tensors, path, &input, &d)) < 0) goto done;
+    if ((status = check_width(source, path, d)) < 0) goto done;
+    if ((status = fingerprint(ctx, tensors, d, &input)) < 0) goto done;
+    input.path = resolve(ctx, path);
+    status = input.path ? append(source, d, &input) : ams_nomem(ctx, "a path");
+    if (status < 0) ams_free(ctx, input.path);
+done:
+    atmsae_tensors_close(tensors);
+    return status;
+}
+
+static atmsae_status open_file(atmsae_source *source, uint64_t index)
+{
+    if (source->open && source->open_input == index) return ATMSAE_OK;
+    const ams_input *input = &source->inputs[index];
+    atmsae_tensors_close(source->open);
+    source->open = NULL;
+    atmsae_tensors *tensors;
+    AMS_TRY(atmsae_tensors_open(source->ctx, input->path, &tensors));
+    ams_input now = *input;
+    uint64_t d = 0;
+    atmsae_status status = describe(source->ctx, tensors, input->path, &now, &d);
+    if (status == ATMSAE_OK && (now.n_rows != input->n_rows || now.type != input->type || d != source->d))
+        status = ams_fail(source->ctx, ATMSAE_E_STATE,
+                          "%s: the file has changed since it was added: [%llu, %llu], it was [%llu, %llu]", input->path,
+                          (unsigned long long)now.n_rows, (unsigned long long)d, (unsigned long long)input->n_rows,
+                          (unsigned long long)source->d);
+    if (status < 0) {
+        atmsae_tensors_close(tensors);
+        return status;
+    }
+    source->open = tensors;
+    source->open_input = index;
+    return ATMSAE_OK;
+}
+
+static atmsae_status load_block(atmsae_source *source, uint64_t index, uint64_t row)
+{
+    if (source->block_rows > 0 && source->block_input == index && row >= source->block_first &&
+        row - source->block_first < source->block_rows)
+        return ATMSAE_OK;
+    const ams_input *input = &source->inputs[index];
+    uint64_t row_bytes = source->d * ams_type_size(input->type);
+    uint64_t count = ams_min(ams_block_rows(row_bytes), input->n_rows - row);
+    AMS_TRY(open_file(source, index));
+    AMS_TRY(ams_grow(source->ctx, &source->block, &source->block_bytes, count * row_bytes, 0, 1));
+    source->block_rows = 0;
+    atmsae_status status =
+        ams_tensors_read_raw(source->open, input->tensor, row * source->d, count * source->d, source->block);
+    if (status < 0) { /* open it anew when the call is repeated */
+        atmsae_tensors_close(source->open);
+        source->open = NULL;
+        return status;
+    }
+    source->block_input = index;
+    source->block_first = row;
+    source->block_rows = count;
+    return ATMSAE_OK;
+}
+
+atmsae_status ams_input_lend(atmsae_source *source, uint64_t index, uint64_t row, const char **rows,
+                             uint64_t *count, size_t *stride)
+{
+    const ams_input *input = &source->inputs[index];
+    size_t size = ams_type_size(input->type);
+    if (!input->path) {
+        *stride = (size_t)input->ld * size;
+        *rows = input->memory + row * *stride;
+        *count = input->n_rows - row;
+        return ATMSAE_OK;
+    }
+    AMS_TRY(load_block(source, index, row));
+    *stride = (size_t)source->d * size;
+    *rows = source->block + (row - source->block_first) * *stride;
+    *count = source->block_first + source->block_rows - row;
+    return ATMSAE_OK;
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Inside of a source, for lib/data only. A source is three layers: inputs (input.c), the stream of
+ * their rows in order (stream.c), and the shuffle buffer over it (source.c).
+ */
+#ifndef AMS_SOURCE_H
+#define AMS_SOURCE_H
+
+#include "base/base.h"
+
+typedef struct ams_input {
+    int32_t type;       /* of its elements */
+    int32_t as_bf16;
+    uint64_t n_rows;    /* callback: rows read so far */
+    uint64_t first_id;  /* rows of the seekable inputs before it */
+    uint64_t crc;       /* of the first and last row; callback: 0 */
+    const char *memory; /* memory: rows, ld elements apart */
+    uint64_t ld;
+    char *path;         /* file: resolved when added */
+    uint64_t tensor;
+    int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback */
+    void *opaque;
+    bool ended;         /* the callback returned 0 */
+} ams_input;
+
+/* What follows from the configuration and the inputs. */
+typedef struct ams_plan {
+    uint64_t passes;   /* UINT64_MAX: for ever */
+    uint64_t rows;     /* of the seekable inputs in one pass */
+    uint64_t capacity; /* slots of the shuffle buffer */
+    int32_t type;      /* of the slots: the inputs' if they agree, else f32 (which holds them exactly) */
+    bool streamed;     /* there is a callback */
+} ams_plan;
+
+/* The next row of the stream: row `row` of input `input` in pass `pass`. */
+typedef struct ams_position {
+    uint64_t pass, input, row;
+} ams_position;
+
+typedef struct ams_buffer {
+    char *slots;   /* [capacity, d] of plan.type */
+    uint64_t *ids; /* [capacity]: row number within a pass; NULL if streamed */
+    char *row;     /* one row on its way from a slot to the caller */
+} ams_buffer;
+
+struct atmsae_source {
+    atmsae_context *ctx;
+    atmsae_source_config config;
+    uint64_t d;
+    ams_input *inputs;
+    uint64_t n_inputs, inputs_capacity;
+
+    bool begun; /* rows were asked for: the plan stands, and what follows exists */
+    ams_plan plan;
+    ams_position position;
+    ams_buffer buffer;
+    uint64_t filled, draws; /* slots in use; rows drawn so far */
+
+    atmsae_tensors *open; /* the one file that is open, of input `open_input` */
+    uint64_t open_input;
+    char *block;   /* its rows block_first .. block_first + block_rows - 1 */
+    uint64_t block_bytes, block_input, block_first, block_rows;
+
+    /* Rows got from callbacks since the last call that succeeded, so that a failed call loses none;
+     * the first `taken` are in use by the current call. */
+    float *held;
+    uint64_t n_held, held_capacity, taken;
+};
+
+/* Bytes read from a file at once, and rows of at most that size asked of a callback. */
+enum { AMS_BLOCK_BYTES = 1 << 21 };
+uint64_t ams_block_rows(uint64_t row_bytes);
+
+/* input.c: *count > 0 rows from `row` on, *stride bytes apart, of a memory or file input; lent until
+ * the next call. */
+atmsae_status ams_input_lend(atmsae_source *source, uint64_t input, uint64_t row, const char **rows,
+                             uint64_t *count, size_t *stride);
+
+/* stream.c */
+void ams_source_plan(const atmsae_source *source, ams_plan *plan);
+/* Takes up to `want` rows off the stream, each as d elements of plan.type, `stride` bytes apart.
+ * *got < want only at the end of the stream. On failure nothing was taken. */
+atmsae_status ams_stream_take(atmsae_source *source, uint64_t want, char *out, size_t stride, uint64_t *got);
+/* Writes d elements of `from` as `to`: the same type, or f32. */
+void ams_copy_row(void *out, int32_t to, const void *in, int32_t from, uint64_t d);
+
+/* source.c */
+atmsae_status ams_buffer_create(const atmsae_source *source, const ams_plan *plan, ams_buffer *buffer);
+void ams_buffer_free(const atmsae_source *source, ams_buffer *buffer);
+
+#endif

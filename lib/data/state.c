@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Saving and restoring a source. Everything that follows from the inputs is compared, not trusted:
+ * a run that goes on with other data should stop with a reason, not train on.
+ */
+#include "data/data.h"
+#include "data/source.h"
+
+#include "format/format.h"
+#include "kernels/kernels.h"
+
+#include <string.h>
+
+/* Words of `position`; three for each input follow: type (0: callback), rows, and the CRC of first
+ * and last row (callback: 1 once it has ended). */
+enum { LAYOUT, D, SEED, CAPACITY, N_INPUTS, PASS, INPUT, ROW, DRAWS, FILLED, HELD, HEAD };
+enum { LAYOUT_1 = 1 };
+
+static void input_words(const ams_input *input, uint64_t words[3])
+{
+    words[0] = input->read ? 0 : (uint64_t)input->type;
+    words[1] = input->n_rows;
+    words[2] = input->read ? input->ended : input->crc;
+}
+
+atmsae_status ams_source_state_save(const atmsae_source *source, ams_source_state *state)
+{
+    *state = (ams_source_state){0};
+    ams_plan plan;
+    ams_source_plan(source, &plan);
+    uint64_t *words = ams_alloc(source->ctx, HEAD + 3 * source->n_inputs, sizeof *words);
+    if (!words) return ams_nomem(source->ctx, "a source's position");
+    const ams_position *at = &source->position;
+    const uint64_t head[HEAD] = {
+        [LAYOUT] = LAYOUT_1,  [D] = source->d,   [SEED] = source->config.seed, [CAPACITY] = plan.capacity,
+        [PASS] = at->pass,    [INPUT] = at->input, [ROW] = at->row,            [N_INPUTS] = source->n_inputs,
+        [DRAWS] = source->draws, [FILLED] = source->filled, [HELD] = source->n_held};
+    memcpy(words, head, sizeof head);
+    for (uint64_t i = 0; i < source->n_inputs; i++)
+        input_words(&source->inputs[i], words + HEAD + 3 * i);
+    state->position = words;
+    state->n_position = HEAD + 3 * source->n_inputs;
+    if (plan.streamed) {
+        state->rows = (const float *)source->buffer.slots;
+        state->n_rows = source->filled;
+        state->held = source->held;
+        state->n_held = source->n_held;
+    } else {
+        state->ids = source->buffer.ids;
+        state->n_ids = source->filled;
+    }
+    return ATMSAE_OK;
+}
+
+void ams_source_state_free(const atmsae_source *source, ams_source_state *state)
+{
+    ams_free(source->ctx, state->position);
+    *state = (ams_source_state){0};
+}
+
+/* ---- is it the same source? ---------------------------------------------------------------------- */
+
+static atmsae_status differs(const atmsae_source *source, const char *what, uint64_t now, uint64_t then)
+{
+    return ams_fail(source->ctx, ATMSAE_E_STATE, "source: %s = %llu, the state was saved with %llu", what,
+                    (unsigned long long)now, (unsigned long long)then);
+}
+
+static atmsae_status check_input(const atmsae_source *source, uint64_t index, const uint64_t then[3])
+{
+    static const char *const what[3] = {"type", "number of rows", "first or last row (CRC)"};
+    const ams_input *input = &source->inputs[index];
+    uint64_t now[3];
+    input_words(input, now);
+    for (int i = 0; i < (input->read ? 1 : 3); i++) /* how far a callback had come is state */
+        if (now[i] != then[i])
+            return ams_fail(source->ctx, ATMSAE_E_STATE, "source: input %llu (%s): %s is %llu, the state was saved with %llu",
+                            (unsigned long long)index, input->path ? input->path : input->read ? "callback" : "memory", what[i],
+                            (unsigned long long)now[i], (unsigned long long)then[i]);
+    return ATMSAE_OK;
+}
+
+static atmsae_status check_same(const atmsae_source *source, const ams_plan *plan, const ams_source_state *state)
+{
+    const uint64_t *words = state->position;
+    if (!words || state->n_position < HEAD)
+        return ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: %llu words, expected at least %d",
+                        (unsigned long long)state->n_position, HEAD);
+    if (words[LAYOUT] != LAYOUT_1)
+        return ams_fail(source->ctx, ATMSAE_E_VERSION, "source state: layout %llu, this version knows %d",
+                        (unsigned long long)words[LAYOUT], LAYOUT_1);
+    if (words[N_INPUTS] != source->n_inputs)
+        return differs(source, "number of inputs", source->n_inputs, words[N_INPUTS]);
+    if (state->n_position != HEAD + 3 * source->n_inputs)
+        return ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: %llu words for %llu inputs",
+                        (unsigned long long)state->n_position, (unsigned long long)source->n_inputs);
+    if (words[D] != source->d) return differs(source, "d", source->d, words[D]);
+    for (uint64_t i = 0; i < source->n_inputs; i++)
+        AMS_TRY(check_input(source, i, words + HEAD + 3 * i));
+    if (words[SEED] != source->config.seed) return differs(source, "seed", source->config.seed, words[SEED]);
+    if (words[CAPACITY] != plan->capacity)
+        return differs(source, "rows in the shuffle buffer", plan->capacity, words[CAPACITY]);
+    return ATMSAE_OK;
+}
+
+/* Could save have written this? Later reads rely on it. */
+static atmsae_status check_sane(const atmsae_source *source, const ams_plan *plan, const ams_source_state *state)
+{
+    const uint64_t *words = state->position;
+    bool sane = words[FILLED] <= plan->capacity && words[INPUT] <= source->n_inputs &&
+                words[HELD] == state->n_held && (state->n_held == 0 || state->held);
+    if (sane && words[INPUT] < source->n_inputs)
+        sane = words[ROW] <= words[HEAD + 3 * words[INPUT] + 1];
+    else
+        sane = sane && words[ROW] == 0;
+    uint64_t held = words[HELD]; /* rows that callbacks gave and that lie ahead */
+    if (words[PASS] < plan->passes)
+        for (uint64_t i = words[INPUT]; sane && i < source->n_inputs; i++) {
+            uint64_t ahead = words[HEAD + 3 * i + 1] - (i == words[INPUT] ? words[ROW] : 0);
+            if (!source->inputs[i].read) continue;
+            sane = ahead <= held;
+            held -= ahead;
+        }
+    if (plan->streamed) {
+        if (sane && words[FILLED] > 0 && !state->rows)
+            return ams_fail(source->ctx, ATMSAE_E_UNSUPPORTED,
+                            "source: it has a callback, and the state does not hold the buffered rows");
+        sane = sane && held == 0 && state->n_rows == words[FILLED];
+    } else {
+        sane = sane && held == 0 && state->n_ids == words[FILLED] && (state->ids || state->n_ids == 0);
+        for (uint64_t i = 0; sane && i < state->n_ids; i++)
+            sane = state->ids[i] < plan->rows;
+    }
+    return sane ? ATMSAE_OK : ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: the position is impossible");
+}
+
+/* ---- restoring ------------------------------------------------------------------------------------- */
+
+typedef struct wanted {
+    uint64_t id, slot;
+} wanted;
+
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = ((const wanted *)a)->id, y = ((const wanted *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* Reads the slots' rows again, in the order of the files. */
+static atmsae_status read_slots(atmsae_source *source, const ams_plan *plan, const ams_source_state *state, char *slots)
+{
+    wanted *list = ams_alloc(source->ctx, state->n_ids, sizeof *list);
+    if (!list) return ams_nomem(source->ctx, "reading the shuffle buffer");
+    for (uint64_t i = 0; i < state->n_ids; i++)
+        list[i] = (wanted){state->ids[i], i};
+    ams_sort(list, state->n_ids, sizeof *list, by_id);
+
+    atmsae_status status = ATMSAE_OK;
+    size_t row_bytes = (size_t)source->d * ams_type_size(plan->type);
+    uint64_t input = 0;
+    for (uint64_t i = 0; i < state->n_ids && status == ATMSAE_OK; i++) {
+        while (list[i].id - source->inputs[input].first_id >= source->inputs[input].n_rows)
+            input++;
+        const char *row;
+        uint64_t count;
+        size_t stride;
+        status = ams_input_lend(source, input, list[i].id - source->inputs[input].first_id, &row, &count, &stride);
+        if (status == ATMSAE_OK)
+            ams_copy_row(slots + list[i].slot * row_bytes, plan->type, row, source->inputs[input].type, source->d);
+    }
+    ams_free(source->ctx, list);
+    return status;
+}
+
+atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_state *state)
+{
+    atmsae_context *ctx = source->ctx;
+    ams_plan plan;
+    ams_source_plan(source, &plan);
+    AMS_TRY(check_same(source, &plan, state));
+    AMS_TRY(check_sane(source, &plan, state));
+
+    size_t row_bytes = (size_t)source->d * ams_type_size(plan.type);
+    ams_buffer buffer = {0};
+    float *held = NULL;
+    atmsae_status status = ams_buffer_create(source, &plan, &buffer);
+    if (status < 0) goto fail;
+    if (plan.streamed) {
+        status = ams_nomem(ctx, "rows of a callback");
+        held = ams_alloc(ctx, state->n_held, row_bytes);
+        if (!held) goto fail;
+        if (state->n_held) memcpy(held, state->held, (size_t)state->n_held * row_bytes);
+        if (state->n_rows) memcpy(buffer.slots, state->rows, (size_t)state->n_rows * row_bytes);
+    } else {
+        if (state->n_ids) memcpy(buffer.ids, state->ids, (size_t)state->n_ids * sizeof *buffer.ids);
+        status = read_slots(source, &plan, state, buffer.slots);
+        if (status < 0) goto fail;
+    }
+
+    const uint64_t *words = state->position;
+    for (uint64_t i = 0; i < source->n_inputs; i++)
+        if (source->inputs[i].read) {
+            source->inputs[i].n_rows = words[HEAD + 3 * i + 1];
+            source->inputs[i].ended = words[HEAD + 3 * i + 2] != 0;
+        }
+    ams_buffer_free(source, &source->buffer);
+    ams_free(ctx, source->held);
+    source->buffer = buffer;
+    source->held = held;
+    source->n_held = source->held_capacity = state->n_held;
+    source->plan = plan;
+    source->position = (ams_position){words[PASS], words[INPUT], words[ROW]};
+    source->draws = words[DRAWS];
+    source->filled = words[FILLED];
+    source->begun = true;
+    return ATMSAE_OK;
+
+fail:
+    ams_buffer_free(source, &buffer);
+    ams_free(ctx, held);
+    return status;
+}

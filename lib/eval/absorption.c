@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Feature absorption of labelled classes, full-rate form. The data side: the handle, its rows and
+ * the probe. absorption_score.c scores a model.
+ *
+ * Where SAEBench trains with Adam we solve convex problems to their optimum, so that a score is a
+ * function of the data and the SAE alone. All penalties are in units in which the training rows'
+ * deviation from their mean has variance 1 per dimension on average, so the units of x do not
+ * matter. C = 0.1 there is about SAEBench's weight decay of 1e-4 with 26 classes and 6400 rows.
+ */
+#include "eval/absorption.h"
+#include "eval/logistic.h"
+#include "eval/rows.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define PROBE_C 0.1
+
+void atmsae_absorption_config_init(atmsae_absorption_config *config, size_t size)
+{
+    static const atmsae_absorption_config defaults = {.min_probe_f1 = 0.6, .min_f1_gain = 0.03, .max_split = 10};
+    ams_struct_init(config, size, &defaults, sizeof defaults);
+}
+
+static atmsae_status check_config(atmsae_context *ctx, const atmsae_absorption_config *c)
+{
+    if (c->n_classes < 1 || c->n_classes > INT32_MAX)
+        return ams_fail(ctx, ATMSAE_E_ARG, "absorption: n_classes = %llu, expected 1 to 2^31 - 1",
+                        (unsigned long long)c->n_classes);
+    if (!(c->min_probe_f1 >= 0 && c->min_probe_f1 < 1))
+        return ams_fail(ctx, ATMSAE_E_ARG, "absorption: min_probe_f1 = %g, expected 0 <= min_probe_f1 < 1",
+                        c->min_probe_f1);
+    if (!(c->min_f1_gain >= 0 && c->min_f1_gain <= 1))
+        return ams_fail(ctx, ATMSAE_E_ARG, "absorption: min_f1_gain = %g, expected 0 to 1", c->min_f1_gain);
+    if (c->max_split < 1 || c->max_split > AMS_MAX_SPLIT)
+        return ams_fail(ctx, ATMSAE_E_ARG, "absorption: max_split = %llu, expected 1 to %d",
+                        (unsigned long long)c->max_split, AMS_MAX_SPLIT);
+    return ATMSAE_OK;
+}
+
+/* Copies rows whose is_train is `train`, from row `at` of the handle on; returns via *at the next. */
+static atmsae_status copy_rows(atmsae_absorption *a, const ams_rows *x, const float *weights, const int32_t *labels,
+                               const uint8_t *is_train, uint8_t train, uint64_t *at)
+{
+    for (uint64_t r = 0; r < x->n; r++) {
+        if (is_train[r] != train || (weights && weights[r] == 0)) continue;
+        AMS_TRY(ams_rows_read(a->ctx, x, r, a->x + *at * a->d));
+        a->label[(*at)++] = labels[r];
+    }
+    return ATMSAE_OK;
+}
+
+static atmsae_status check_labels(atmsae_absorption *a, const ams_rows *x, const float *weights, const int32_t *labels,
+                                  const uint8_t *is_train)
+{
+    for (uint64_t r = 0; r < x->n; r++) {
+        if (weights && weights[r] == 0) continue;
+        if (labels[r] < 0 || (uint64_t)labels[r] >= a->config.n_classes)
+            return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: labels[%llu] = %d, expected 0 to %llu",
+                            (unsigned long long)r, (int)labels[r], (unsigned long long)a->config.n_classes - 1);
+        if (is_train[r] > 1)
+            return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: is_train[%llu] = %d, expected 0 or 1",
+                            (unsigned long long)r, (int)is_train[r]);
+        a->n_train += is_train[r];
+        a->n_test += !is_train[r];
+    }
+    if (a->n_train == 0 || a->n_test == 0)
+        return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: %llu training and %llu test rows, expected some of each",
+                        (unsigned long long)a->n_train, (unsigned long long)a->n_test);
+    if (a->n_train + a->n_test > UINT32_MAX)
+        return ams_fail(a->ctx, ATMSAE_E_LIMIT, "absorption: more than 2^32 - 1 rows");
+    return ATMSAE_OK;
+}
+
+/* Root mean square deviation of the training rows from their mean; 1 if they are all the same. */
+static atmsae_status measure_unit(atmsae_absorption *a)
+{
+    double *mean = ams_calloc(a->ctx, a->d, sizeof *mean), total = 0;
+    if (!mean) return ams_nomem(a->ctx, "absorption");
+    for (uint64_t r = 0; r < a->n_train; r++)
+        for (uint64_t j = 0; j < a->d; j++)
+            mean[j] += (double)a->x[r * a->d + j] / (double)a->n_train;
+    for (uint64_t r = 0; r < a->n_train; r++)
+        for (uint64_t j = 0; j < a->d; j++) {
+            double e = (double)a->x[r * a->d + j] - mean[j];
+            total += e * e;
+        }
+    ams_free(a->ctx, mean);
+    a->unit = sqrt(total / ((double)a->n_train * (double)a->d));
+    if (!(a->unit > 0)) a->unit = 1;
+    return ATMSAE_OK;
+}
+
+double ams_f1(uint64_t true_positives, uint64_t false_positives, uint64_t false_negatives)
+{
+    double wrong = (double)false_positives + (double)false_negatives, twice = 2 * (double)true_positives;
+    return true_positives == 0 ? 0 : twice / (twice + wrong);
+}
+
+/* Test logits, projections on the probe and F1 of one class. */
+static void test_class(void *arg, uint64_t class, unsigned worker)
+{
+    (void)worker;
+    atmsae_absorption *a = arg;
+    uint64_t d = a->d, hits = 0, wrong = 0, missed = 0;
+    double *w = a->probe + class * (d + 1), norm = 0;
+    for (uint64_t j = 0; j < d; j++)
+        norm += w[j] * w[j];
+    norm = sqrt(norm);
+    for (uint64_t t = 0; t < a->n_test; t++) {
+        double z = ams_logistic_score(w, a->x + (a->n_train + t) * d, d);
+        bool positive = (uint64_t)a->label[a->n_train + t] == class;
+        hits += positive && z > 0;
+        missed += positive && !(z > 0);
+        wrong += !positive && z > 0;
+        if (!positive) continue;
+        a->is_hit[t] = z > 0;
+        a->projection[t] = norm > 0 ? (z - w[d]) / norm : 0;
+    }
+    a->hits[class] = hits;
+    a->probe_f1[class] = ams_f1(hits, wrong, missed);
+}
+
+static atmsae_status allocate(atmsae_absorption *a)
+{
+    uint64_t n = a->n_train + a->n_test, size = 0, probe = 0;
+    if (!ams_mul(n, a->d, &size) || !ams_mul(a->config.n_classes, a->d + 1, &probe))
+        return ams_nomem(a->ctx, "absorption");
+    a->x = ams_alloc(a->ctx, size, sizeof *a->x);
+    a->label = ams_alloc(a->ctx, n, sizeof *a->label);
+    a->probe = ams_alloc(a->ctx, probe, sizeof *a->probe);
+    a->probe_f1 = ams_alloc(a->ctx, a->config.n_classes, sizeof *a->probe_f1);
+    a->hits = ams_alloc(a->ctx, a->config.n_classes, sizeof *a->hits);
+    a->projection = ams_alloc(a->ctx, a->n_test, sizeof *a->projection);
+    a->is_hit = ams_alloc(a->ctx, a->n_test, sizeof *a->is_hit);
+    if (!a->x || !a->label || !a->probe || !a->probe_f1 || !a->hits || !a->projection || !a->is_hit)
+        return ams_nomem(a->ctx, "absorption");
+    return ATMSAE_OK;
+}
+
+static atmsae_status fill(atmsae_absorption *a, const atmsae_batch *batch, const int32_t *labels,
+                          const uint8_t *is_train)
+{
+    ams_rows x = {"x", batch->x, batch->n_rows, a->d, batch->ld_x, batch->x_type};
+    uint64_t at = 0;
+    AMS_TRY(ams_rows_check(a->ctx, &x));
+    AMS_TRY(ams_row_weights_check(a->ctx, batch->row_weights, x.n));
+    AMS_TRY(check_labels(a, &x, batch->row_weights, labels, is_train));
+    AMS_TRY(allocate(a));
+    AMS_TRY(copy_rows(a, &x, batch->row_weights, labels, is_train, 1, &at));
+    AMS_TRY(copy_rows(a, &x, batch->row_weights, labels, is_train, 0, &at));
+    AMS_TRY(measure_unit(a));
+    ams_logistic probe = {.x = a->x, .n = a->n_train, .d = a->d, .ld = a->d, .label = a->label,
+                          .c = PROBE_C / (a->unit * a->unit), .balanced = true};
+    AMS_TRY(ams_logistic_fit_classes(a->ctx, &probe, a->config.n_classes, a->probe));
+    ams_parallel(a->ctx, a->config.n_classes, test_class, a);
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_absorption_create(atmsae_context *ctx, const atmsae_absorption_config *caller,
+                                       const atmsae_batch *caller_batch, uint64_t d, const int32_t *labels,
+                                       const uint8_t *is_train, atmsae_absorption **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    if (!out || !labels || !is_train)
+        return ams_fail(ctx, ATMSAE_E_ARG, "absorption: out, labels or is_train is NULL");
+    if (d < 1 || d > (1 << 24))
+        return ams_fail(ctx, ATMSAE_E_ARG, "absorption: d = %llu, expected 1 to 2^24", (unsigned long long)d);
+    atmsae_absorption_config config;
+    atmsae_batch batch;
+    atmsae_absorption_config_init(&config, sizeof config);
+    atmsae_batch_init(&batch, sizeof batch);
+    AMS_TRY(ams_struct_in(ctx, "atmsae_absorption_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", &batch, sizeof batch, sizeof batch, caller_batch));
+    AMS_TRY(check_config(ctx, &config));
+
+    atmsae_absorption *a = ams_calloc(ctx, 1, sizeof *a);
+    if (!a) return ams_nomem(ctx, "absorption");
+    a->ctx = ams_context_ref(ctx);
+    a->config = config;
+    a->d = d;
+    atmsae_status status = fill(a, &batch, labels, is_train);
+    if (status < 0) {
+        atmsae_absorption_destroy(a);
+        return status;
+    }
+    *out = a;
+    return ATMSAE_OK;
+}
+
+void atmsae_absorption_destroy(atmsae_absorption *a)
+{
+    if (!a) return;
+    atmsae_context *ctx = a->ctx;
+    void *memory[] = {a->x, a->label, a->probe, a->probe_f1, a->hits, a->projection, a->is_hit, a};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        ams_free(ctx, memory[i]);
+    atmsae_context_destroy(ctx);
+}

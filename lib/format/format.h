@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Files: tensor files in and out, atomic writing, SAE folders. json.h has the JSON reader.
+ */
+#ifndef AMS_FORMAT_H
+#define AMS_FORMAT_H
+
+#include "base/base.h"
+
+/* ---- tensor files in: the public atmsae_tensors handle, plus raw access ------------------------ */
+
+/* Bytes of an element of a safetensors dtype ("F16" 2, "I64" 8, ...); 0 if unknown or below a byte. */
+size_t ams_dtype_size(const char *dtype);
+/* Elements first .. first+count-1 of a tensor as they are in the file (little-endian), by pread. */
+atmsae_status ams_tensors_read_raw(const atmsae_tensors *tensors, uint64_t index, uint64_t first,
+                                   uint64_t count, void *out);
+/* The same, converted: the float types to f32. */
+atmsae_status ams_tensors_read_part(const atmsae_tensors *tensors, uint64_t index, uint64_t first,
+                                    uint64_t count, float *out);
+/* Value of a string in __metadata__; NULL if there is none. Lent until close. */
+const char *ams_tensors_metadata(const atmsae_tensors *tensors, const char *key);
+
+/* ---- safetensors out ---------------------------------------------------------------------------- */
+
+typedef struct ams_tensor_out {
+    const char *name;
+    const char *dtype; /* "F32", "U64", ... */
+    uint64_t rank, shape[4];
+    const void *data;  /* little-endian elements; or NULL and: */
+    /* Makes rows first .. first+rows-1 (a row: all elements at one index of shape[0]), so that a
+     * transposed or scaled copy never exists whole. */
+    void (*fill)(const void *arg, uint64_t first, uint64_t rows, void *out);
+    const void *arg;
+} ams_tensor_out;
+typedef struct ams_metadata_out {
+    const char *key, *value; /* UTF-8; escaped by the writer */
+} ams_metadata_out;
+/* Writes atomically. With `checksum`, tensors are stored in the order given, and a last one named
+ * "checksum" (U64 [1]) holds the CRC-64 of all bytes before it. Without, they are stored in the
+ * order of the safetensors package, so that the file has the bytes that it would write. */
+atmsae_status ams_safetensors_write(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
+                                    uint64_t n_tensors, const ams_metadata_out *metadata,
+                                    uint64_t n_metadata, bool checksum);
+/* Verifies that checksum; E_FORMAT if it is wrong or missing. */
+atmsae_status ams_tensors_verify(const atmsae_tensors *tensors);
+
+/* ---- whole files: all or nothing ------------------------------------------------------------------ */
+
+/* Bytes go to a temporary file beside the real file that `path` names (a symbolic link stays one),
+ * which then takes its place. Errors are kept: append does nothing after the first, commit returns it. */
+typedef struct ams_writer {
+    atmsae_context *ctx;
+    const char *path; /* lent by the caller; for messages */
+    char *file, *temp;
+    const char *base; /* last part of `file` */
+    int dir, fd;
+    bool with_crc, synced;
+    uint64_t crc; /* of all bytes so far */
+    atmsae_status status;
+} ams_writer;
+/* bytes: the size to come, to learn early of a full disk; 0: unknown. */
+atmsae_status ams_writer_begin(ams_writer *writer, atmsae_context *ctx, const char *path, uint64_t bytes, bool with_crc);
+void ams_writer_append(ams_writer *writer, const void *data, uint64_t bytes);
+/* fsync ahead of commit, for more than one file that should appear together. */
+atmsae_status ams_writer_sync(ams_writer *writer);
+/* fsync, rename, fsync of the folder. Ends the writer in any case; on failure the old file stands. */
+atmsae_status ams_writer_commit(ams_writer *writer);
+void ams_writer_abandon(ams_writer *writer);
+
+atmsae_status ams_write_file(atmsae_context *ctx, const char *path, const void *data, uint64_t bytes);
+/* Opens a regular file for reading; anything else (a folder, a pipe) is E_IO. */
+atmsae_status ams_open_read(atmsae_context *ctx, const char *path, int *fd, uint64_t *bytes);
+/* Reads all `bytes` at `offset`; E_TRUNCATED at the end of the file. */
+atmsae_status ams_pread(atmsae_context *ctx, const char *path, int fd, void *out, uint64_t bytes, uint64_t offset);
+/* Reads a file of at most `limit` bytes into new memory (ams_free), NUL-terminated. */
+atmsae_status ams_read_file(atmsae_context *ctx, const char *path, uint64_t limit, char **data, uint64_t *bytes);
+
+/* ---- sorting ---------------------------------------------------------------------------------------- */
+
+/* Heapsort of records of at most 32 bytes: the C library's qsort allocates. */
+void ams_sort(void *records, uint64_t count, size_t size, int (*compare)(const void *, const void *));
+
+#endif

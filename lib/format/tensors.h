@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The inside of an open tensor file, shared by its two formats.
+ */
+#ifndef AMS_TENSORS_H
+#define AMS_TENSORS_H
+
+#include "format/format.h"
+
+typedef struct ams_dtype {
+    const char *name;
+    uint8_t bits;
+    char kind; /* f, i, u, b (BOOL): what read_f32 and read_i64 take; 0: raw only */
+} ams_dtype;
+
+typedef struct ams_tensor {
+    const char *name; /* NUL behind name_length bytes, which may hold NULs too */
+    size_t name_length;
+    const ams_dtype *dtype;
+    uint64_t rank, shape[8];
+    uint64_t count, bytes; /* elements, size */
+    uint64_t at;           /* in the file */
+} ams_tensor;
+
+struct atmsae_tensors {
+    atmsae_context *ctx;
+    char *path;
+    int fd;
+    uint64_t size; /* of the file */
+    char *header;  /* names and metadata point into it */
+    ams_tensor *items;
+    uint64_t count, capacity;
+    ams_metadata_out *metadata;
+    uint64_t n_metadata, metadata_capacity;
+};
+
+/* NULL if unknown. */
+const ams_dtype *ams_dtype_find(const char *name, size_t length);
+/* Position in the order of the safetensors package: greater is stored first. */
+uint64_t ams_dtype_rank(const ams_dtype *dtype);
+/* Fills count and bytes from dtype and shape; E_LIMIT if they overflow, be it that a later dimension
+ * is 0; E_FORMAT if the bits do not fill whole bytes. */
+atmsae_status ams_tensor_size(atmsae_context *ctx, ams_tensor *tensor);
+
+/* Read and check the header of an open file. */
+atmsae_status ams_safetensors_header(atmsae_tensors *tensors);
+atmsae_status ams_npy_header(atmsae_tensors *tensors);
+
+#endif

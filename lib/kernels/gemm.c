@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The dense product, by BLIS. The only file that includes blis.h (which defines hundreds of short
+ * macros) and the only caller of it.
+ */
+#include <blis.h>
+#include "kernels.h"
+#include "vec.h"
+
+#include <string.h>
+
+/* The per-call thread setting (rntm_t) changed its layout between BLIS 0.9, 1.0 and 2.x under one
+ * soname, so it is used only where the loaded BLIS is the one we were compiled against. Elsewhere a
+ * product runs with BLIS's own thread settings, which is right but may oversubscribe. */
+static int same_blis(void) { return strcmp(bli_info_get_version_str(), AMS_BLIS_BUILD_VERSION) == 0; }
+
+void ams_gemm_abt(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
+                  uint64_t ldb, float *c, uint64_t ldc)
+{
+    float one = 1, zero = 0;
+    float *a_arg = (float *)(uintptr_t)a, *b_arg = (float *)(uintptr_t)b; /* BLIS takes no const */
+    dim_t mm = (dim_t)m, nn = (dim_t)n, kk = (dim_t)k;
+    inc_t rsa = (inc_t)lda, rsb = (inc_t)ldb, rsc = (inc_t)ldc;
+    if (same_blis()) {
+        rntm_t rntm;
+        bli_rntm_init(&rntm);
+        bli_rntm_set_num_threads(1, &rntm);
+        bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero,
+                     c, rsc, 1, NULL, &rntm);
+    } else {
+        bli_sgemm(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero, c,
+                  rsc, 1);
+    }
+}
+
+static const char *blis_kernels(void) { return bli_arch_string(bli_arch_query_id()); }
+
+void ams_kernels_describe(char *out, size_t capacity)
+{
+    ams_format(out, capacity, "%s, BLIS %s %s", ams_vec_level(ams_vec_levels() - 1)->name,
+               bli_info_get_version_str(), blis_kernels());
+}
+
+void ams_gemm_check(atmsae_context *ctx)
+{
+    if (!same_blis())
+        ams_log(ctx, ATMSAE_LOG_WARNING, "built with BLIS %s, running with %s: products may use more threads than set",
+                AMS_BLIS_BUILD_VERSION, bli_info_get_version_str());
+#if defined(__x86_64__)
+    /* BLIS 0.9 does not recognise virtual AVX-512 machines by name and falls back to AVX2. */
+    if (ams_vec_levels() == 3 && strcmp(blis_kernels(), "haswell") == 0)
+        ams_log(ctx, ATMSAE_LOG_WARNING,
+                "BLIS chose its haswell kernels on a CPU with AVX-512; setting the environment variable "
+                "BLIS_ARCH_TYPE=0 (skx) before the program starts makes training up to 1.7 times as fast");
+#endif
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Arithmetic on rows of floats. All of it is defined down to the order of additions, so every
+ * vector level gives the same bits; the matrix product (gemm.c) is the one exception, and is only
+ * used to propose candidates.
+ */
+#ifndef AMS_KERNELS_H
+#define AMS_KERNELS_H
+
+#include "base/base.h"
+
+/* Sum of a[j] * b[j]: lane l = j mod 64 accumulates its products in order, then the 64 lanes are
+ * added in halves (l with l + 32, l + 16, ...). No fused multiply-add. */
+float ams_dot(const float *a, const float *b, uint64_t n);
+/* out[i] = ams_dot(rows + i * ld, x, n) for i = 0 .. count-1. */
+void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x, uint64_t n, float *out);
+/* y[j] += a * x[j] */
+void ams_axpy(float *y, float a, const float *x, uint64_t n);
+/* One step of Adam on n elements: scale * g is the gradient; g NULL: zeros.
+ * m = beta1 m + (1-beta1) g, v = beta2 v + (1-beta2) g g, w -= rate * m / (sqrt(v) * inv_c2 + eps),
+ * where |m| < 1e-30 and v < 1e-36 become 0. */
+typedef struct ams_adam {
+    float beta1, beta2, eps, rate /* lr / (1 - beta1^t) */, inv_c2 /* 1 / sqrt(1 - beta2^t) */;
+} ams_adam;
+void ams_adam_row(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam);
+/* Indices j < n with x[j] + bias[j] > limit, ascending; returns how many were written to hits. */
+uint64_t ams_scan(const float *x, const float *bias, float limit, uint64_t n, uint32_t *hits);
+/* The same with a limit for each j: x[j] + bias[j] > limit[j] - slack. */
+uint64_t ams_scan_each(const float *x, const float *bias, const float *limit, float slack, uint64_t n, uint32_t *hits);
+
+/* Rows of ATMSAE_F32, F16 or BF16 to f32. */
+void ams_to_f32(float *out, const void *in, int32_t type, uint64_t n);
+size_t ams_type_size(int32_t type); /* 0: not one of ours */
+/* Bits of a float, for half formats. */
+float ams_f16_to_f32(uint16_t half);
+/* True if all n are finite. */
+bool ams_all_finite(const float *x, uint64_t n);
+
+/* "avx2, BLIS 0.9.0 haswell" */
+void ams_kernels_describe(char *out, size_t capacity);
+/* Warns through the log hook when BLIS chose slower kernels than the CPU offers. */
+void ams_gemm_check(atmsae_context *ctx);
+/* C [m, n] = A [m, k] B^T, B [n, k], row-major with leading dimensions, on the calling thread.
+ * Sizes are > 0 and below 2^31. */
+void ams_gemm_abt(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
+                  uint64_t ldb, float *c, uint64_t ldc);
+
+/* ---- selection --------------------------------------------------------------------------------- */
+
+/* One candidate of a top-k. Order: larger value first, then lower row, then lower latent. */
+typedef struct ams_entry {
+    float value;
+    uint32_t row, latent;
+} ams_entry;
+static inline bool ams_before(const ams_entry *a, const ams_entry *b)
+{
+    if (a->value != b->value) return a->value > b->value;
+    if (a->row != b->row) return a->row < b->row;
+    return a->latent < b->latent;
+}
+/* Reorders so that the first k of n entries are the first k in that order; entry k-1 is the last of
+ * them. 1 <= k <= n. Entries are distinct in (row, latent), values not NaN. */
+void ams_select(ams_entry *entries, uint64_t n, uint64_t k);
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Vector kernels for each instruction-set level, and the choice between them.
+ */
+#include "vec.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+
+static float half_bits_to_float(uint16_t half)
+{
+    /* A half's exponent and mantissa, moved to a float's place, are 2^-112 times its value: exact for
+     * subnormals too. */
+    union {
+        uint32_t bits;
+        float value;
+    } u = {(uint32_t)(half & 0x7fff) << 13};
+    if ((half & 0x7c00) == 0x7c00)
+        u.bits |= 0x7f800000;
+    else
+        u.value *= 0x1p112f;
+    u.bits |= (uint32_t)(half & 0x8000) << 16;
+    return u.value;
+}
+
+static void f16_to_f32_base(float *out, const uint16_t *in, uint64_t n)
+{
+    for (uint64_t j = 0; j < n; j++)
+        out[j] = half_bits_to_float(in[j]);
+}
+
+/* Baseline of the architecture: SSE2, NEON or whatever the compiler makes of four floats. */
+static inline unsigned mask4(const int32_t *c)
+{
+    return (unsigned)((c[0] & 1) | (c[1] & 2) | (c[2] & 4) | (c[3] & 8));
+}
+#define SUFFIX(name) JOIN(name, base)
+#define TARGET
+#define VL 4
+#define MASK(c) mask4((const int32_t *)&(c))
+#include "vec_template.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define SUFFIX(name) JOIN(name, avx2)
+#define TARGET __attribute__((target("avx2,f16c")))
+#define VL 8
+#define MASK(c) ((unsigned)_mm256_movemask_ps((__m256)(c)))
+#include "vec_template.h"
+
+
+#define SUFFIX(name) JOIN(name, avx512)
+#define TARGET __attribute__((target("avx512f,avx512dq,f16c")))
+#define VL 16
+#define MASK(c) ((unsigned)_mm512_movepi32_mask((__m512i)(c)))
+#include "vec_template.h"
+
+__attribute__((target("avx,f16c"))) static void f16_to_f32_f16c(float *out, const uint16_t *in, uint64_t n)
+{
+    uint64_t j = 0;
+    for (; j + 8 <= n; j += 8)
+        _mm256_storeu_ps(out + j, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(in + j))));
+    for (; j < n; j++)
+        out[j] = _cvtsh_ss(in[j]);
+}
+#endif
+
+static const ams_vec table[] = {
+    {"baseline", dot_base, axpy_base, adam_row_base, scan_base, scan_each_base, f16_to_f32_base},
+#if defined(__x86_64__)
+    {"avx2", dot_avx2, axpy_avx2, adam_row_avx2, scan_avx2, scan_each_avx2, f16_to_f32_f16c},
+    {"avx512", dot_avx512, axpy_avx512, adam_row_avx512, scan_avx512, scan_each_avx512, f16_to_f32_f16c},
+#endif
+};
+
+unsigned ams_vec_levels(void)
+{
+#if defined(__x86_64__)
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1; /* no F16C without FMA */
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? 3 : 2;
+#else
+    return 1;
+#endif
+}
+
+const ams_vec *ams_vec_level(unsigned level) { return &table[level]; }
+
+/* The answer is the same for every caller, so the race to store it is harmless. */
+static const ams_vec *best(void)
+{
+    static const ams_vec *_Atomic chosen;
+    const ams_vec *vec = atomic_load_explicit(&chosen, memory_order_relaxed);
+    if (!vec) {
+        vec = ams_vec_level(ams_vec_levels() - 1);
+        atomic_store_explicit(&chosen, vec, memory_order_relaxed);
+    }
+    return vec;
+}
+
+float ams_dot(const float *a, const float *b, uint64_t n) { return best()->dot(a, b, n); }
+
+void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x, uint64_t n, float *out)
+{
+    const ams_vec *vec = best();
+    for (uint64_t i = 0; i < count; i++)
+        out[i] = vec->dot(rows + i * ld, x, n);
+}
+
+void ams_axpy(float *y, float a, const float *x, uint64_t n) { best()->axpy(y, a, x, n); }
+
+void ams_adam_row(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam)
+{
+    best()->adam_row(w, m, v, g, scale, n, adam);
+}
+
+uint64_t ams_scan(const float *x, const float *bias, float limit, uint64_t n, uint32_t *hits)
+{
+    return best()->scan(x, bias, limit, n, hits);
+}
+
+uint64_t ams_scan_each(const float *x, const float *bias, const float *limit, float slack, uint64_t n, uint32_t *hits)
+{
+    return best()->scan_each(x, bias, limit, slack, n, hits);
+}
+
+float ams_f16_to_f32(uint16_t half) { return half_bits_to_float(half); }
+
+size_t ams_type_size(int32_t type)
+{
+    return type == ATMSAE_F32 ? 4 : type == ATMSAE_F16 || type == ATMSAE_BF16 ? 2 : 0;
+}
+
+void ams_to_f32(float *out, const void *in, int32_t type, uint64_t n)
+{
+    if (type == ATMSAE_F32) {
+        memcpy(out, in, (size_t)n * sizeof *out);
+    } else if (type == ATMSAE_F16) {
+        best()->f16_to_f32(out, in, n);
+    } else {
+        const uint16_t *half = in;
+        for (uint64_t j = 0; j < n; j++) {
+            uint32_t bits = (uint32_t)half[j] << 16;
+            memcpy(&out[j], &bits, sizeof bits);
+        }
+    }
+}
+
+bool ams_all_finite(const float *x, uint64_t n)
+{
+    uint32_t bad = 0;
+    for (uint64_t j = 0; j < n; j++) {
+        uint32_t bits;
+        memcpy(&bits, &x[j], sizeof bits);
+        bad |= (bits & 0x7f800000) == 0x7f800000;
+    }
+    return bad == 0;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The codes handle: memory for a batch's sparse latents, and its rows in the library's own form.
+ */
+#include "sae/sae.h"
+
+#include <string.h>
+
+atmsae_status atmsae_codes_create(atmsae_context *ctx, atmsae_codes **out)
+{
+    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "codes_create: out is NULL");
+    *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    atmsae_codes *codes = ams_calloc(ctx, 1, sizeof *codes);
+    if (!codes) return ams_nomem(ctx, "codes");
+    codes->ctx = ams_context_ref(ctx);
+    atmsae_status status = ams_search_create(ctx, &codes->search);
+    if (status < 0) {
+        atmsae_codes_destroy(codes);
+        return status;
+    }
+    *out = codes;
+    return ATMSAE_OK;
+}
+
+void atmsae_codes_destroy(atmsae_codes *codes)
+{
+    if (!codes) return;
+    atmsae_context *ctx = codes->ctx;
+    ams_search_destroy(codes->search);
+    ams_sparse_free(ctx, &codes->main);
+    ams_sparse_free(ctx, &codes->aux);
+    void *arrays[] = {codes->pre, codes->x, codes->residual, codes->gate_residual, codes->weights, codes->masked,
+                      codes->row_p, codes->list, codes->aux_list, codes->aux_residual, codes->x_sum, codes->firing,
+                      codes->row_sums, codes->low};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        ams_free(ctx, arrays[i]);
+    ams_free(ctx, codes);
+    atmsae_context_destroy(ctx);
+}
+
+void ams_sparse_free(atmsae_context *ctx, ams_sparse *sparse)
+{
+    ams_free(ctx, sparse->start);
+    ams_free(ctx, sparse->latent);
+    ams_free(ctx, sparse->value);
+}
+
+atmsae_status ams_sparse_reserve(atmsae_context *ctx, ams_sparse *sparse, uint64_t n, uint64_t entries)
+{
+    AMS_TRY(ams_grow(ctx, &sparse->start, &sparse->start_capacity, n + 1, 0, sizeof *sparse->start));
+    AMS_TRY(ams_grow(ctx, &sparse->latent, &sparse->latent_capacity, entries, 0, sizeof *sparse->latent));
+    return ams_grow(ctx, &sparse->value, &sparse->value_capacity, entries, 0, sizeof *sparse->value);
+}
+
+atmsae_status atmsae_codes_get(const atmsae_codes *codes, atmsae_codes_view *view)
+{
+    if (!codes) return ATMSAE_E_ARG;
+    if (codes->state == AMS_CODES_EMPTY)
+        return ams_fail(codes->ctx, ATMSAE_E_STATE, "codes_get: nothing was encoded into these codes yet");
+    const atmsae_codes_view local = {sizeof local, codes->n, codes->d_sae, codes->main.start, codes->main.latent,
+                                     codes->main.value};
+    return ams_struct_out(codes->ctx, "atmsae_codes_view", view, &local, sizeof local, sizeof local);
+}
+
+/* ---- rows in ------------------------------------------------------------------------------------ */
+
+typedef struct load {
+    atmsae_codes *codes;
+    const atmsae_model *model;
+    const atmsae_batch *batch;
+    uint8_t *bad; /* [jobs] */
+} load;
+
+enum { ROWS_A_JOB = 32 };
+
+static bool load_row(const load *a, uint64_t r)
+{
+    const atmsae_model *m = a->model;
+    const atmsae_batch *b = a->batch;
+    float *x = a->codes->x + r * m->d_in;
+    ams_to_f32(x, (const char *)b->x + r * b->ld_x * ams_type_size(b->x_type), b->x_type, m->d_in);
+    if (!ams_all_finite(x, m->d_in)) return false;
+    if (m->config.transcoder)
+        for (uint64_t j = 0; j < m->d_in; j++)
+            x[j] *= m->input_scale;
+    else
+        for (uint64_t j = 0; j < m->d_in; j++)
+            x[j] = x[j] * m->input_scale - m->b_dec[j];
+    return true;
+}
+
+static void load_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const load *a = arg;
+    uint64_t last = ams_min((job + 1) * ROWS_A_JOB, a->batch->n_rows);
+    for (uint64_t r = job * ROWS_A_JOB; r < last; r++)
+        if (!load_row(a, r)) a->bad[job] = 1;
+}
+
+atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model, const atmsae_batch *batch)
+{
+    uint64_t n = batch->n_rows, count;
+    if (!ams_mul(n, model->d_in, &count)) return ams_fail(codes->ctx, ATMSAE_E_LIMIT, "n_rows * d_in overflows");
+    codes->state = AMS_CODES_EMPTY;
+    AMS_TRY(ams_grow(codes->ctx, &codes->x, &codes->x_capacity, count, 0, sizeof *codes->x));
+    uint64_t jobs = (n + ROWS_A_JOB - 1) / ROWS_A_JOB;
+    AMS_TRY(ams_grow(codes->ctx, &codes->row_sums, &codes->row_sums_capacity, n * 8, 0, sizeof *codes->row_sums));
+    load a = {codes, model, batch, (uint8_t *)codes->row_sums}; /* free until the losses need it */
+    memset(a.bad, 0, (size_t)jobs);
+    ams_parallel(codes->ctx, jobs, load_job, &a);
+    for (uint64_t job = 0; job < jobs; job++) {
+        if (!a.bad[job]) continue;
+        for (uint64_t r = job * ROWS_A_JOB;; r++)
+            if (!load_row(&a, r))
+                return ams_fail(codes->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of x has a NaN or infinite value",
+                                (unsigned long long)r);
+    }
+    codes->n = n;
+    codes->d_in = model->d_in;
+    codes->d_out = model->d_out;
+    codes->d_sae = model->d_sae;
+    codes->activation = model->config.activation;
+    return ATMSAE_OK;
+}

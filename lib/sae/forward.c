@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Training forward: codes, residuals and loss of a batch (doc/method.md, section 2). What backward
+ * needs stays in the codes.
+ */
+#include "sae/sae.h"
+
+#include <math.h>
+#include <string.h>
+
+void atmsae_forward_options_init(atmsae_forward_options *options, size_t size)
+{
+    static const atmsae_forward_options defaults = {.sparsity_scale = 1};
+    ams_struct_init(options, size, &defaults, sizeof defaults);
+}
+
+/* Columns of codes->row_sums. */
+enum { SUM_MSE, SUM_PREFIX, SUM_PENALTY, SUM_COUNT, SUM_GATE, SUM_AUX, SUM_TARGET, SUMS };
+
+typedef struct pass {
+    const atmsae_model *m;
+    const atmsae_batch *b;
+    atmsae_codes *c;
+    float *e;          /* = the last residual: [n, d_out] */
+    double *columns;   /* [d_out] */
+    uint64_t bad_row;
+} pass;
+
+static float *residual(const atmsae_codes *c, uint64_t g) { return c->residual + g * c->n * c->d_out; }
+
+/* ---- what takes part ------------------------------------------------------------------------------ */
+
+static atmsae_status copy_mask(atmsae_codes *c, const atmsae_mask *mask, uint64_t *n_live)
+{
+    atmsae_context *ctx = c->ctx;
+    uint64_t F = c->d_sae;
+    AMS_TRY(ams_grow(ctx, &c->masked, &c->masked_capacity, F, 0, sizeof *c->masked));
+    AMS_TRY(ams_grow(ctx, &c->list, &c->list_capacity, F, 0, sizeof *c->list));
+    c->has_row_p = mask && mask->p;
+    if (c->has_row_p) {
+        AMS_TRY(ams_grow(ctx, &c->row_p, &c->row_p_capacity, F, 0, sizeof *c->row_p));
+        memcpy(c->row_p, mask->p, (size_t)F * sizeof *c->row_p);
+    }
+    *n_live = 0;
+    for (uint64_t i = 0; i < F; i++) {
+        c->masked[i] = mask && mask->masked && mask->masked[i];
+        if (!c->masked[i]) c->list[(*n_live)++] = (uint32_t)i;
+    }
+    return ATMSAE_OK;
+}
+
+static atmsae_status copy_weights(atmsae_codes *c, const atmsae_batch *b)
+{
+    AMS_TRY(ams_grow(c->ctx, &c->weights, &c->weights_capacity, b->n_rows, 0, sizeof *c->weights));
+    c->weight_sum = 0;
+    for (uint64_t r = 0; r < b->n_rows; r++) {
+        c->weights[r] = b->row_weights ? b->row_weights[r] : 1;
+        c->weight_sum += (double)c->weights[r];
+    }
+    if (!(c->weight_sum > 0)) return ams_fail(c->ctx, ATMSAE_E_ARG, "batch: the row weights sum to 0");
+    return ATMSAE_OK;
+}
+
+/* ---- search ------------------------------------------------------------------------------------------ */
+
+static atmsae_status find_codes(const atmsae_model *m, atmsae_codes *c, uint64_t n_live, uint64_t active_rows,
+                                const atmsae_mask *row_mask)
+{
+    const atmsae_model_config *config = &m->config;
+    ams_query q = {.kind = AMS_ABOVE, .x = c->x, .n = c->n, .weights = c->weights, .row_mask = row_mask};
+    if (n_live < c->d_sae) {
+        q.list = c->list;
+        q.n_list = n_live;
+    }
+    if (config->activation == ATMSAE_TOPK) {
+        q.kind = AMS_ROW_TOPK;
+        q.k = (uint64_t)config->k;
+    } else if (config->activation == ATMSAE_BATCHTOPK) {
+        q.kind = AMS_BATCH_TOPK;
+        q.k = (uint64_t)(config->k * (double)active_rows);
+    } else if (m->threshold) {
+        /* Entries up to half a bandwidth under theta have a gradient too. */
+        AMS_TRY(ams_grow(c->ctx, &c->low, &c->low_capacity, c->d_sae, 0, sizeof *c->low));
+        for (uint64_t i = 0; i < c->d_sae; i++)
+            c->low[i] = m->threshold[i] - (float)config->bandwidth / 2;
+        q.low = c->low;
+    }
+    AMS_TRY(ams_search_run(c->search, m, &q, &c->main));
+    if (!m->threshold && config->activation != ATMSAE_GATED) return ATMSAE_OK;
+    AMS_TRY(ams_grow(c->ctx, &c->pre, &c->pre_capacity, c->main.start[c->n], 0, sizeof *c->pre));
+    ams_activate(m, c);
+    return ATMSAE_OK;
+}
+
+static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atmsae_forward_options *o,
+                              const atmsae_mask *row_mask)
+{
+    c->aux_scale = 0;
+    if (!o->dead || o->n_dead == 0 || m->config.aux_coef == 0) return ATMSAE_OK;
+    AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, o->n_dead, 0, sizeof *c->aux_list));
+    uint64_t count = 0;
+    for (uint64_t j = 0; j < o->n_dead; j++) {
+        if (o->dead[j] >= c->d_sae || (j > 0 && o->dead[j] <= o->dead[j - 1]))
+            return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: dead[%llu] = %u, allowed: ascending, below d_sae = %llu",
+                            (unsigned long long)j, o->dead[j], (unsigned long long)c->d_sae);
+        if (!c->masked[o->dead[j]]) c->aux_list[count++] = o->dead[j];
+    }
+    if (count == 0) return ATMSAE_OK;
+    ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
+                   .list = c->aux_list, .n_list = count, .row_mask = row_mask};
+    AMS_TRY(ams_search_run(c->search, m, &q, &c->aux));
+    AMS_TRY(ams_grow(c->ctx, &c->aux_residual, &c->aux_capacity, c->n * c->d_out, 0, sizeof *c->aux_residual));
+    c->aux_scale = m->config.aux_coef * fmin(1, (double)count / (double)m->config.aux_k);
+    return ATMSAE_OK;
+}
+
+/* ---- targets ------------------------------------------------------------------------------------------ */
+
+/* e starts as the scaled target minus b_dec; for an autoencoder without y that is x~. */
+static bool load_target(const pass *a, uint64_t r)
+{
+    const atmsae_model *m = a->m;
+    const atmsae_batch *b = a->b;
+    float *e = a->e + r * m->d_out;
+    if (!b->y && !m->config.transcoder) {
+        memcpy(e, a->c->x + r * m->d_in, (size_t)m->d_in * sizeof *e);
+        return true;
+    }
+    const char *rows = b->y ? b->y : b->x;
+    int32_t type = b->y ? b->y_type : b->x_type;
+    ams_to_f32(e, rows + r * (b->y ? b->ld_y : b->ld_x) * ams_type_size(type), type, m->d_out);
+    if (!ams_all_finite(e, m->d_out)) return false;
+    for (uint64_t j = 0; j < m->d_out; j++)
+        e[j] = m->output_scale * e[j] - m->b_dec[j];
+    return true;
+}
+
+static void target_job(void *arg, uint64_t r, unsigned worker)
+{
+    (void)worker;
+    pass *a = arg;
+    double *sums = a->c->row_sums + r * SUMS;
+    memset(sums, 0, SUMS * sizeof *sums);
+    const float *e = a->e + r * a->m->d_out;
+    if (load_target(a, r))
+        sums[SUM_TARGET] = (double)ams_dot(e, e, a->m->d_out);
+    else
+        sums[SUM_TARGET] = NAN;
+}
+
+enum { COLUMNS_A_JOB = 64 };
+
+/* Weighted sums of the columns of e, each in the order of the rows. */
+static void column_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    pass *a = arg;
+    uint64_t first = job * COLUMNS_A_JOB, count = ams_min(COLUMNS_A_JOB, a->m->d_out - first);
+    double sum[COLUMNS_A_JOB] = {0};
+    for (uint64_t r = 0; r < a->c->n; r++) {
+        const float *e = a->e + r * a->m->d_out + first;
+        double w = (double)a->c->weights[r];
+        for (uint64_t j = 0; j < count; j++)
+            sum[j] += w * (double)e[j];
+    }
+    memcpy(a->columns + first, sum, (size_t)count * sizeof *sum);
+}
+
+/* ---- residuals and row losses ------------------------------------------------------------------------- */
+
+static double row_penalty(const atmsae_model *m, const atmsae_codes *c, uint64_t p)
+{
+    double norm = (double)m->dec_norm[c->main.latent[p]], f = (double)c->main.value[p];
+    switch (m->config.activation) {
+    case ATMSAE_RELU: return f * norm;
+    case ATMSAE_JUMPRELU_TANH: return f > 0 ? tanh(m->config.tanh_scale * f * norm) : 0;
+    case ATMSAE_GATED: return (double)c->pre[p] * norm;
+    default: return 0;
+    }
+}
+
+static void subtract(float *e, const ams_sparse *s, uint64_t p, const atmsae_model *m)
+{
+    if (s->value[p] != 0) ams_axpy(e, -s->value[p], m->w_dec + s->latent[p] * m->d_out, m->d_out);
+}
+
+static void row_job(void *arg, uint64_t r, unsigned worker)
+{
+    (void)worker;
+    pass *a = arg;
+    const atmsae_model *m = a->m;
+    atmsae_codes *c = a->c;
+    const uint64_t d = m->d_out;
+    double *sums = c->row_sums + r * SUMS;
+    float *e = a->e + r * d;
+    uint64_t first = c->main.start[r], last = c->main.start[r + 1], prefixes = c->n_residuals - 1;
+
+    if (m->config.activation == ATMSAE_GATED) {
+        float *gate = c->gate_residual + r * d;
+        memcpy(gate, e, (size_t)d * sizeof *e);
+        for (uint64_t p = first; p < last; p++)
+            ams_axpy(gate, -c->pre[p], m->w_dec + c->main.latent[p] * d, d);
+        sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
+    }
+    uint64_t g = 0;
+    for (uint64_t p = first; p < last; p++) {
+        for (; g < prefixes && c->main.latent[p] >= m->prefixes[g]; g++)
+            memcpy(residual(c, g) + r * d, e, (size_t)d * sizeof *e);
+        subtract(e, &c->main, p, m);
+        sums[SUM_PENALTY] += row_penalty(m, c, p);
+        sums[SUM_COUNT] += c->main.value[p] > 0;
+    }
+    for (; g < prefixes; g++)
+        memcpy(residual(c, g) + r * d, e, (size_t)d * sizeof *e);
+    sums[SUM_MSE] = (double)ams_dot(e, e, d);
+    for (g = prefixes; g-- > 0;) {
+        float *part = residual(c, g) + r * d;
+        sums[SUM_PREFIX] += (double)ams_dot(part, part, d);
+        ams_axpy(part, 1, residual(c, g + 1) + r * d, d); /* from here on: the suffix sum */
+    }
+    if (c->aux_scale > 0) {
+        float *rest = c->aux_residual + r * d;
+        memcpy(rest, e, (size_t)d * sizeof *e);
+        for (uint64_t p = c->aux.start[r]; p < c->aux.start[r + 1]; p++)
+            subtract(rest, &c->aux, p, m);
+        sums[SUM_AUX] = (double)ams_dot(rest, rest, d);
+    }
+}
+
+/* ---- the pre-activation loss: all rows minus the firing ones ------------------------------------------ */
+
+static double pre_activation_loss(const pass *a)
+{
+    const atmsae_model *m = a->m;
+    atmsae_codes *c = a->c;
+    const uint64_t F = c->d_sae;
+    for (uint64_t j = 0; j < m->d_in; j++) {
+        double sum = 0;
+        for (uint64_t r = 0; r < c->n; r++)
+            sum += (double)c->weights[r] * (double)c->x[r * m->d_in + j];
+        c->x_sum[j] = (float)sum;
+    }
+    memset(c->firing, 0, (size_t)(2 * F) * sizeof *c->firing);
+    for (uint64_t r = 0; r < c->n; r++)
+        for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
+            if (!(c->main.value[p] > 0)) continue;
+            c->firing[c->main.latent[p]] += (double)c->weights[r];
+            c->firing[F + c->main.latent[p]] += (double)c->weights[r] * (double)c->pre[p];
+        }
+    double loss = 0;
+    for (uint64_t i = 0; i < F; i++) {
+        if (c->masked[i]) continue;
+        double share = c->has_row_p ? 1 - c->row_p[i] : 1, theta = (double)m->threshold[i];
+        double z_sum = (double)ams_dot(m->w_enc + i * m->d_in, c->x_sum, m->d_in) + (double)m->b_enc[i] * c->weight_sum;
+        double gap = share * (theta * c->weight_sum - z_sum) - (theta * c->firing[i] - c->firing[F + i]);
+        loss += gap * (double)m->dec_norm[i];
+    }
+    return m->config.pre_act_coef * loss / c->weight_sum;
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------ */
+
+static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
+{
+    atmsae_context *ctx = c->ctx;
+    uint64_t floats, all;
+    c->n_residuals = 1 + m->config.n_prefixes;
+    if (!ams_mul(c->n, m->d_out, &floats) || !ams_mul(floats, c->n_residuals, &all))
+        return ams_fail(ctx, ATMSAE_E_LIMIT, "n_rows * d_out overflows");
+    AMS_TRY(ams_grow(ctx, &c->residual, &c->residual_capacity, all, 0, sizeof *c->residual));
+    if (m->config.activation == ATMSAE_GATED)
+        AMS_TRY(ams_grow(ctx, &c->gate_residual, &c->gate_capacity, floats, 0, sizeof *c->gate_residual));
+    if (m->config.activation == ATMSAE_JUMPRELU_TANH)
+        AMS_TRY(ams_grow(ctx, &c->firing, &c->firing_capacity, 2 * c->d_sae, 0, sizeof *c->firing));
+    uint64_t widest = ams_max(m->d_in, 2 * m->d_out); /* x_sum; before that, d_out doubles of column sums */
+    AMS_TRY(ams_grow(ctx, &c->x_sum, &c->x_sum_capacity, widest, 0, sizeof *c->x_sum));
+    return ams_grow(ctx, &c->row_sums, &c->row_sums_capacity, c->n * SUMS, 0, sizeof *c->row_sums);
+}
+
+static double total_of(const atmsae_codes *c, int column)
+{
+    double total = 0;
+    for (uint64_t r = 0; r < c->n; r++)
+        total += (double)c->weights[r] * c->row_sums[r * SUMS + (uint64_t)column];
+    return total / c->weight_sum;
+}
+
+static void sum_losses(const pass *a, double centred, atmsae_loss *loss)
+{
+    const atmsae_model *m = a->m;
+    atmsae_codes *c = a->c;
+    const atmsae_model_config *config = &m->config;
+    loss->mse = total_of(c, SUM_MSE);
+    loss->prefix = total_of(c, SUM_PREFIX);
+    loss->l0 = c->l0 = total_of(c, SUM_COUNT);
+    loss->aux = c->aux_scale * total_of(c, SUM_AUX);
+    loss->fvu = centred > 0 ? loss->mse / centred : NAN;
+    loss->sparsity = c->lambda * total_of(c, SUM_PENALTY) + total_of(c, SUM_GATE);
+    if (config->activation == ATMSAE_JUMPRELU && config->target_l0 > 0) {
+        double off = loss->l0 / config->target_l0 - 1;
+        loss->sparsity = c->lambda * off * off;
+    } else if (config->activation == ATMSAE_JUMPRELU) {
+        loss->sparsity = c->lambda * loss->l0;
+    } else if (config->activation == ATMSAE_JUMPRELU_TANH) {
+        loss->sparsity += pre_activation_loss(a);
+    }
+    loss->total = loss->mse + loss->prefix + loss->sparsity + loss->aux;
+}
+
+static void keep_smallest(const atmsae_model *m, atmsae_codes *c)
+{
+    c->min_kept = NAN;
+    if (m->config.activation != ATMSAE_BATCHTOPK) return;
+    for (uint64_t p = 0; p < c->main.start[c->n]; p++)
+        if (!(c->main.value[p] >= c->min_kept)) c->min_kept = c->main.value[p];
+}
+
+static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_options *caller,
+                                   atmsae_forward_options *o, atmsae_mask *mask)
+{
+    atmsae_forward_options_init(o, sizeof *o);
+    if (caller) AMS_TRY(ams_struct_in(c->ctx, "atmsae_forward_options", o, sizeof *o, sizeof *o, caller));
+    if (!(o->sparsity_scale >= 0 && o->sparsity_scale <= 1))
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: sparsity_scale = %g, allowed: 0 to 1", o->sparsity_scale);
+    if (!o->mask) return ATMSAE_OK;
+    memset(mask, 0, sizeof *mask);
+    AMS_TRY(ams_struct_in(c->ctx, "atmsae_mask", mask, sizeof *mask, sizeof *mask, o->mask));
+    o->mask = mask;
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, const atmsae_forward_options *options,
+                             atmsae_codes *c, atmsae_loss *out)
+{
+    if (!m || !c) return ATMSAE_E_ARG;
+    atmsae_batch b;
+    atmsae_forward_options o;
+    atmsae_mask mask;
+    AMS_TRY(ams_batch_check(c->ctx, m, caller, &b));
+    AMS_TRY(check_options(c, options, &o, &mask));
+    if (o.mask && mask.d_sae != m->d_sae)
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: the mask is for %llu latents, the model has %llu",
+                        (unsigned long long)mask.d_sae, (unsigned long long)m->d_sae);
+    AMS_TRY(ams_codes_load_rows(c, m, &b));
+    AMS_TRY(copy_weights(c, &b));
+    uint64_t n_live, active_rows = 0;
+    AMS_TRY(copy_mask(c, o.mask, &n_live));
+    AMS_TRY(reserve(m, c));
+    for (uint64_t r = 0; r < c->n; r++)
+        active_rows += c->weights[r] != 0;
+
+    pass a = {.m = m, .b = &b, .c = c, .e = residual(c, c->n_residuals - 1), .columns = (double *)(void *)c->x_sum};
+    ams_parallel(c->ctx, c->n, target_job, &a);
+    for (uint64_t r = 0; r < c->n; r++)
+        if (isnan(c->row_sums[r * SUMS + SUM_TARGET]))
+            return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of y has a NaN or infinite value",
+                            (unsigned long long)r);
+    ams_parallel(c->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, column_job, &a);
+    double centred = total_of(c, SUM_TARGET);
+    for (uint64_t j = 0; j < m->d_out; j++)
+        centred -= (a.columns[j] / c->weight_sum) * (a.columns[j] / c->weight_sum);
+
+    const atmsae_mask *row_mask = c->has_row_p ? &mask : NULL;
+    AMS_TRY(find_codes(m, c, n_live, active_rows, row_mask));
+    AMS_TRY(find_aux(m, c, &o, row_mask));
+    c->lambda = m->config.sparsity_coef * o.sparsity_scale;
+    ams_parallel(c->ctx, c->n, row_job, &a);
+    keep_smallest(m, c);
+
+    atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};
+    sum_losses(&a, centred, &loss);
+    if (!isfinite(loss.total))
+        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g)", loss.total,
+                        loss.mse, loss.sparsity, loss.aux);
+    if (out) AMS_TRY(ams_struct_out(c->ctx, "atmsae_loss", out, &loss, sizeof loss, sizeof loss));
+    c->state = AMS_CODES_FORWARD;
+    return ATMSAE_OK;
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One update: project, clip, Adam, renormalise (doc/method.md, section 2, "Order of a step").
+ */
+#include "sae/sae.h"
+
+#include <math.h>
+
+void atmsae_optimizer_config_init(atmsae_optimizer_config *config, size_t size)
+{
+    const atmsae_optimizer_config defaults = {.lr = NAN, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1,
+                                              .warmup_steps = UINT64_MAX, .decay_steps = UINT64_MAX};
+    ams_struct_init(config, size, &defaults, sizeof defaults);
+}
+
+static atmsae_status check(atmsae_context *ctx, const atmsae_optimizer_config *c)
+{
+    const struct {
+        const char *name;
+        double value, low;
+        bool below_one;
+    } table[] = {{"lr", c->lr, 0, false}, {"beta1", c->beta1, 0, true}, {"beta2", c->beta2, 0, true},
+                 {"eps", c->eps, 1e-30, false}, {"clip", c->clip, 0, false}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        double high = table[i].below_one ? 1 : 1e9;
+        if (table[i].value >= table[i].low && table[i].value < high) continue;
+        return ams_fail(ctx, ATMSAE_E_ARG, "%s = %g, allowed: %g to below %g", table[i].name, table[i].value,
+                        table[i].low, high);
+    }
+    if (c->freeze_masked != 0 && c->freeze_masked != 1)
+        return ams_fail(ctx, ATMSAE_E_ARG, "freeze_masked = %d, allowed: 0 or 1", c->freeze_masked);
+    return ATMSAE_OK;
+}
+
+void ams_optimizer_schedule(atmsae_optimizer *o, uint64_t total_steps) { o->config.total_steps = total_steps; }
+
+atmsae_status atmsae_optimizer_create(const atmsae_model *model, const atmsae_optimizer_config *caller,
+                                      atmsae_optimizer **out)
+{
+    if (!model) return ATMSAE_E_ARG;
+    atmsae_context *ctx = model->ctx;
+    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "optimizer_create: out is NULL");
+    *out = NULL;
+    atmsae_optimizer_config config;
+    atmsae_optimizer_config_init(&config, sizeof config);
+    if (caller)
+        AMS_TRY(ams_struct_in(ctx, "atmsae_optimizer_config", &config, sizeof config, sizeof config, caller));
+    if (isnan(config.lr)) config.lr = 2e-4 / sqrt((double)model->d_sae / 16384);
+    AMS_TRY(check(ctx, &config));
+
+    atmsae_optimizer *o = ams_calloc(ctx, 1, sizeof *o);
+    if (!o) return ams_nomem(ctx, "the optimizer");
+    o->ctx = ams_context_ref(ctx);
+    o->config = config;
+    o->d_sae = model->d_sae;
+    o->n_params = model->n_params;
+    for (unsigned p = 0; p < o->n_params; p++) {
+        o->counts[p] = model->params[p].rows * model->params[p].cols;
+        o->m[p] = ams_calloc(ctx, o->counts[p], sizeof(float));
+        o->v[p] = ams_calloc(ctx, o->counts[p], sizeof(float));
+        if (o->m[p] && o->v[p]) continue;
+        atmsae_optimizer_destroy(o);
+        return ams_nomem(ctx, "Adam's moments");
+    }
+    *out = o;
+    return ATMSAE_OK;
+}
+
+void atmsae_optimizer_destroy(atmsae_optimizer *o)
+{
+    if (!o) return;
+    atmsae_context *ctx = o->ctx;
+    for (unsigned p = 0; p < o->n_params; p++) {
+        ams_free(ctx, o->m[p]);
+        ams_free(ctx, o->v[p]);
+    }
+    ams_free(ctx, o);
+    atmsae_context_destroy(ctx);
+}
+
+/* UINT64_MAX stands for the default share of the run; a run of unknown length has none. */
+static double steps_of(uint64_t setting, uint64_t total, double share)
+{
+    return setting == UINT64_MAX ? floor((double)total * share) : (double)setting;
+}
+
+double atmsae_optimizer_lr(const atmsae_optimizer *o)
+{
+    if (!o) return NAN;
+    const atmsae_optimizer_config *c = &o->config;
+    double t = (double)o->steps, total = (double)c->total_steps, lr = c->lr;
+    double warmup = steps_of(c->warmup_steps, c->total_steps, 0.05);
+    if (warmup > 0) lr *= fmin(1, (t + 1) / warmup);
+    double decay = steps_of(c->decay_steps, c->total_steps, 0.20);
+    if (c->total_steps > 0 && decay > 0) lr *= fmin(1, fmax(0, (total - t) / decay));
+    if (o->cooldown_steps > 0 && o->steps >= o->cooldown_from)
+        lr *= fmax(0, 1 - (t - (double)o->cooldown_from) / (double)o->cooldown_steps);
+    return lr;
+}
+
+/* ---- the step ------------------------------------------------------------------------------------------ */
+
+typedef struct pass {
+    atmsae_optimizer *o;
+    atmsae_model *m;
+    atmsae_gradients *g;
+    ams_adam adam;
+    float scale;
+} pass;
+
+enum { LATENTS_A_JOB = 32 };
+
+static double squares(const float *x, uint64_t n) { return (double)ams_dot(x, x, n); }
+
+/* Projects the decoder's gradients and takes each latent's squared norm. */
+static void norm_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    const atmsae_model *m = a->m;
+    uint64_t last = ams_min((job + 1) * LATENTS_A_JOB, m->d_sae);
+    for (uint64_t i = job * LATENTS_A_JOB; i < last; i++) {
+        double sum = 0;
+        for (unsigned p = 0; p < m->n_params; p++) {
+            const ams_param *param = &m->params[p];
+            if (!param->per_latent || (param->cols > 1 && !a->g->touched[i])) continue;
+            float *g = a->g->params[p].value + i * param->cols;
+            if (param->id == ATMSAE_W_DEC && m->config.decoder_norm == ATMSAE_DECODER_UNIT && m->dec_norm[i] > 0) {
+                const float *d = param->value + i * param->cols;
+                ams_axpy(g, -ams_dot(g, d, param->cols) / (m->dec_norm[i] * m->dec_norm[i]), d, param->cols);
+            }
+            sum += squares(g, param->cols);
+        }
+        a->g->norms[i] = sum;
+    }
+}
+
+static void update(const pass *a, unsigned p, uint64_t first, uint64_t count, const float *gradient)
+{
+    ams_adam_row(a->m->params[p].value + first, a->o->m[p] + first, a->o->v[p] + first, gradient, a->scale, count,
+                 &a->adam);
+}
+
+static void update_latent(const pass *a, uint64_t i)
+{
+    atmsae_model *m = a->m;
+    if (a->o->config.freeze_masked && a->g->masked[i]) return;
+    for (unsigned p = 0; p < m->n_params; p++) {
+        const ams_param *param = &m->params[p];
+        if (!param->per_latent) continue;
+        bool zero = param->cols > 1 && !a->g->touched[i];
+        update(a, p, i * param->cols, param->cols, zero ? NULL : a->g->params[p].value + i * param->cols);
+    }
+    if (m->config.decoder_norm == ATMSAE_DECODER_UNIT) {
+        float *d = m->w_dec + i * m->d_out, norm = sqrtf(ams_dot(d, d, m->d_out));
+        for (uint64_t j = 0; norm > 0 && j < m->d_out; j++)
+            d[j] /= norm;
+    }
+}
+
+static void update_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->m->d_sae);
+    for (uint64_t i = first; i < last; i++)
+        update_latent(a, i);
+    ams_model_exp_thresholds(a->m, first, last);
+    ams_model_refresh_latents(a->m, first, last);
+}
+
+static void move_batch_threshold(atmsae_model *m, float smallest)
+{
+    const double decay = 0.99;
+    if (m->config.activation != ATMSAE_BATCHTOPK || isnan(smallest)) return;
+    m->batch_threshold = isnan(m->batch_threshold)
+                             ? smallest
+                             : (float)(decay * (double)m->batch_threshold + (1 - decay) * (double)smallest);
+}
+
+atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gradients *g, double *grad_norm)
+{
+    if (!o || !m || !g) return ATMSAE_E_ARG;
+    if (g->state != AMS_GRADIENTS_READY)
+        return ams_fail(o->ctx, ATMSAE_E_STATE, "optimizer_step: there was no backward since the last step");
+    bool same = o->d_sae == m->d_sae && g->d_sae == m->d_sae && o->n_params == m->n_params && g->n_params == m->n_params;
+    for (unsigned p = 0; same && p < m->n_params; p++)
+        same = o->counts[p] == m->params[p].rows * m->params[p].cols && g->params[p].count == o->counts[p];
+    if (!same) return ams_fail(o->ctx, ATMSAE_E_STATE, "optimizer_step: optimizer, model and gradients differ in shape");
+
+    const atmsae_optimizer_config *c = &o->config;
+    pass a = {.o = o, .m = m, .g = g};
+    uint64_t jobs = (m->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB;
+    ams_parallel(o->ctx, jobs, norm_job, &a);
+    unsigned b_dec = 0;
+    while (m->params[b_dec].per_latent)
+        b_dec++;
+    double total = squares(g->params[b_dec].value, m->d_out);
+    for (uint64_t i = 0; i < m->d_sae; i++)
+        total += g->norms[i];
+    double norm = sqrt(total);
+    if (!isfinite(norm)) return ams_fail(o->ctx, ATMSAE_E_NONFINITE, "optimizer_step: the gradient's norm is %g", norm);
+
+    double t = (double)o->steps + 1, lr = atmsae_optimizer_lr(o);
+    a.scale = c->clip > 0 ? (float)fmin(1, c->clip / (norm + 1e-6)) : 1;
+    a.adam = (ams_adam){(float)c->beta1, (float)c->beta2, (float)c->eps, (float)(lr / (1 - pow(c->beta1, t))),
+                        (float)(1 / sqrt(1 - pow(c->beta2, t)))};
+    ams_parallel(o->ctx, jobs, update_job, &a);
+    update(&a, b_dec, 0, m->d_out, g->params[b_dec].value);
+    ams_model_refresh_max(m);
+    move_batch_threshold(m, g->min_kept);
+    o->steps++;
+    g->state = AMS_GRADIENTS_USED;
+    if (grad_norm) *grad_norm = norm;
+    return ATMSAE_OK;
+}

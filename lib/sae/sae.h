@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The inside of lib/sae: parameters, the codes and tape of a batch, gradients.
+ */
+#ifndef AMS_SAE_H
+#define AMS_SAE_H
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+
+enum { AMS_MAX_PARAMS = 7, AMS_MAX_PREFIXES = 63 };
+
+/* A trained parameter. `per_latent` ones have F rows of `cols`; the other one is b_dec, one row. */
+typedef struct ams_param {
+    int32_t id; /* ATMSAE_W_ENC .. */
+    const char *name;
+    bool per_latent;
+    uint64_t rows, cols;
+    float *value;
+} ams_param;
+
+struct atmsae_model {
+    atmsae_context *ctx;
+    atmsae_model_config config; /* resolved */
+    uint64_t prefixes[AMS_MAX_PREFIXES];
+    uint64_t d_in, d_out, d_sae;
+    ams_param params[AMS_MAX_PARAMS];
+    unsigned n_params;
+    float *w_enc, *b_enc, *w_dec, *b_dec; /* = params[..].value, by name */
+    float *log_threshold, *r_mag, *b_mag; /* NULL where the activation has none */
+    float *threshold;                     /* exp(log_threshold), or as set or loaded */
+    float batch_threshold, input_scale, output_scale;
+    /* Derived from the parameters by ams_model_refresh. */
+    float *enc_norm, *dec_norm; /* [F] */
+    float enc_norm_max, b_enc_max;
+};
+
+/* As atmsae_model_create, with all parameters zero (thresholds as configured). */
+atmsae_status ams_model_create_blank(atmsae_context *ctx, const atmsae_model_config *config, atmsae_model **out);
+/* Checks a caller's config and resolves its defaults. `out->prefixes` points to `prefixes`. */
+atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_config *caller,
+                                       atmsae_model_config *out, uint64_t prefixes[AMS_MAX_PREFIXES]);
+/* threshold = exp(log_threshold) for latents first .. last-1. */
+void ams_model_exp_thresholds(atmsae_model *model, uint64_t first, uint64_t last);
+/* Norms of latents first .. last-1, then (once) their maxima. */
+void ams_model_refresh_latents(atmsae_model *model, uint64_t first, uint64_t last);
+void ams_model_refresh_max(atmsae_model *model);
+void ams_model_refresh(atmsae_model *model);
+
+/* ---- a batch in the library's own form -------------------------------------------------------- */
+
+/* A checked copy of a caller's batch struct, with every default filled in. */
+atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
+                              atmsae_batch *out);
+/* Sparse rows. `start` has n + 1 entries. */
+typedef struct ams_sparse {
+    uint64_t n;
+    uint64_t *start;
+    uint32_t *latent;
+    float *value;
+    uint64_t start_capacity, latent_capacity, value_capacity;
+} ams_sparse;
+void ams_sparse_free(atmsae_context *ctx, ams_sparse *sparse);
+atmsae_status ams_sparse_reserve(atmsae_context *ctx, ams_sparse *sparse, uint64_t n, uint64_t entries);
+
+/* ---- search: which latents have a pre-activation above their cut ------------------------------- */
+
+enum { AMS_ABOVE = 1, AMS_ROW_TOPK = 2, AMS_BATCH_TOPK = 3 };
+typedef struct ams_query {
+    int kind;
+    uint64_t k;             /* ROW_TOPK: a row; BATCH_TOPK: in all */
+    const float *low;       /* [F] ABOVE: z > low[i]; NULL: z > limit */
+    float limit;
+    const float *x;         /* [n, d] x~ */
+    uint64_t n;
+    const float *weights;   /* [n] rows of weight 0 have no entries; NULL: none such */
+    const uint32_t *list;   /* eligible latents, ascending; NULL: all */
+    uint64_t n_list;
+    const atmsae_mask *row_mask; /* with p; NULL: no per-row mask */
+} ams_query;
+typedef struct ams_search ams_search; /* working memory, kept between calls */
+atmsae_status ams_search_create(atmsae_context *ctx, ams_search **out);
+void ams_search_destroy(ams_search *search);
+/* Fills `out` with the selected entries, value = pre-activation z, latents ascending in each row. */
+atmsae_status ams_search_run(ams_search *search, const atmsae_model *model, const ams_query *query, ams_sparse *out);
+
+/* ---- codes: the sparse latents, and what backward needs of the batch --------------------------- */
+
+enum { AMS_CODES_EMPTY = 0, AMS_CODES_ENCODED = 1, AMS_CODES_FORWARD = 2 };
+struct atmsae_codes {
+    atmsae_context *ctx;
+    ams_search *search;
+    int state;
+    uint64_t n, d_in, d_out, d_sae;
+    int32_t activation;
+    ams_sparse main;   /* value: f */
+    float *pre;        /* z of each entry of main, where it is not f */
+    uint64_t pre_capacity;
+    float *x;          /* [n, d_in] x~ */
+    uint64_t x_capacity;
+    /* What follows is set by forward only. */
+    uint64_t n_residuals; /* 1, or 1 + prefixes */
+    float *residual;   /* [n_residuals, n, d_out]; the last is e; the others are suffix sums: the
+                          sum of e^(g) and of all residuals after it */
+    uint64_t residual_capacity;
+    float *gate_residual; /* [n, d_out] of GATED's auxiliary reconstruction */
+    uint64_t gate_capacity;
+    float *weights;    /* [n] */
+    uint64_t weights_capacity;
+    double weight_sum;
+    uint8_t *masked;   /* [F] mask of the step; all 0 without one */
+    uint64_t masked_capacity;
+    double *row_p;     /* [F] per-row masking probabilities */
+    uint64_t row_p_capacity;
+    bool has_row_p;
+    uint32_t *list;    /* latents that are not masked */
+    uint64_t list_capacity;
+    uint32_t *aux_list; /* dead latents that are not masked */
+    uint64_t aux_list_capacity;
+    ams_sparse aux;    /* AuxK: value a */
+    float *aux_residual; /* [n, d_out] e - sum a d */
+    uint64_t aux_capacity;
+    double aux_scale;  /* aux_coef * min(1, n_dead / aux_k); 0: no AuxK in this batch */
+    float *x_sum;      /* [d_in] sum_r w_r x~_r (JUMPRELU_TANH) */
+    uint64_t x_sum_capacity;
+    double *firing;    /* [2, F] sum of w and of w z over firing rows (JUMPRELU_TANH) */
+    uint64_t firing_capacity;
+    double *row_sums;  /* [n, 8] per-row partial losses */
+    uint64_t row_sums_capacity;
+    float *low;        /* [F] search limits */
+    uint64_t low_capacity;
+    double lambda;     /* sparsity_coef * scale */
+    double l0;
+    float min_kept;    /* smallest value kept by BATCHTOPK; NaN: none */
+};
+/* x~ of a checked batch into codes->x; E_NONFINITE names the first bad row. */
+atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model, const atmsae_batch *batch);
+/* Turns pre-activations into latents, in place: main.value (z on entry) becomes f. */
+void ams_activate(const atmsae_model *model, atmsae_codes *codes);
+
+/* ---- gradients ---------------------------------------------------------------------------------- */
+
+/* none yet; of the last backward; used by the optimiser (W_dec's are projected, sums still hold) */
+enum { AMS_GRADIENTS_NONE = 0, AMS_GRADIENTS_READY = 1, AMS_GRADIENTS_USED = 2 };
+struct atmsae_gradients {
+    atmsae_context *ctx;
+    uint64_t d_in, d_out, d_sae;
+    unsigned n_params;
+    struct {
+        int32_t id;
+        uint64_t count;
+        float *value; /* per-latent rows are valid where `touched`; else they stand for zeros */
+    } params[AMS_MAX_PARAMS];
+    uint8_t *touched;  /* [F] */
+    uint8_t *masked;   /* [F] of the step */
+    double *sums;      /* [4, F]: rows, magnitude, frequency, contribution */
+    double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
+    double *norms;     /* [F] squared norms, for clipping */
+    int state;         /* AMS_GRADIENTS_.. */
+    float min_kept;
+    /* Entries by latent: those of main, then of aux, rows ascending. */
+    uint64_t *main_start, *aux_start; /* [F + 1] */
+    uint32_t *main_row, *aux_row;
+    uint64_t *main_at, *aux_at;       /* position of the entry in its row-wise arrays */
+    uint64_t main_row_capacity, main_at_capacity, aux_row_capacity, aux_at_capacity;
+};
+/* The gradient array of a parameter; NULL if the model does not train it. */
+float *ams_gradient(const atmsae_gradients *gradients, int32_t parameter);
+
+/* ---- optimiser ---------------------------------------------------------------------------------- */
+
+struct atmsae_optimizer {
+    atmsae_context *ctx;
+    atmsae_optimizer_config config; /* resolved */
+    uint64_t d_sae;
+    unsigned n_params;
+    uint64_t counts[AMS_MAX_PARAMS];
+    float *m[AMS_MAX_PARAMS], *v[AMS_MAX_PARAMS]; /* Adam's moments, shapes as the parameters */
+    uint64_t steps;                               /* done */
+    uint64_t cooldown_from, cooldown_steps;       /* 0 steps: none asked for */
+};
+/* Settings that a trainer knows only once its run's length is known. */
+void ams_optimizer_schedule(atmsae_optimizer *optimizer, uint64_t total_steps);
+
+#endif

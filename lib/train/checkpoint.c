@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A trainer in one file: parameters, Adam's moments, moving averages, settings, counters, and the
+ * source's position. Random draws need no state: they are functions of the counters. The file is a
+ * safetensors file with a checksum at its end, so that any reader of tensors can look inside.
+ */
+#include "data/data.h"
+#include "format/format.h"
+#include "train/train.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FORMAT_VERSION 1 /* raised when an older library could misread a file */
+
+/* ---- settings: one table for both directions ---------------------------------------------------------- */
+
+enum { U64, I32, F64 };
+typedef struct field {
+    const char *key;
+    int type;
+    void *value;
+} field;
+
+typedef struct settings {
+    atmsae_model_config model;
+    atmsae_optimizer_config optimizer;
+    atmsae_tracker_config tracker;
+    atmsae_masker_config masker;
+    uint64_t total_rows, batch_rows, steps, optimizer_steps;
+    uint64_t optimizer_cooldown_from, optimizer_cooldown_steps, masker_cooldown_from, masker_cooldown_steps;
+    double sparsity_warmup;
+} settings;
+
+enum { FIELDS = 56 };
+
+static unsigned list_fields(settings *s, field out[FIELDS])
+{
+    const field table[] = {
+        {"model.d_in", U64, &s->model.d_in},
+        {"model.d_out", U64, &s->model.d_out},
+        {"model.d_sae", U64, &s->model.d_sae},
+        {"model.seed", U64, &s->model.seed},
+        {"model.activation", I32, &s->model.activation},
+        {"model.decoder_norm", I32, &s->model.decoder_norm},
+        {"model.input_norm", I32, &s->model.input_norm},
+        {"model.b_dec_init", I32, &s->model.b_dec_init},
+        {"model.transcoder", I32, &s->model.transcoder},
+        {"model.k", F64, &s->model.k},
+        {"model.sparsity_coef", F64, &s->model.sparsity_coef},
+        {"model.target_l0", F64, &s->model.target_l0},
+        {"model.bandwidth", F64, &s->model.bandwidth},
+        {"model.init_threshold", F64, &s->model.init_threshold},
+        {"model.tanh_scale", F64, &s->model.tanh_scale},
+        {"model.pre_act_coef", F64, &s->model.pre_act_coef},
+        {"model.decoder_init_norm", F64, &s->model.decoder_init_norm},
+        {"model.aux_coef", F64, &s->model.aux_coef},
+        {"model.aux_k", U64, &s->model.aux_k},
+        {"model.n_prefixes", U64, &s->model.n_prefixes},
+        {"optimizer.lr", F64, &s->optimizer.lr},
+        {"optimizer.beta1", F64, &s->optimizer.beta1},
+        {"optimizer.beta2", F64, &s->optimizer.beta2},
+        {"optimizer.eps", F64, &s->optimizer.eps},
+        {"optimizer.clip", F64, &s->optimizer.clip},
+        {"optimizer.warmup_steps", U64, &s->optimizer.warmup_steps},
+        {"optimizer.decay_steps", U64, &s->optimizer.decay_steps},
+        {"optimizer.freeze_masked", I32, &s->optimizer.freeze_masked},
+        {"optimizer.steps", U64, &s->optimizer_steps},
+        {"optimizer.cooldown_from", U64, &s->optimizer_cooldown_from},
+        {"optimizer.cooldown_steps", U64, &s->optimizer_cooldown_steps},
+        {"tracker.decay", F64, &s->tracker.decay},
+        {"tracker.weight_magnitude", F64, &s->tracker.weight_magnitude},
+        {"tracker.weight_frequency", F64, &s->tracker.weight_frequency},
+        {"tracker.weight_contribution", F64, &s->tracker.weight_contribution},
+        {"tracker.combine", I32, &s->tracker.combine},
+        {"tracker.observed_only", I32, &s->tracker.observed_only},
+        {"tracker.dead_window", U64, &s->tracker.dead_window},
+        {"masker.seed", U64, &s->masker.seed},
+        {"masker.kind", I32, &s->masker.kind},
+        {"masker.per_row", I32, &s->masker.per_row},
+        {"masker.c", F64, &s->masker.c},
+        {"masker.r", F64, &s->masker.r},
+        {"masker.warmup_steps", U64, &s->masker.warmup_steps},
+        {"masker.cooldown_start", F64, &s->masker.cooldown_start},
+        {"masker.cooldown_end", F64, &s->masker.cooldown_end},
+        {"masker.cooldown_from", U64, &s->masker_cooldown_from},
+        {"masker.cooldown_steps", U64, &s->masker_cooldown_steps},
+        {"trainer.total_rows", U64, &s->total_rows},
+        {"trainer.batch_rows", U64, &s->batch_rows},
+        {"trainer.steps", U64, &s->steps},
+        {"trainer.sparsity_warmup", F64, &s->sparsity_warmup},
+    };
+    _Static_assert(sizeof table / sizeof *table < FIELDS, "room for all fields");
+    memcpy(out, table, sizeof table);
+    return sizeof table / sizeof *table;
+}
+
+static void collect(const atmsae_trainer *t, settings *s)
+{
+    *s = (settings){t->model->config, t->optimizer->config, t->tracker->config, t->masker->config,
+                    t->total_rows, t->batch_rows, t->steps, t->optimizer->steps,
+                    t->optimizer->cooldown_from, t->optimizer->cooldown_steps,
+                    t->masker->cooldown_from, t->masker->cooldown_steps, t->sparsity_warmup};
+}
+
+enum { TEXT = 32 };
+
+static void print_field(const field *f, char out[TEXT])
+{
+    if (f->type == U64)
+        ams_format(out, TEXT, "%" PRIu64, *(uint64_t *)f->value);
+    else if (f->type == I32)
+        ams_format(out, TEXT, "%" PRId32, *(int32_t *)f->value);
+    else
+        ams_format(out, TEXT, "%.17g", *(double *)f->value);
+}
+
+static atmsae_status parse_field(atmsae_context *ctx, const field *f, const char *text)
+{
+    if (!text) return ams_fail(ctx, ATMSAE_E_FORMAT, "the checkpoint has no setting %s", f->key);
+    char *end = NULL;
+    if (f->type == U64)
+        *(uint64_t *)f->value = strtoull(text, &end, 10);
+    else if (f->type == I32)
+        *(int32_t *)f->value = (int32_t)strtol(text, &end, 10);
+    else
+        *(double *)f->value = ams_strtod(text, &end);
+    if (end == text || *end) return ams_fail(ctx, ATMSAE_E_FORMAT, "setting %s = \"%s\" is not a number", f->key, text);
+    return ATMSAE_OK;
+}
+
+/* ---- tensors: likewise ------------------------------------------------------------------------------------ */
+
+enum { TENSORS = 3 * AMS_MAX_PARAMS + 16 };
+typedef struct tensor {
+    char name[32];
+    const char *dtype;
+    uint64_t count;
+    void *data;
+} tensor;
+
+static void add(tensor *list, unsigned *n, const char *prefix, const char *name, const char *dtype, uint64_t count, void *data)
+{
+    tensor *t = &list[(*n)++];
+    ams_format(t->name, sizeof t->name, "%s%s", prefix, name);
+    t->dtype = dtype;
+    t->count = count;
+    t->data = data;
+}
+
+static unsigned list_tensors(const atmsae_trainer *t, tensor list[TENSORS])
+{
+    unsigned n = 0;
+    const atmsae_model *m = t->model;
+    const uint64_t F = m->d_sae;
+    for (unsigned p = 0; p < m->n_params; p++) {
+        add(list, &n, "", m->params[p].name, "F32", t->optimizer->counts[p], m->params[p].value);
+        add(list, &n, "adam_m.", m->params[p].name, "F32", t->optimizer->counts[p], t->optimizer->m[p]);
+        add(list, &n, "adam_v.", m->params[p].name, "F32", t->optimizer->counts[p], t->optimizer->v[p]);
+    }
+    if (m->threshold) add(list, &n, "", "threshold", "F32", F, m->threshold);
+    add(list, &n, "", "batch_threshold", "F32", 1, &t->model->batch_threshold);
+    add(list, &n, "", "input_scale", "F32", 1, &t->model->input_scale);
+    add(list, &n, "", "output_scale", "F32", 1, &t->model->output_scale);
+    add(list, &n, "", "prefixes", "U64", m->config.n_prefixes, t->model->prefixes);
+    add(list, &n, "tracker.", "magnitude", "F64", F, t->tracker->average[0]);
+    add(list, &n, "tracker.", "frequency", "F64", F, t->tracker->average[1]);
+    add(list, &n, "tracker.", "contribution", "F64", F, t->tracker->average[2]);
+    add(list, &n, "tracker.", "clock", "F64", F, t->tracker->clock);
+    add(list, &n, "tracker.", "observed", "U8", F, t->tracker->observed);
+    return n;
+}
+
+/* ---- save -------------------------------------------------------------------------------------------------- */
+
+static void out_tensor(ams_tensor_out *out, uint64_t *n, const char *name, const char *dtype, uint64_t count, const void *data)
+{
+    static const uint64_t nothing = 0; /* an empty tensor still has a place */
+    if (!data) return;
+    out[(*n)++] = (ams_tensor_out){.name = name, .dtype = dtype, .rank = 1, .shape = {count}, .data = count ? data : &nothing};
+}
+
+atmsae_status atmsae_trainer_save(const atmsae_trainer *t, const atmsae_source *source, const char *path)
+{
+    if (!t) return ATMSAE_E_ARG;
+    atmsae_context *ctx = t->ctx;
+    if (!path) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_save: path is NULL");
+    settings s;
+    field fields[FIELDS];
+    char text[FIELDS][TEXT];
+    ams_metadata_out metadata[FIELDS + 2] = {{"format", "libatmsae checkpoint 1"}, {"version", atmsae_version_string()}};
+    collect(t, &s);
+    unsigned n_fields = list_fields(&s, fields);
+    for (unsigned i = 0; i < n_fields; i++) {
+        print_field(&fields[i], text[i]);
+        metadata[i + 2] = (ams_metadata_out){fields[i].key, text[i]};
+    }
+
+    tensor list[TENSORS];
+    ams_tensor_out out[TENSORS + 4];
+    uint64_t n_out = 0;
+    unsigned n = list_tensors(t, list);
+    for (unsigned i = 0; i < n; i++)
+        out_tensor(out, &n_out, list[i].name, list[i].dtype, list[i].count, list[i].data);
+    ams_source_state state = {0};
+    if (source) {
+        AMS_TRY(ams_source_state_save(source, &state));
+        uint64_t d = atmsae_source_d(source);
+        out_tensor(out, &n_out, "source.position", "U64", state.n_position, state.position);
+        out_tensor(out, &n_out, "source.ids", "U64", state.n_ids, state.ids);
+        out_tensor(out, &n_out, "source.rows", "F32", state.n_rows * d, state.rows);
+        out_tensor(out, &n_out, "source.held", "F32", state.n_held * d, state.held);
+    }
+    atmsae_status status = ams_safetensors_write(ctx, path, out, n_out, metadata, n_fields + 2, true);
+    if (source) ams_source_state_free(source, &state);
+    return status;
+}
+
+/* ---- load -------------------------------------------------------------------------------------------------- */
+
+static atmsae_status find(const atmsae_tensors *file, atmsae_context *ctx, const char *name, const char *dtype,
+                          uint64_t *index, uint64_t *count)
+{
+    atmsae_tensor_info info = {.size = sizeof info};
+    if (atmsae_tensors_find(file, name, index) < 0)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "the checkpoint has no tensor %s", name);
+    AMS_TRY(atmsae_tensors_info(file, *index, &info));
+    if (info.rank != 1 || strcmp(info.dtype, dtype) != 0)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s is %s of rank %llu, expected %s of rank 1", name, info.dtype,
+                        (unsigned long long)info.rank, dtype);
+    *count = info.shape[0];
+    return ATMSAE_OK;
+}
+
+static atmsae_status read_tensor(const atmsae_tensors *file, atmsae_context *ctx, const tensor *t)
+{
+    uint64_t index, count = 0;
+    AMS_TRY(find(file, ctx, t->name, t->dtype, &index, &count));
+    if (count != t->count)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s has %llu elements, expected %llu", t->name,
+                        (unsigned long long)count, (unsigned long long)t->count);
+    return count ? ams_tensors_read_raw(file, index, 0, count, t->data) : ATMSAE_OK;
+}
+
+/* An array of the source's state, in new memory; absent is no error. */
+static atmsae_status read_array(const atmsae_tensors *file, atmsae_context *ctx, const char *name, const char *dtype,
+                                void **data, uint64_t *count)
+{
+    uint64_t index;
+    *data = NULL;
+    *count = 0;
+    if (atmsae_tensors_find(file, name, &index) < 0) return ATMSAE_OK;
+    AMS_TRY(find(file, ctx, name, dtype, &index, count));
+    *data = ams_alloc(ctx, *count, ams_dtype_size(dtype));
+    if (!*data) return ams_nomem(ctx, name);
+    return *count ? ams_tensors_read_raw(file, index, 0, *count, *data) : ATMSAE_OK;
+}
+
+static atmsae_status restore_source(const atmsae_tensors *file, atmsae_context *ctx, atmsae_source *source)
+{
+    ams_source_state state = {0};
+    void *position, *ids = NULL, *rows = NULL, *held = NULL;
+    uint64_t n_rows = 0, n_held = 0, d = ams_max(1, atmsae_source_d(source));
+    atmsae_status status = read_array(file, ctx, "source.position", "U64", &position, &state.n_position);
+    if (status == ATMSAE_OK && !position)
+        status = ams_fail(ctx, ATMSAE_E_STATE, "the checkpoint was saved without a source");
+    if (status == ATMSAE_OK) status = read_array(file, ctx, "source.ids", "U64", &ids, &state.n_ids);
+    if (status == ATMSAE_OK) status = read_array(file, ctx, "source.rows", "F32", &rows, &n_rows);
+    if (status == ATMSAE_OK) status = read_array(file, ctx, "source.held", "F32", &held, &n_held);
+    state.position = position;
+    state.ids = ids;
+    state.rows = rows;
+    state.n_rows = n_rows / d;
+    state.held = held;
+    state.n_held = n_held / d;
+    if (status == ATMSAE_OK) status = ams_source_state_restore(source, &state);
+    ams_free(ctx, position);
+    ams_free(ctx, ids);
+    ams_free(ctx, rows);
+    ams_free(ctx, held);
+    return status;
+}
+
+static atmsae_status check_format(const atmsae_tensors *file, atmsae_context *ctx)
+{
+    const char *format = ams_tensors_metadata(file, "format"), prefix[] = "libatmsae checkpoint ";
+    if (!format || strncmp(format, prefix, sizeof prefix - 1) != 0)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "not a libatmsae checkpoint");
+    if (strtoull(format + sizeof prefix - 1, NULL, 10) > FORMAT_VERSION)
+        return ams_fail(ctx, ATMSAE_E_VERSION, "\"%s\" is of a newer version, this library (%s) reads up to %d", format,
+                        atmsae_version_string(), FORMAT_VERSION);
+    return ams_tensors_verify(file);
+}
+
+static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsae_trainer **out)
+{
+    AMS_TRY(check_format(file, ctx));
+    settings s;
+    memset(&s, 0, sizeof s);
+    atmsae_model_config_init(&s.model, sizeof s.model);
+    atmsae_optimizer_config_init(&s.optimizer, sizeof s.optimizer);
+    atmsae_tracker_config_init(&s.tracker, sizeof s.tracker);
+    atmsae_masker_config_init(&s.masker, sizeof s.masker);
+    field fields[FIELDS];
+    unsigned n_fields = list_fields(&s, fields);
+    for (unsigned i = 0; i < n_fields; i++)
+        AMS_TRY(parse_field(ctx, &fields[i], ams_tensors_metadata(file, fields[i].key)));
+
+    uint64_t prefixes[AMS_MAX_PREFIXES];
+    if (s.model.n_prefixes > AMS_MAX_PREFIXES)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "model.n_prefixes = %llu", (unsigned long long)s.model.n_prefixes);
+    if (s.model.n_prefixes > 0) {
+        const tensor t = {"prefixes", "U64", s.model.n_prefixes, prefixes};
+        AMS_TRY(read_tensor(file, ctx, &t));
+        s.model.prefixes = prefixes;
+    }
+    const atmsae_trainer_config config = {sizeof config, &s.model, &s.optimizer, &s.tracker, &s.masker,
+                                          s.total_rows, s.batch_rows, s.sparsity_warmup};
+    AMS_TRY(ams_trainer_build(ctx, &config, true, out));
+
+    atmsae_trainer *t = *out;
+    tensor list[TENSORS];
+    unsigned n = list_tensors(t, list);
+    for (unsigned i = 0; i < n; i++)
+        AMS_TRY(read_tensor(file, ctx, &list[i]));
+    t->steps = s.steps;
+    t->optimizer->steps = s.optimizer_steps;
+    t->optimizer->cooldown_from = s.optimizer_cooldown_from;
+    t->optimizer->cooldown_steps = s.optimizer_cooldown_steps;
+    t->masker->cooldown_from = s.masker_cooldown_from;
+    t->masker->cooldown_steps = s.masker_cooldown_steps;
+    ams_model_refresh(t->model);
+    ams_tracker_derive(t->tracker);
+    return t->steps == 0 ? ATMSAE_OK
+                         : atmsae_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae);
+}
+
+atmsae_status atmsae_trainer_load(atmsae_context *ctx, const char *path, atmsae_source *source, atmsae_trainer **out)
+{
+    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_load: out is NULL");
+    *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    if (!path) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_load: path is NULL");
+    atmsae_tensors *file;
+    AMS_TRY(atmsae_tensors_open(ctx, path, &file));
+    atmsae_trainer *t = NULL;
+    atmsae_status status = load(file, ctx, &t);
+    if (status == ATMSAE_OK && source) status = restore_source(file, ctx, source);
+    atmsae_tensors_close(file);
+    if (status == ATMSAE_OK) {
+        *out = t;
+        return ATMSAE_OK;
+    }
+    atmsae_trainer_destroy(t);
+    return ams_fail_in(ctx, status, path);
+}

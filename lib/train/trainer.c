@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ready training step: the loop of section 6 of the header, put together.
+ */
+#include "train/train.h"
+
+#include <math.h>
+#include <string.h>
+
+void atmsae_trainer_config_init(atmsae_trainer_config *config, size_t size)
+{
+    const atmsae_trainer_config defaults = {.batch_rows = 4096, .sparsity_warmup = NAN};
+    ams_struct_init(config, size, &defaults, sizeof defaults);
+}
+
+static uint64_t steps_of(uint64_t total_rows, uint64_t batch_rows)
+{
+    return total_rows == 0 ? 0 : ams_max(1, total_rows / batch_rows);
+}
+
+static atmsae_status build_parts(atmsae_trainer *t, const atmsae_trainer_config *c, bool blank)
+{
+    atmsae_context *ctx = t->ctx;
+    AMS_TRY(blank ? ams_model_create_blank(ctx, c->model, &t->model) : atmsae_model_create(ctx, c->model, &t->model));
+
+    atmsae_optimizer_config optimizer;
+    atmsae_optimizer_config_init(&optimizer, sizeof optimizer);
+    if (c->optimizer)
+        AMS_TRY(ams_struct_in(ctx, "atmsae_optimizer_config", &optimizer, sizeof optimizer, sizeof optimizer, c->optimizer));
+    optimizer.total_steps = t->total_steps;
+    AMS_TRY(atmsae_optimizer_create(t->model, &optimizer, &t->optimizer));
+
+    atmsae_tracker_config tracker;
+    atmsae_tracker_config_init(&tracker, sizeof tracker);
+    if (c->tracker) AMS_TRY(ams_struct_in(ctx, "atmsae_tracker_config", &tracker, sizeof tracker, sizeof tracker, c->tracker));
+    tracker.d_sae = t->model->d_sae;
+    if (tracker.dead_window == UINT64_MAX && t->total_rows > 0)
+        tracker.dead_window = ams_min(AMS_DEAD_WINDOW, ams_max(1, t->total_rows / 10));
+    AMS_TRY(atmsae_tracker_create(ctx, &tracker, &t->tracker));
+
+    atmsae_masker_config masker;
+    atmsae_masker_config_init(&masker, sizeof masker);
+    masker.seed = t->model->config.seed;
+    if (c->masker) AMS_TRY(ams_struct_in(ctx, "atmsae_masker_config", &masker, sizeof masker, sizeof masker, c->masker));
+    masker.d_sae = t->model->d_sae;
+    masker.total_steps = t->total_steps;
+    AMS_TRY(atmsae_masker_create(ctx, &masker, &t->masker));
+
+    AMS_TRY(atmsae_codes_create(ctx, &t->codes));
+    return atmsae_gradients_create(t->model, &t->gradients);
+}
+
+atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config *caller, bool blank, atmsae_trainer **out)
+{
+    atmsae_trainer_config c;
+    atmsae_trainer_config_init(&c, sizeof c);
+    AMS_TRY(ams_struct_in(ctx, "atmsae_trainer_config", &c, sizeof c, sizeof c, caller));
+    if (!c.model) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_create: config.model is NULL");
+    if (c.batch_rows < 1 || c.batch_rows > INT32_MAX)
+        return ams_fail(ctx, ATMSAE_E_ARG, "batch_rows = %llu, allowed: 1 to 2^31 - 1", (unsigned long long)c.batch_rows);
+    if (!isnan(c.sparsity_warmup) && !(c.sparsity_warmup >= 0 && c.sparsity_warmup <= 1))
+        return ams_fail(ctx, ATMSAE_E_ARG, "sparsity_warmup = %g, allowed: 0 to 1", c.sparsity_warmup);
+    atmsae_trainer *t = ams_calloc(ctx, 1, sizeof *t);
+    if (!t) return ams_nomem(ctx, "the trainer");
+    t->ctx = ams_context_ref(ctx);
+    t->total_rows = c.total_rows;
+    t->batch_rows = c.batch_rows;
+    t->total_steps = steps_of(c.total_rows, c.batch_rows);
+    atmsae_status status = build_parts(t, &c, blank);
+    if (status < 0) {
+        atmsae_trainer_destroy(t);
+        return status;
+    }
+    t->sparsity_warmup = c.sparsity_warmup;
+    if (isnan(t->sparsity_warmup))
+        t->sparsity_warmup = t->model->config.activation == ATMSAE_JUMPRELU_TANH ? 1 : 0.05;
+    *out = t;
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_trainer_create(atmsae_context *ctx, const atmsae_trainer_config *config, atmsae_trainer **out)
+{
+    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_create: out is NULL");
+    *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    return ams_trainer_build(ctx, config, false, out);
+}
+
+void atmsae_trainer_destroy(atmsae_trainer *t)
+{
+    if (!t) return;
+    atmsae_context *ctx = t->ctx;
+    atmsae_gradients_destroy(t->gradients);
+    atmsae_codes_destroy(t->codes);
+    atmsae_masker_destroy(t->masker);
+    atmsae_tracker_destroy(t->tracker);
+    atmsae_optimizer_destroy(t->optimizer);
+    atmsae_model_destroy(t->model);
+    ams_free(ctx, t);
+    atmsae_context_destroy(ctx);
+}
+
+atmsae_status atmsae_trainer_prepare(atmsae_trainer *t, const atmsae_batch *batch)
+{
+    if (!t) return ATMSAE_E_ARG;
+    if (t->steps > 0)
+        return ams_fail(t->ctx, ATMSAE_E_STATE, "trainer_prepare: %llu steps were already done; prepare comes first",
+                        (unsigned long long)t->steps);
+    return atmsae_model_prepare(t->model, batch);
+}
+
+static double sparsity_scale(const atmsae_trainer *t)
+{
+    double warmup = t->sparsity_warmup * (double)t->total_steps;
+    return warmup > 0 ? fmin(1, ((double)t->steps + 1) / warmup) : 1;
+}
+
+static uint64_t count_masked(const atmsae_mask *mask)
+{
+    uint64_t count = 0;
+    for (uint64_t i = 0; mask->masked && i < mask->d_sae; i++)
+        count += mask->masked[i];
+    return count;
+}
+
+atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_step_stats *stats)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_TRY(atmsae_masker_draw(t->masker, t->steps));
+
+    atmsae_forward_options options;
+    atmsae_forward_options_init(&options, sizeof options);
+    options.mask = atmsae_masker_mask(t->masker);
+    options.dead = atmsae_tracker_dead(t->tracker, &options.n_dead);
+    options.sparsity_scale = sparsity_scale(t);
+    atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = options.n_dead, .r = t->masker->rate,
+                           .mean_p = t->masker->mean_p, .masked = count_masked(options.mask),
+                           .lr = atmsae_optimizer_lr(t->optimizer)};
+    if (stats) AMS_TRY(ams_struct_out(t->ctx, "atmsae_step_stats", stats, &s, sizeof s, sizeof s));
+
+    atmsae_loss loss = {.size = sizeof loss};
+    AMS_TRY(atmsae_forward(t->model, batch, &options, t->codes, &loss));
+    AMS_TRY(atmsae_backward(t->model, t->codes, t->gradients));
+    AMS_TRY(atmsae_optimizer_step(t->optimizer, t->model, t->gradients, &s.grad_norm));
+
+    atmsae_latent_sums sums = {.size = sizeof sums};
+    AMS_TRY(atmsae_gradients_sums(t->gradients, &sums));
+    AMS_TRY(atmsae_tracker_observe(t->tracker, &sums));
+    AMS_TRY(atmsae_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae));
+    t->steps++;
+
+    s.rows = loss.rows;
+    s.loss = loss.total;
+    s.mse = loss.mse;
+    s.sparsity = loss.sparsity;
+    s.aux = loss.aux;
+    s.fvu = loss.fvu;
+    s.l0 = loss.l0;
+    return stats ? ams_struct_out(t->ctx, "atmsae_step_stats", stats, &s, sizeof s, sizeof s) : ATMSAE_OK;
+}
+
+atmsae_status atmsae_trainer_calibrate(atmsae_trainer *t, const atmsae_batch *batch)
+{
+    return t ? atmsae_model_calibrate(t->model, batch) : ATMSAE_E_ARG;
+}
+
+atmsae_status atmsae_trainer_begin_cooldown(atmsae_trainer *t, uint64_t steps)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_TRY(atmsae_masker_begin_cooldown(t->masker, t->steps, steps));
+    t->optimizer->cooldown_from = t->optimizer->steps;
+    t->optimizer->cooldown_steps = steps;
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_trainer_set_total_rows(atmsae_trainer *t, uint64_t total_rows)
+{
+    if (!t) return ATMSAE_E_ARG;
+    uint64_t steps = steps_of(total_rows, t->batch_rows);
+    if (steps != t->total_steps)
+        ams_log(t->ctx, ATMSAE_LOG_WARNING,
+                "the run's length changes from %llu to %llu steps at step %llu: warm-ups, learning-rate decay and the "
+                "masks' cool-down move with it; the dead window stays %llu rows",
+                (unsigned long long)t->total_steps, (unsigned long long)steps, (unsigned long long)t->steps,
+                (unsigned long long)t->tracker->config.dead_window);
+    t->total_rows = total_rows;
+    t->total_steps = steps;
+    ams_optimizer_schedule(t->optimizer, steps);
+    ams_masker_schedule(t->masker, steps);
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_trainer_get_config(const atmsae_trainer *t, atmsae_trainer_config *config)
+{
+    if (!t) return ATMSAE_E_ARG;
+    const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->optimizer->config, &t->tracker->config,
+                                         &t->masker->config, t->total_rows, t->batch_rows, t->sparsity_warmup};
+    return ams_struct_out(t->ctx, "atmsae_trainer_config", config, &local, sizeof local, sizeof local);
+}
+
+uint64_t atmsae_trainer_steps_done(const atmsae_trainer *t) { return t ? t->steps : 0; }
+atmsae_model *atmsae_trainer_model(atmsae_trainer *t) { return t ? t->model : NULL; }
+atmsae_tracker *atmsae_trainer_tracker(atmsae_trainer *t) { return t ? t->tracker : NULL; }
+atmsae_masker *atmsae_trainer_masker(atmsae_trainer *t) { return t ? t->masker : NULL; }
+atmsae_optimizer *atmsae_trainer_optimizer(atmsae_trainer *t) { return t ? t->optimizer : NULL; }

@@ -1,0 +1,56 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# usage: check_symbols.sh SOURCE BUILD
+# What the library exports and imports: header = map = dynamic symbols; the static library defines
+# nothing outside atmsae_* and ams_*; nothing that prints, ends the process or changes its settings
+# is called; no writable globals but those named here.
+set -u
+export LC_ALL=C
+source=$1 build=$2
+header=$source/include/atmsae/atmsae.h
+shared=$build/lib/libatmsae.so static=$build/lib/libatmsae.a
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+status=0
+
+same() { # NAME1 NAME2: the two lists of names are equal
+    if ! diff "$tmp/$1" "$tmp/$2" >"$tmp/diff"; then
+        echo "names differ: $1 (<) and $2 (>)"
+        cat "$tmp/diff"
+        status=1
+    fi
+}
+none() { # TEXT: standard input is empty
+    if grep . >"$tmp/found"; then
+        echo "$1:"
+        cat "$tmp/found"
+        status=1
+    fi
+}
+
+# Declarations: comments and directives gone, one a line, the name before the first parenthesis.
+sed '/^#/d' "$header" | tr '\n' ' ' | sed 's|/\*[^*]*\*\{1,\}\([^/*][^*]*\*\{1,\}\)*/| |g' | tr ';{}' '\n\n\n' |
+    sed -n 's/.*ATMSAE_API[^(]*[ *]\([a-z0-9_]*\) *(.*/\1/p' | sort >"$tmp/header"
+sed -n 's/^ *\(atmsae_[a-z0-9_]*\);$/\1/p' "$source/lib/libatmsae.map" | sort >"$tmp/map"
+nm -D --defined-only "$shared" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$tmp/shared"
+grep -q . "$tmp/header" || { echo "no declarations found in $header"; exit 1; }
+same header map
+same map shared
+
+grep '\*' "$source/lib/libatmsae.map" | grep -v '^ *\*;$' | none "pattern in the map"
+grep -E '^ *# *define' "$header" | grep -vE 'define (ATMSAE_[A-Z_]+)( |$)' | none "macro without our prefix in the header"
+nm -g --defined-only "$static" | awk 'NF == 3 { print $3 }' | grep -vE '^(atmsae|ams)_' | none "global name without our prefix in the static library"
+
+nm -D --undefined-only "$shared" | awk '{ sub(/@.*/, "", $2); print $2 }' |
+    grep -xE '(v?f?printf|__(v?f?printf)_chk|puts|fputs|putchar|perror|std(in|out|err)|_?exit|_Exit|quick_exit|abort|__assert_fail|signal|sigaction|raise|kill|setenv|unsetenv|putenv|s?rand(om)?(_r)?|[dlm]rand48|setlocale|atexit|chdir|umask|system|fork)' |
+    none "calls that a library must not make"
+
+# State belongs to handles. The one exception caches which vector level the CPU has. (Sanitizers
+# add data of their own.)
+if ! nm "$static" 2>/dev/null | grep -qE ' U __(a|t|ub)san_'; then
+    objdump -t "$static" | grep -E ' O \.t?(data|bss)' | grep -v ' O \.data\.rel\.ro' | awk '{ print $NF }' |
+        grep -vE '^chosen(\.[0-9]+)?$' | none "writable global"
+fi
+
+exit $status

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The ABI of version 1 of every public struct on 64-bit machines, and the value of every constant.
+ * Compiling is the test. A line here never changes: structs grow at the end, constants by new ones.
+ */
+#include <atmsae/atmsae.h>
+
+#define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")
+#define AT(type, field, offset) \
+    _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
+#define IS(constant, value) _Static_assert((constant) == (value), #constant " changed")
+
+#if defined(__LP64__)
+
+AT(atmsae_allocator, opaque, 0);
+AT(atmsae_allocator, alloc, 8);
+AT(atmsae_allocator, free, 16);
+SIZE(atmsae_allocator, 24);
+
+AT(atmsae_context_config, size, 0);
+AT(atmsae_context_config, threads, 8);
+AT(atmsae_context_config, log_level, 12);
+AT(atmsae_context_config, allocator, 16);
+AT(atmsae_context_config, log, 24);
+AT(atmsae_context_config, log_opaque, 32);
+SIZE(atmsae_context_config, 40);
+
+AT(atmsae_model_config, size, 0);
+AT(atmsae_model_config, d_in, 8);
+AT(atmsae_model_config, d_out, 16);
+AT(atmsae_model_config, d_sae, 24);
+AT(atmsae_model_config, seed, 32);
+AT(atmsae_model_config, activation, 40);
+AT(atmsae_model_config, decoder_norm, 44);
+AT(atmsae_model_config, input_norm, 48);
+AT(atmsae_model_config, b_dec_init, 52);
+AT(atmsae_model_config, transcoder, 56);
+AT(atmsae_model_config, pad0_, 60);
+AT(atmsae_model_config, k, 64);
+AT(atmsae_model_config, sparsity_coef, 72);
+AT(atmsae_model_config, target_l0, 80);
+AT(atmsae_model_config, bandwidth, 88);
+AT(atmsae_model_config, init_threshold, 96);
+AT(atmsae_model_config, tanh_scale, 104);
+AT(atmsae_model_config, pre_act_coef, 112);
+AT(atmsae_model_config, decoder_init_norm, 120);
+AT(atmsae_model_config, aux_coef, 128);
+AT(atmsae_model_config, aux_k, 136);
+AT(atmsae_model_config, n_prefixes, 144);
+AT(atmsae_model_config, prefixes, 152);
+SIZE(atmsae_model_config, 160);
+
+AT(atmsae_batch, size, 0);
+AT(atmsae_batch, n_rows, 8);
+AT(atmsae_batch, x, 16);
+AT(atmsae_batch, ld_x, 24);
+AT(atmsae_batch, y, 32);
+AT(atmsae_batch, ld_y, 40);
+AT(atmsae_batch, row_weights, 48);
+AT(atmsae_batch, x_type, 56);
+AT(atmsae_batch, y_type, 60);
+SIZE(atmsae_batch, 64);
+
+AT(atmsae_codes_view, size, 0);
+AT(atmsae_codes_view, n_rows, 8);
+AT(atmsae_codes_view, d_sae, 16);
+AT(atmsae_codes_view, row_start, 24);
+AT(atmsae_codes_view, latent, 32);
+AT(atmsae_codes_view, value, 40);
+SIZE(atmsae_codes_view, 48);
+
+AT(atmsae_save_options, size, 0);
+AT(atmsae_save_options, model_name, 8);
+AT(atmsae_save_options, hook_name, 16);
+SIZE(atmsae_save_options, 24);
+
+AT(atmsae_optimizer_config, size, 0);
+AT(atmsae_optimizer_config, lr, 8);
+AT(atmsae_optimizer_config, beta1, 16);
+AT(atmsae_optimizer_config, beta2, 24);
+AT(atmsae_optimizer_config, eps, 32);
+AT(atmsae_optimizer_config, clip, 40);
+AT(atmsae_optimizer_config, total_steps, 48);
+AT(atmsae_optimizer_config, warmup_steps, 56);
+AT(atmsae_optimizer_config, decay_steps, 64);
+AT(atmsae_optimizer_config, freeze_masked, 72);
+AT(atmsae_optimizer_config, pad0_, 76);
+SIZE(atmsae_optimizer_config, 80);
+
+AT(atmsae_tracker_config, size, 0);
+AT(atmsae_tracker_config, d_sae, 8);
+AT(atmsae_tracker_config, decay, 16);
+AT(atmsae_tracker_config, weight_magnitude, 24);
+AT(atmsae_tracker_config, weight_frequency, 32);
+AT(atmsae_tracker_config, weight_contribution, 40);
+AT(atmsae_tracker_config, combine, 48);
+AT(atmsae_tracker_config, observed_only, 52);
+AT(atmsae_tracker_config, dead_window, 56);
+SIZE(atmsae_tracker_config, 64);
+
+AT(atmsae_masker_config, size, 0);
+AT(atmsae_masker_config, d_sae, 8);
+AT(atmsae_masker_config, seed, 16);
+AT(atmsae_masker_config, kind, 24);
+AT(atmsae_masker_config, per_row, 28);
+AT(atmsae_masker_config, c, 32);
+AT(atmsae_masker_config, r, 40);
+AT(atmsae_masker_config, total_steps, 48);
+AT(atmsae_masker_config, warmup_steps, 56);
+AT(atmsae_masker_config, cooldown_start, 64);
+AT(atmsae_masker_config, cooldown_end, 72);
+SIZE(atmsae_masker_config, 80);
+
+AT(atmsae_trainer_config, size, 0);
+AT(atmsae_trainer_config, model, 8);
+AT(atmsae_trainer_config, optimizer, 16);
+AT(atmsae_trainer_config, tracker, 24);
+AT(atmsae_trainer_config, masker, 32);
+AT(atmsae_trainer_config, total_rows, 40);
+AT(atmsae_trainer_config, batch_rows, 48);
+AT(atmsae_trainer_config, sparsity_warmup, 56);
+SIZE(atmsae_trainer_config, 64);
+
+AT(atmsae_step_stats, size, 0);
+AT(atmsae_step_stats, step, 8);
+AT(atmsae_step_stats, rows, 16);
+AT(atmsae_step_stats, loss, 24);
+AT(atmsae_step_stats, mse, 32);
+AT(atmsae_step_stats, sparsity, 40);
+AT(atmsae_step_stats, aux, 48);
+AT(atmsae_step_stats, fvu, 56);
+AT(atmsae_step_stats, l0, 64);
+AT(atmsae_step_stats, dead, 72);
+AT(atmsae_step_stats, masked, 80);
+AT(atmsae_step_stats, mean_p, 88);
+AT(atmsae_step_stats, r, 96);
+AT(atmsae_step_stats, lr, 104);
+AT(atmsae_step_stats, grad_norm, 112);
+SIZE(atmsae_step_stats, 120);
+
+AT(atmsae_source_config, size, 0);
+AT(atmsae_source_config, shuffle_rows, 8);
+AT(atmsae_source_config, seed, 16);
+AT(atmsae_source_config, epochs, 24);
+SIZE(atmsae_source_config, 32);
+
+AT(atmsae_mask, size, 0);
+AT(atmsae_mask, d_sae, 8);
+AT(atmsae_mask, masked, 16);
+AT(atmsae_mask, p, 24);
+AT(atmsae_mask, seed, 32);
+AT(atmsae_mask, step, 40);
+SIZE(atmsae_mask, 48);
+
+AT(atmsae_forward_options, size, 0);
+AT(atmsae_forward_options, mask, 8);
+AT(atmsae_forward_options, dead, 16);
+AT(atmsae_forward_options, n_dead, 24);
+AT(atmsae_forward_options, sparsity_scale, 32);
+SIZE(atmsae_forward_options, 40);
+
+AT(atmsae_loss, size, 0);
+AT(atmsae_loss, total, 8);
+AT(atmsae_loss, mse, 16);
+AT(atmsae_loss, sparsity, 24);
+AT(atmsae_loss, aux, 32);
+AT(atmsae_loss, prefix, 40);
+AT(atmsae_loss, fvu, 48);
+AT(atmsae_loss, l0, 56);
+AT(atmsae_loss, rows, 64);
+SIZE(atmsae_loss, 72);
+
+AT(atmsae_latent_sums, size, 0);
+AT(atmsae_latent_sums, d_sae, 8);
+AT(atmsae_latent_sums, rows, 16);
+AT(atmsae_latent_sums, magnitude, 24);
+AT(atmsae_latent_sums, frequency, 32);
+AT(atmsae_latent_sums, contribution, 40);
+SIZE(atmsae_latent_sums, 48);
+
+AT(atmsae_metrics_result, size, 0);
+AT(atmsae_metrics_result, rows, 8);
+AT(atmsae_metrics_result, mse, 16);
+AT(atmsae_metrics_result, fvu, 24);
+AT(atmsae_metrics_result, cosine, 32);
+AT(atmsae_metrics_result, l0, 40);
+AT(atmsae_metrics_result, l1, 48);
+AT(atmsae_metrics_result, dead, 56);
+AT(atmsae_metrics_result, dense, 64);
+AT(atmsae_metrics_result, bias, 72);
+SIZE(atmsae_metrics_result, 80);
+
+AT(atmsae_absorption_config, size, 0);
+AT(atmsae_absorption_config, n_classes, 8);
+AT(atmsae_absorption_config, min_probe_f1, 16);
+AT(atmsae_absorption_config, min_f1_gain, 24);
+AT(atmsae_absorption_config, max_split, 32);
+SIZE(atmsae_absorption_config, 40);
+
+AT(atmsae_absorption_result, size, 0);
+AT(atmsae_absorption_result, classes, 8);
+AT(atmsae_absorption_result, full_rate, 16);
+AT(atmsae_absorption_result, recall, 24);
+AT(atmsae_absorption_result, sparse_f1, 32);
+AT(atmsae_absorption_result, mean_split, 40);
+AT(atmsae_absorption_result, probe_f1, 48);
+AT(atmsae_absorption_result, true_positives, 56);
+SIZE(atmsae_absorption_result, 64);
+
+AT(atmsae_absorption_class, probe_f1, 0);
+AT(atmsae_absorption_class, full_rate, 8);
+AT(atmsae_absorption_class, recall, 16);
+AT(atmsae_absorption_class, sparse_f1, 24);
+AT(atmsae_absorption_class, true_positives, 32);
+AT(atmsae_absorption_class, absorbed, 40);
+AT(atmsae_absorption_class, n_split, 48);
+AT(atmsae_absorption_class, main_latent, 56);
+AT(atmsae_absorption_class, used, 64);
+AT(atmsae_absorption_class, pad0_, 68);
+SIZE(atmsae_absorption_class, 72);
+
+AT(atmsae_synth_config, size, 0);
+AT(atmsae_synth_config, d, 8);
+AT(atmsae_synth_config, n_parents, 16);
+AT(atmsae_synth_config, n_children, 24);
+AT(atmsae_synth_config, n_independent, 32);
+AT(atmsae_synth_config, seed, 40);
+AT(atmsae_synth_config, p_parent, 48);
+AT(atmsae_synth_config, p_child, 56);
+AT(atmsae_synth_config, child_power, 64);
+AT(atmsae_synth_config, p_independent_min, 72);
+AT(atmsae_synth_config, p_independent_max, 80);
+AT(atmsae_synth_config, magnitude_sd, 88);
+SIZE(atmsae_synth_config, 96);
+
+AT(atmsae_synth_result, size, 0);
+AT(atmsae_synth_result, true_l0, 8);
+AT(atmsae_synth_result, missed, 16);
+AT(atmsae_synth_result, missed_child_on, 24);
+AT(atmsae_synth_result, missed_child_off, 32);
+AT(atmsae_synth_result, parent_recall, 40);
+AT(atmsae_synth_result, parent_precision, 48);
+AT(atmsae_synth_result, parent_f1, 56);
+AT(atmsae_synth_result, mcc, 64);
+SIZE(atmsae_synth_result, 72);
+
+AT(atmsae_tensor_info, size, 0);
+AT(atmsae_tensor_info, name, 8);
+AT(atmsae_tensor_info, dtype, 16);
+AT(atmsae_tensor_info, rank, 24);
+AT(atmsae_tensor_info, shape, 32);
+SIZE(atmsae_tensor_info, 96);
+
+#endif
+
+SIZE(atmsae_status, 4);
+
+IS(ATMSAE_OK, 0);
+IS(ATMSAE_E_ARG, -1);
+IS(ATMSAE_E_NOMEM, -2);
+IS(ATMSAE_E_STATE, -3);
+IS(ATMSAE_E_UNSUPPORTED, -4);
+IS(ATMSAE_E_ABI, -5);
+IS(ATMSAE_E_NONFINITE, -6);
+IS(ATMSAE_E_LIMIT, -7);
+IS(ATMSAE_E_IO, -10);
+IS(ATMSAE_E_FORMAT, -11);
+IS(ATMSAE_E_TRUNCATED, -12);
+IS(ATMSAE_E_VERSION, -13);
+IS(ATMSAE_E_CALLBACK, -20);
+
+IS(ATMSAE_LOG_ERROR, 1);
+IS(ATMSAE_LOG_WARNING, 2);
+IS(ATMSAE_LOG_INFO, 3);
+
+IS(ATMSAE_F32, 1);
+IS(ATMSAE_F16, 2);
+IS(ATMSAE_BF16, 3);
+
+IS(ATMSAE_RELU, 1);
+IS(ATMSAE_TOPK, 2);
+IS(ATMSAE_BATCHTOPK, 3);
+IS(ATMSAE_JUMPRELU, 4);
+IS(ATMSAE_JUMPRELU_TANH, 5);
+IS(ATMSAE_GATED, 6);
+
+IS(ATMSAE_AUTO, 0);
+
+IS(ATMSAE_DECODER_FREE, 1);
+IS(ATMSAE_DECODER_UNIT, 2);
+
+IS(ATMSAE_INPUT_RAW, 1);
+IS(ATMSAE_INPUT_SQRT_D, 2);
+
+IS(ATMSAE_B_DEC_ZERO, 1);
+IS(ATMSAE_B_DEC_MEAN, 2);
+IS(ATMSAE_B_DEC_MEDIAN, 3);
+
+IS(ATMSAE_W_ENC, 1);
+IS(ATMSAE_B_ENC, 2);
+IS(ATMSAE_W_DEC, 3);
+IS(ATMSAE_B_DEC, 4);
+IS(ATMSAE_THRESHOLD, 5);
+IS(ATMSAE_R_MAG, 6);
+IS(ATMSAE_B_MAG, 7);
+IS(ATMSAE_BATCH_THRESHOLD, 8);
+IS(ATMSAE_INPUT_SCALE, 9);
+IS(ATMSAE_OUTPUT_SCALE, 10);
+
+IS(ATMSAE_MEAN_ARITHMETIC, 1);
+IS(ATMSAE_MEAN_GEOMETRIC, 2);
+
+IS(ATMSAE_MASK_NONE, 1);
+IS(ATMSAE_MASK_ATM, 2);
+IS(ATMSAE_MASK_PAPER, 3);
+IS(ATMSAE_MASK_UNIFORM, 4);
+IS(ATMSAE_MASK_PERMUTED, 5);
+
+int main(void) { return 0; }

@@ -1,0 +1,172 @@
+#!/bin/sh
+# The atmsae command, run as a user would: test_command.sh PATH/TO/atmsae. TAP on stdout; exit code 1
+# if anything failed. Rows come from examples/data, cut to a few thousand.
+set -u
+atmsae=$1
+data=$(cd "$(dirname "$0")/../examples/data" && pwd)
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+tests=0 failures=0
+
+report() { # STATUS NAME
+    tests=$((tests + 1))
+    if [ "$1" -eq 0 ]; then echo "ok $tests - $2"
+    else
+        failures=$((failures + 1))
+        echo "not ok $tests - $2"
+        sed 's/^/# /' out err 2>/dev/null | tail -n 12
+    fi
+}
+
+# Runs atmsae, output in the files out and err, and checks the exit code.
+expect() { # CODE NAME ARGUMENTS...
+    want=$1 name=$2
+    shift 2
+    "$atmsae" "$@" >out 2>err </dev/null
+    code=$?
+    [ "$code" -eq "$want" ] || echo "exit code $code, not $want" >>err
+    [ "$code" -eq "$want" ]
+    report $? "$name"
+}
+
+says() { # FILE TEXT
+    grep -q -- "$2" "$1"
+    report $? "... and $1 says: $2"
+}
+
+same() { # NAME FILE FILE
+    cmp "$2" "$3" >out 2>err
+    report $? "$1"
+}
+
+# A .npy file of COUNT rows of the validation sample from row FIRST on: version 1.0 header, 128 bytes.
+npy() { # FILE FIRST COUNT
+    {
+        printf '\223NUMPY\001\000\166\000'
+        printf '%-117s\n' "{'descr': '<f2', 'fortran_order': False, 'shape': ($3, 576), }"
+        tail -c +"$((129 + $2 * 1152))" "$data/activations-valid.npy" | head -c "$(($3 * 1152))"
+    } >"$1"
+}
+npy a.npy 0 1200
+npy b.npy 1200 1000
+npy v.npy 2200 800
+
+# ---- help and usage ----
+expect 2 "no command is a usage error"
+expect 0 "--help" --help
+says out "train"
+expect 0 "--version" --version
+for command in train eval info; do
+    expect 0 "$command --help" $command --help
+    says out "examples"
+done
+expect 2 "unknown command" trian
+says err "did you mean train?"
+expect 2 "unknown option" train --inptu a.npy --out o
+says err "did you mean --input?"
+expect 2 "unknown choice" train --input a.npy --out o --arch batchtpk
+says err "did you mean batchtopk?"
+expect 2 "missing option" train --input a.npy
+says err "--out"
+expect 2 "missing value" train --input a.npy --out
+expect 2 "out of range" train --input a.npy --out o --c -1
+says err ">= 0"
+expect 2 "not a number" train --input a.npy --out o --lr fast
+expect 2 "fraction of a row" train --input a.npy --out o --rows 0.5
+expect 2 "options that contradict" train --input a.npy --out o --arch topk --sparsity 2
+expect 2 "fewer rows than a step" train --input a.npy --out o
+says err "--batch"
+expect 1 "missing input" train --input missing.npy --out o --batch 100
+says err "missing.npy"
+head -c 5000 a.npy >cut.npy
+expect 1 "truncated input" train --input cut.npy --out o --batch 100
+says err "cut.npy"
+
+# ---- train ----
+small="--d-sae 192 --k 8 --batch 100 --lr 1e-3 --seed 7"
+expect 0 "train" train --input a.npy b.npy $small --rows 4k --out run --metrics run.csv --valid v.npy --plot run.svg
+says err "dead-window"
+says out "fvu"
+for file in run/cfg.json run/sae_weights.safetensors run/checkpoint.safetensors run/run.json run.svg; do
+    [ -s "$file" ]
+    report $? "... and $file is there"
+done
+[ "$(wc -l <run.csv)" -eq 41 ]
+report $? "... and run.csv has a header and 40 steps"
+expect 1 "an SAE is not overwritten" train --input a.npy b.npy $small --rows 4k --out run
+says err "--force"
+expect 0 "--force overwrites" train --input a.npy b.npy $small --rows 4k --out run --force --quiet
+[ ! -s err ]
+report $? "... and --quiet is quiet"
+for arch in standard topk "jumprelu --target-l0 8" "jumprelu --jumprelu-form anthropic" gated matryoshka; do
+    expect 0 "--arch $arch" train --input a.npy --d-sae 64 --batch 100 --rows 1k --arch $arch --out arch --force --quiet
+done
+for mask in paper uniform permuted none "atm --per-row --r 0.5 --c 2"; do
+    expect 0 "--mask $mask" train --input a.npy --d-sae 64 --batch 100 --rows 1k --mask $mask --out mask --force --quiet
+done
+expect 0 "--metrics as JSON lines" train --input a.npy $small --rows 1k --out jsonl --metrics run.jsonl --quiet
+[ "$(grep -c '^{"step": [0-9]*, .*}$' run.jsonl)" -eq 10 ]
+report $? "... and every line is an object"
+
+# ---- interruption and resume: the same bits ----
+long="--input a.npy b.npy $small --rows 120k --quiet"
+expect 0 "a run without a break" train $long --threads 1 --out whole --metrics whole.csv
+
+# Starts a run, waits until it has made some steps, sends it a signal; its exit code is in $code.
+interrupted_run() { # SIGNAL ARGUMENTS...
+    signal=$1
+    shift
+    env --default-signal=INT,TERM "$atmsae" "$@" >out 2>err </dev/null &
+    pid=$!
+    tries=0
+    while [ $tries -lt 600 ] && [ "$(wc -l 2>/dev/null <part.csv || echo 0)" -lt 60 ]; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+    kill -s "$signal" $pid
+    wait $pid
+    code=$?
+}
+for signal in TERM INT; do
+    rm -rf part part.csv
+    interrupted_run $signal train $long --threads 2 --out part --metrics part.csv
+    [ "$code" -eq 130 ]
+    report $? "SIG$signal ends a run with code 130"
+    says err "--resume"
+    expect 0 "... and it resumes" train $long --threads 2 --out part --metrics part.csv --resume
+    same "... to the same SAE" whole/sae_weights.safetensors part/sae_weights.safetensors
+    same "... and the same metrics" whole.csv part.csv
+done
+rm -rf part part.csv
+interrupted_run KILL train $long --out part --metrics part.csv --checkpoint-every 2k
+[ "$code" -eq 137 ] && [ -s part/checkpoint.safetensors ]
+report $? "SIGKILL leaves the last checkpoint"
+expect 1 "a checkpoint is not overwritten" train $long --out part
+expect 1 "resume refuses another setting" train $long --out part --resume --c 2
+says err "--c is 2"
+expect 1 "resume refuses other rows" train --input a.npy --rows 120k --out part --resume
+expect 0 "... and resumes" train $long --out part --metrics part.csv --resume
+same "... to the same SAE" whole/sae_weights.safetensors part/sae_weights.safetensors
+same "... and the same metrics" whole.csv part.csv
+expect 0 "a finished run can be made longer" train --input a.npy b.npy --rows 125k --out part --resume
+says err "120000 rows and now gets 125000"
+expect 1 "nothing to resume" train --input a.npy --out nowhere --resume
+
+# ---- eval and info ----
+expect 0 "eval" eval --sae whole --input v.npy
+says out "fvu"
+expect 0 "eval --json with words" eval --sae whole --input v.npy --words "$data/words.safetensors" --json
+says out '"absorption":'
+says out '"densities":'
+expect 1 "eval on rows of another width" eval --sae whole --input whole/sae_weights.safetensors --tensor W_enc
+expect 1 "eval without an SAE" eval --sae nowhere --input v.npy
+expect 0 "info" info whole part/checkpoint.safetensors a.npy "$data/words.safetensors"
+says out "steps-done *1250"
+says out "F16 \[1200, 576\]"
+says out "mask *atm"
+expect 0 "info --json" info whole --json
+expect 1 "info on nothing" info nowhere
+
+echo "1..$tests"
+[ "$failures" -eq 0 ]

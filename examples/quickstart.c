@@ -39,8 +39,9 @@ static atmsae_trainer *make_trainer(atmsae_context *context, const quick_task *t
     model.input_norm = task->input_norm;
     model.b_dec_init = task->b_dec_init;
     if (method->activation == ATMSAE_JUMPRELU) {
-        model.target_l0 = task->k;
+        model.target_l0 = task->jump_target;
         model.sparsity_coef = task->jump_lambda;
+        model.init_threshold = task->jump_threshold;
     } else {
         model.k = task->k;
     }
@@ -87,6 +88,8 @@ atmsae_trainer *quick_train(atmsae_context *context, const quick_task *task, con
         if (record) history_record(record, trainer, &stats);
         progress_show(&line, (step + 1) * task->batch_rows, &stats);
     }
+    sample.n_rows = task->n_calibration;
+    sample.x = task->calibration;
     quick_check(context, atmsae_trainer_calibrate(trainer, &sample));
     progress_end(&line, task->steps * task->batch_rows, &stats);
     free(rows);

@@ -23,13 +23,15 @@ extern const quick_method quick_methods[QUICK_METHODS];
 typedef struct quick_task {
     const char *name;
     uint64_t d_in, d_sae, batch_rows, steps;
-    double k;           /* also JumpReLU's target */
-    double jump_lambda; /* its weight, tuned on training rows: quickstart_*.c */
+    double k;
+    double jump_lambda, jump_target, jump_threshold; /* of JumpReLU: weight, target L0, initial theta */
     int32_t input_norm, b_dec_init;
     void (*next)(const void *opaque, uint64_t step, float *rows); /* batch_rows rows of a step */
     const void *opaque;
-    const float *sample; /* training rows, for the scale and for calibration */
+    const float *sample; /* training rows, for scale and mean */
     uint64_t n_sample;
+    const float *calibration; /* rows for the threshold; neither validation nor measured on */
+    uint64_t n_calibration;
 } quick_task;
 
 typedef struct quick_result {

@@ -192,7 +192,14 @@ START_TEST(tracker_defaults_are_documented)
     ck_assert(config.weight_magnitude == 1 && config.weight_frequency == 1 && config.weight_contribution == 1);
     ck_assert_int_eq(config.combine, ATMSAE_MEAN_ARITHMETIC);
     ck_assert_int_eq(config.observed_only, 0);
-    ck_assert_uint_eq(config.dead_window, 10000000);
+    ck_assert_uint_eq(config.dead_window, UINT64_MAX);
+
+    atmsae_context *ctx = new_context(1);
+    config.d_sae = F;
+    atmsae_tracker *tracker = new_tracker(ctx, &config);
+    ck_assert_uint_eq(atmsae_tracker_dead_window(tracker), 10000000);
+    atmsae_tracker_destroy(tracker);
+    atmsae_context_destroy(ctx);
 }
 END_TEST
 
@@ -272,7 +279,7 @@ START_TEST(dead_latents)
     for (int step = 0; step < 200; step++) {
         step_sums sums = {0};
         for (int i = 0; i < F; i++) {
-            sums.rows[i] = i % 4 == 0 ? 0 : i % 4 == 1 ? 9 : i % 4 == 2 ? 0.7 : 31; /* never exactly 100 */
+            sums.rows[i] = i % 4 == 0 ? 0 : i % 4 == 1 ? 9 : i % 4 == 2 ? 0.7 : 25; /* 25: exactly 100 */
             const bool fires = sums.rows[i] > 0 && next_uniform() < 1.0 / (1 + i);
             sums.sum[1][i] = fires ? 0.25 : 0;
             sums.sum[0][i] = fires ? 1 : 0;

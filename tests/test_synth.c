@@ -11,11 +11,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void *test_alloc(void *opaque, size_t align, size_t bytes)
+{
+    (void)opaque;
+    void *memory = NULL;
+    if (bytes > (size_t)1 << 40) return NULL; /* sanitizers abort where malloc would fail */
+    return posix_memalign(&memory, align, bytes) == 0 ? memory : NULL;
+}
+
+static void test_free(void *opaque, void *memory)
+{
+    (void)opaque;
+    free(memory);
+}
+
 static atmsae_context *new_context(uint32_t threads)
 {
+    static const atmsae_allocator allocator = {NULL, test_alloc, test_free};
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = threads;
+    config.allocator = &allocator;
     atmsae_context *ctx;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), 0);
     return ctx;

@@ -59,6 +59,7 @@ void model_fields(fields *out, const atmsae_model_config *model)
     if (model->activation == ATMSAE_JUMPRELU && model->target_l0 > 0)
         fields_real(out, "target-l0", model->target_l0);
     if (jumprelu) fields_real(out, "bandwidth", model->bandwidth);
+    if (jumprelu) fields_real(out, "init-threshold", model->init_threshold);
     if (model->n_prefixes) {
         char *text = prefix_list(model, false);
         fields_text(out, "prefixes", text);

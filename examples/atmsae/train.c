@@ -92,6 +92,19 @@ static bool check_folder(run *r)
     return false;
 }
 
+/* The seed of the run to resume: its source must be set up before its trainer can be loaded. */
+static bool checkpoint_seed(run *r, uint64_t *seed)
+{
+    atmsae_trainer *trainer;
+    atmsae_trainer_config config;
+    atmsae_trainer_config_init(&config, sizeof config);
+    if (atmsae_trainer_load(r->context, r->checkpoint, NULL, &trainer) < 0) return failed(r);
+    const bool good = atmsae_trainer_get_config(trainer, &config) >= 0;
+    if (good) *seed = config.model->seed;
+    atmsae_trainer_destroy(trainer);
+    return good || failed(r);
+}
+
 static bool open_source(run *r)
 {
     const setting *s = r->settings;
@@ -99,6 +112,7 @@ static bool open_source(run *r)
     atmsae_source_config_init(&config, sizeof config);
     setting_count(&s[T_SHUFFLE], &config.shuffle_rows);
     setting_count(&s[T_SEED], &config.seed);
+    if (s[T_RESUME].given && !s[T_SEED].given && !checkpoint_seed(r, &config.seed)) return false;
     if (atmsae_source_create(r->context, &config, &r->source) < 0) return failed(r);
     for (size_t i = 0; i < s[T_INPUT].n; i++)
         if (atmsae_source_add_file(r->source, s[T_INPUT].texts[i], s[T_TENSOR].text, s[T_BF16].given) < 0)

@@ -86,6 +86,9 @@ const option train_options[T_OPTIONS] = {
                      .help = "of jumprelu (deepmind): penalise (L0 / N - 1)^2 instead of L0"},
     [T_BANDWIDTH] = {.name = "bandwidth", .kind = OPTION_REAL, .value = "E", .min = 0, .above_min = true,
                      .help = "of jumprelu: width of the kernel that trains the thresholds", .preset = "deepmind 0.5, anthropic 2"},
+    [T_INIT_THRESHOLD] = {.name = "init-threshold", .kind = OPTION_REAL, .value = "X", .min = 0, .above_min = true,
+                          .help = "of jumprelu: thresholds at the start; they move slowly, so a short run wants "
+                                  "them near their end", .preset = "deepmind 0.5, anthropic 0.1"},
     [T_AUX] = {.name = "aux-coef", .kind = OPTION_REAL, .value = "A", .min = 0, .preset = "1/32",
                .help = "weight of AuxK, in which dead latents learn the residual; 0: off"},
     [T_INPUT_NORM] = {.name = "input-norm", .kind = OPTION_CHOICE, .value = "NAME", .choices = norm_choices,
@@ -163,6 +166,7 @@ static bool configure_model(run_config *run, const setting *s, uint64_t d_in)
     if (model->target_l0 > 0) model->sparsity_coef = (double)d_in;
     setting_real(&s[T_SPARSITY], &model->sparsity_coef);
     setting_real(&s[T_BANDWIDTH], &model->bandwidth);
+    setting_real(&s[T_INIT_THRESHOLD], &model->init_threshold);
     setting_real(&s[T_AUX], &model->aux_coef);
     setting_choice(&s[T_INPUT_NORM], &model->input_norm);
     setting_choice(&s[T_B_DEC], &model->b_dec_init);

@@ -384,7 +384,7 @@ enum {
 typedef struct atmsae_masker_config {
     size_t size;
     uint64_t d_sae;  /* required when used alone; the trainer fills it in */
-    uint64_t seed;   /* of the draws; default 0; the trainer: the model's */
+    uint64_t seed;   /* of the draws; default 0: in a trainer, the model's */
     int32_t kind;    /* default ATMSAE_MASK_ATM */
     int32_t per_row; /* 1: a fresh mask for every row; 0 (default): one for the whole step */
     double c;        /* theta = mu + c sigma; >= 0; default 1 */
@@ -473,7 +473,8 @@ atmsae_trainer_get_config(const atmsae_trainer *trainer, atmsae_trainer_config *
  * ============================================================================================ */
 
 /* A stream of rows, shuffled through a bounded buffer: the buffer fills from the inputs in order;
- * each row handed out is drawn from it uniformly and replaced by the next one of the inputs. */
+ * each row handed out is drawn from it uniformly and replaced by the next one of the inputs. A source
+ * with a callback makes one pass, whatever `epochs` says. */
 typedef struct atmsae_source_config {
     size_t size;
     uint64_t shuffle_rows; /* capacity of the buffer; 0: no shuffling; default 65536 */
@@ -502,7 +503,8 @@ atmsae_source_add_callback(atmsae_source *source, uint64_t d,
                            int64_t (*read)(void *opaque, float *out, uint64_t max_rows), void *opaque);
 ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* 0: no input yet */
 ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one pass; 0: unknown */
-/* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. */
+/* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. A call that failed
+ * can be repeated: no row is lost. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got);
 /* Back to the state before the first row. E_UNSUPPORTED once a callback was read. */

@@ -50,7 +50,8 @@ static double differentiate(solver *s)
     s->slope_sum = s->curve_sum = 0;
     for (uint64_t i = 0; i < p->a.n_rows; i++) {
         bool positive = p->label[i] == s->positive;
-        double on = 1 / (1 + exp(-s->z[i])), off = 1 / (1 + exp(s->z[i]));
+        double e = exp(-fabs(s->z[i])), large = 1 / (1 + e), small = e / (1 + e);
+        double on = s->z[i] > 0 ? large : small, off = s->z[i] > 0 ? small : large;
         s->slope[i] = s->weight[positive] * (positive ? -off : on);
         s->curve[i] = s->weight[positive] * on * off;
         s->slope_sum += s->slope[i];

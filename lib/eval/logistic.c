@@ -61,7 +61,8 @@ static bool is_positive(const solver *s, uint64_t i)
 static double row_slope(const solver *s, uint64_t i, double z, double *curvature)
 {
     bool positive = is_positive(s, i);
-    double p = 1 / (1 + exp(-z)), q = 1 / (1 + exp(z)), weight = s->weight[positive];
+    double e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e), weight = s->weight[positive];
+    double p = z > 0 ? large : small, q = z > 0 ? small : large;
     *curvature = weight * p * q;
     return positive ? -weight * q : weight * p;
 }

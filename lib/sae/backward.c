@@ -241,9 +241,10 @@ static void b_dec_job(void *arg, uint64_t job, unsigned worker)
         a->b_dec[first + j] = (float)sum[j];
 }
 
+/* As much as the codes have room for, so that later batches with more entries need no more. */
 static atmsae_status reserve(const atmsae_codes *c, atmsae_gradients *g)
 {
-    uint64_t entries = c->main.start[c->n], aux = c->aux_scale > 0 ? c->aux.start[c->n] : 0;
+    uint64_t entries = c->main.latent_capacity, aux = c->aux.latent_capacity;
     AMS_TRY(ams_grow(g->ctx, &g->main_row, &g->main_row_capacity, entries, 0, sizeof *g->main_row));
     AMS_TRY(ams_grow(g->ctx, &g->main_at, &g->main_at_capacity, entries, 0, sizeof *g->main_at));
     AMS_TRY(ams_grow(g->ctx, &g->aux_row, &g->aux_row_capacity, aux, 0, sizeof *g->aux_row));

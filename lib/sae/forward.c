@@ -96,8 +96,13 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
                               const atmsae_mask *row_mask)
 {
     c->aux_scale = 0;
-    if (!o->dead || o->n_dead == 0 || m->config.aux_coef == 0) return ATMSAE_OK;
-    AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, o->n_dead, 0, sizeof *c->aux_list));
+    if (!o->dead || m->config.aux_coef == 0) return ATMSAE_OK;
+    /* All memory at the first step, not when the first latent dies. */
+    ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
+                   .row_mask = row_mask};
+    AMS_TRY(ams_search_reserve(c->search, m, &q, &c->aux));
+    AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, c->d_sae, 0, sizeof *c->aux_list));
+    AMS_TRY(ams_grow(c->ctx, &c->aux_residual, &c->aux_capacity, c->n * c->d_out, 0, sizeof *c->aux_residual));
     uint64_t count = 0;
     for (uint64_t j = 0; j < o->n_dead; j++) {
         if (o->dead[j] >= c->d_sae || (j > 0 && o->dead[j] <= o->dead[j - 1]))
@@ -106,10 +111,9 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
         if (!c->masked[o->dead[j]]) c->aux_list[count++] = o->dead[j];
     }
     if (count == 0) return ATMSAE_OK;
-    ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
-                   .list = c->aux_list, .n_list = count, .row_mask = row_mask};
+    q.list = c->aux_list;
+    q.n_list = count;
     AMS_TRY(ams_search_run(c->search, m, &q, &c->aux));
-    AMS_TRY(ams_grow(c->ctx, &c->aux_residual, &c->aux_capacity, c->n * c->d_out, 0, sizeof *c->aux_residual));
     c->aux_scale = m->config.aux_coef * fmin(1, (double)count / (double)m->config.aux_k);
     return ATMSAE_OK;
 }

@@ -83,6 +83,8 @@ atmsae_status ams_search_create(atmsae_context *ctx, ams_search **out);
 void ams_search_destroy(ams_search *search);
 /* Fills `out` with the selected entries, value = pre-activation z, latents ascending in each row. */
 atmsae_status ams_search_run(ams_search *search, const atmsae_model *model, const ams_query *query, ams_sparse *out);
+/* Takes the memory that run will need for queries like this one (ABOVE grows as it finds more). */
+atmsae_status ams_search_reserve(ams_search *search, const atmsae_model *model, const ams_query *query, ams_sparse *out);
 
 /* ---- codes: the sparse latents, and what backward needs of the batch --------------------------- */
 

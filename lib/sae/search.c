@@ -469,24 +469,28 @@ static atmsae_status reserve(run *a, uint64_t blocks)
     if (q->kind == AMS_BATCH_TOPK) entries = a->batch_room;
     for (unsigned i = 0; i < ams_workers(ctx); i++) {
         worker *w = &s->workers[i];
-        w->n_entries = 0;
-        w->batch_limit = a->exact ? 0 : -s->slack[q->n];
         AMS_TRY(ams_grow(ctx, &w->tile, &w->tile_capacity, a->rows * (TILE_LATENTS + 16), 0, sizeof *w->tile));
         AMS_TRY(ams_grow(ctx, &w->hits, &w->hits_capacity, TILE_LATENTS, 0, sizeof *w->hits));
-        if (q->list) {
-            AMS_TRY(ams_grow(ctx, &w->packed, &w->packed_capacity, TILE_LATENTS * a->m->d_in, 0, sizeof *w->packed));
-            AMS_TRY(ams_grow(ctx, &w->bias, &w->bias_capacity, TILE_LATENTS, 0, sizeof *w->bias));
-            AMS_TRY(ams_grow(ctx, &w->low, &w->low_capacity, TILE_LATENTS, 0, sizeof *w->low));
-        }
+        AMS_TRY(ams_grow(ctx, &w->packed, &w->packed_capacity, TILE_LATENTS * a->m->d_in, 0, sizeof *w->packed));
+        AMS_TRY(ams_grow(ctx, &w->bias, &w->bias_capacity, TILE_LATENTS, 0, sizeof *w->bias));
+        AMS_TRY(ams_grow(ctx, &w->low, &w->low_capacity, TILE_LATENTS, 0, sizeof *w->low));
         AMS_TRY(ams_grow(ctx, &w->entries, &w->entries_capacity, entries, 0, sizeof *w->entries));
         AMS_TRY(ams_grow(ctx, &w->count, &w->count_capacity, a->rows, 0, sizeof *w->count));
         AMS_TRY(ams_grow(ctx, &w->limit, &w->limit_capacity, a->rows, 0, sizeof *w->limit));
         all += entries;
     }
     if (q->kind == AMS_ROW_TOPK) return ams_sparse_reserve(ctx, a->out, q->n, q->n * q->k);
-    if (q->kind == AMS_BATCH_TOPK)
-        return ams_grow(ctx, &s->merged, &s->merged_capacity, all + q->k, 0, sizeof *s->merged);
-    return ATMSAE_OK;
+    if (q->kind == AMS_ABOVE) return ATMSAE_OK;
+    AMS_TRY(ams_grow(ctx, &s->merged, &s->merged_capacity, all + q->k, 0, sizeof *s->merged));
+    return ams_sparse_reserve(ctx, a->out, q->n, q->k);
+}
+
+static void start_workers(const run *a)
+{
+    for (unsigned i = 0; i < ams_workers(a->s->ctx); i++) {
+        a->s->workers[i].n_entries = 0;
+        a->s->workers[i].batch_limit = a->exact ? 0 : -a->s->slack[a->q->n];
+    }
 }
 
 /* How far a product's value of row r can be from ams_dot's: doc/method.md, section 4. slack[n] is the
@@ -519,31 +523,45 @@ static void plan(run *a)
     if (q->kind == AMS_BATCH_TOPK) a->batch_room = ams_min(q->k + q->k / 2 + 4096, q->n * a->latents + 1);
 }
 
+/* A query's plan; q gets k bounded by what there is. */
+static run plan_run(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *out)
+{
+    run a = {.s = s, .m = m, .q = q, .out = out, .exact = q->n <= EXACT_ROWS};
+    a.latents = q->list ? q->n_list : m->d_sae;
+    if (q->kind == AMS_ROW_TOPK) q->k = ams_min(q->k, a.latents);
+    if (q->kind == AMS_BATCH_TOPK) q->k = ams_min(q->k, q->n * a.latents);
+    plan(&a);
+    return a;
+}
+
+atmsae_status ams_search_reserve(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)
+{
+    ams_query q = *query;
+    run a = plan_run(s, m, &q, out);
+    return reserve(&a, (q.n + a.rows - 1) / a.rows);
+}
+
 atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)
 {
     ams_query q = *query;
-    run a = {.s = s, .m = m, .q = &q, .out = out, .exact = q.n <= EXACT_ROWS};
-    a.latents = q.list ? q.n_list : m->d_sae;
-    q.k = q.kind == AMS_ROW_TOPK ? ams_min(q.k, a.latents)
-          : q.kind == AMS_BATCH_TOPK ? ams_min(q.k, q.n * a.latents) : q.k;
+    run a = plan_run(s, m, &q, out);
+    uint64_t blocks = (q.n + a.rows - 1) / a.rows;
     out->n = q.n;
+    AMS_TRY(reserve(&a, blocks));
     if (a.latents == 0 || (q.kind != AMS_ABOVE && q.k == 0)) {
         AMS_TRY(ams_sparse_reserve(s->ctx, out, q.n, 0));
         memset(out->start, 0, (size_t)(q.n + 1) * sizeof *out->start);
         return ATMSAE_OK;
     }
-    plan(&a);
-    uint64_t blocks = (q.n + a.rows - 1) / a.rows;
-    AMS_TRY(ams_grow(s->ctx, &s->slack, &s->slack_capacity, q.n + 1, 0, sizeof *s->slack));
     bound_errors(&a);
-    AMS_TRY(reserve(&a, blocks));
+    start_workers(&a);
     if (q.kind == AMS_ROW_TOPK) memset(s->found, 0, (size_t)q.n * sizeof *s->found);
     ams_parallel(s->ctx, blocks, block_job, &a);
     AMS_TRY(atomic_load(&a.status));
     if (atomic_load(&a.ties)) {
         atomic_store(&a.ties, 0);
         a.exact = true;
-        AMS_TRY(reserve(&a, blocks));
+        start_workers(&a);
         ams_parallel(s->ctx, blocks, block_job, &a);
     }
     if (q.kind == AMS_ABOVE) return collect_above(&a, blocks);

@@ -40,9 +40,9 @@ static atmsae_status build_parts(atmsae_trainer *t, const atmsae_trainer_config 
 
     atmsae_masker_config masker;
     atmsae_masker_config_init(&masker, sizeof masker);
-    masker.seed = t->model->config.seed;
     if (c->masker) AMS_TRY(ams_struct_in(ctx, "atmsae_masker_config", &masker, sizeof masker, sizeof masker, c->masker));
     masker.d_sae = t->model->d_sae;
+    if (masker.seed == 0) masker.seed = t->model->config.seed;
     masker.total_steps = t->total_steps;
     AMS_TRY(atmsae_masker_create(ctx, &masker, &t->masker));
 

@@ -135,7 +135,6 @@ def check_theirs(program, folder):
     # What changes the meaning of the weights must be refused.
     for name, key, value in (('layer_norm', 'normalize_activations', 'layer_norm'),
                              ('constant_norm', 'normalize_activations', 'constant_norm_rescale'),
-                             ('hook_z', 'reshape_activations', 'hook_z'),
                              ('temporal', 'architecture', 'temporal'),
                              ('no_dtype', 'dtype', None), ('no_d_sae', 'd_sae', None)):
         bent = copy_with(folder / 'saelens_standard', folder / f'refused_{name}', key, value)

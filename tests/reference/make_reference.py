@@ -207,6 +207,8 @@ class Tracker:
     def observe(self, rows, sums):
         t, now = self.t, rows > 0
         for avg, total in zip(self.average, sums):
+            if t['combine'] == GEOMETRIC:  # a power below 1 blows up what float32 makes of a near 0
+                clear(torch.from_numpy(total[total != 0] / np.abs(total).max()), 1e-3)
             value = np.maximum(total[now], 0) / rows[now]
             avg[now] = np.where(self.seen[now], t['decay'] * avg[now] + (1 - t['decay']) * value, value)
         self.seen |= now
@@ -353,7 +355,7 @@ CASES = [
     setup('atm_frozen', steps=8, model=dict(activation=TOPK), optimizer=dict(freeze_masked=1),
           masker=dict(kind=ATM, r=1.0, warmup_steps=1)),
     setup('uniform', steps=8, model=dict(d_in=9, d_sae=33), masker=dict(kind=UNIFORM, r=0.7, warmup_steps=1)),
-    setup('narrow', model=dict(activation=RELU, decoder_norm=FREE, sparsity_coef=0.4, d_in=1, d_sae=9)),
+    setup('narrow', n=3, model=dict(activation=RELU, decoder_norm=FREE, sparsity_coef=0.4, d_in=1, d_sae=9)),
     setup('everything', steps=12, weights=True, model=EVERYTHING, tracker=dict(dead_window=50, weight_frequency=0.0),
           masker=dict(kind=ATM, r=0.6, warmup_steps=1)),
 ]

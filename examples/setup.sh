@@ -34,12 +34,12 @@ atmsae_missing() {
 }
 
 atmsae_install() {
-    echo "setup: installing $*"
     if [ "$(id -u)" = 0 ]; then sudo=
     elif sudo -n true 2>/dev/null; then sudo="sudo -n"
     else atmsae_fail "missing packages; please run: sudo apt-get install $*"
     fi
     command -v apt-get >/dev/null || atmsae_fail "no apt-get here; please install: $*"
+    echo "setup: installing $*"
     # shellcheck disable=SC2086 # $sudo is empty or two words
     $sudo apt-get update -q && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" ||
         atmsae_fail "apt-get could not install: $*"

@@ -605,6 +605,11 @@ START_TEST(npy_frames)
     }
     /* Known by its magic under any name. */
     char file[256];
+    npy(file, 1, BYTES(D("'<f4'", "False", "(1,)")), 4);
+    file[7] = 1;
+    put(path, file, 10 + sizeof D("'<f4'", "False", "(1,)") - 1 + 4);
+    ck_assert_int_eq(open_file(path), FORMAT);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "version 1.1"));
     path = in_dir("array");
     put(path, file, npy(file, 1, BYTES(D("'<f4'", "False", "(1,)")), 4));
     ck_assert_int_eq(open_file(path), OK);
@@ -681,8 +686,11 @@ START_TEST(every_bit_flipped)
     uint64_t length = sizeof header - 1;
     memcpy(file, &length, 8);
     memcpy(file + 8, header, length);
+    uint64_t crc = ams_crc64(0, file, 8 + length); /* right, for the bytes before it */
+    memcpy(file + 8 + length, &crc, 8);
     put(bad, file, 8 + length + 9);
     ck_assert_int_eq(open_and_verify(bad), FORMAT);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "at the end"));
 }
 END_TEST
 

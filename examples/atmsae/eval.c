@@ -122,12 +122,12 @@ static bool measure_absorption(atmsae_context *context, const atmsae_model *mode
         command_failed(context);
     } else {
         fields_real(out, "absorption", result.full_rate);
-        fields_count(out, "absorption-classes", result.classes);
-        fields_count(out, "absorption-true-positives", result.true_positives);
+        fields_count(out, "absorption_classes", result.classes);
+        fields_count(out, "absorption_true_positives", result.true_positives);
         fields_real(out, "recall", result.recall);
-        fields_real(out, "sparse-f1", result.sparse_f1);
-        fields_real(out, "probe-f1", result.probe_f1);
-        fields_real(out, "mean-split", result.mean_split);
+        fields_real(out, "sparse_f1", result.sparse_f1);
+        fields_real(out, "probe_f1", result.probe_f1);
+        fields_real(out, "mean_split", result.mean_split);
         fields_json(out, "classes", classes_json(classes, w->n_classes));
     }
     atmsae_absorption_destroy(absorption);

@@ -388,7 +388,7 @@ typedef struct atmsae_masker_config {
     int32_t kind;    /* default ATMSAE_MASK_ATM */
     int32_t per_row; /* 1: a fresh mask for every row; 0 (default): one for the whole step */
     double c;        /* theta = mu + c sigma; >= 0; default 1 */
-    double r;        /* >= 0; default 0.25 */
+    double r;        /* 0 .. 30; default 0.25 */
     uint64_t total_steps;  /* 0 (default): unknown, no cool-down until asked for. Trainer fills it */
     uint64_t warmup_steps; /* r = 0 before this step; default UINT64_MAX: 50, or 10 % of total_steps
                               where that is under 500 */

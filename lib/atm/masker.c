@@ -37,8 +37,8 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_masker_config *c)
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: per_row = %d, allowed: 0 or 1", c->per_row);
     if (!(c->c >= 0 && c->c < INFINITY))
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: c = %g, allowed: 0 to any finite number", c->c);
-    if (!(c->r >= 0 && c->r < INFINITY))
-        return ams_fail(ctx, ATMSAE_E_ARG, "masker: r = %g, allowed: 0 to any finite number", c->r);
+    if (!(c->r >= 0 && c->r <= 30)) /* at 37, p would round to 1: masked for ever */
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: r = %g, allowed: 0 to 30", c->r);
     if (!(c->cooldown_start >= 0 && c->cooldown_start <= c->cooldown_end && c->cooldown_end <= 1))
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: cooldown %g to %g, allowed: 0 <= start <= end <= 1",
                         c->cooldown_start, c->cooldown_end);
@@ -109,7 +109,7 @@ atmsae_status atmsae_masker_update(atmsae_masker *m, const double *importance, u
                         (unsigned long long)m->config.d_sae, (unsigned long long)d_sae, importance ? "" : " and NULL");
     for (uint64_t i = 0; i < d_sae; i++)
         if (!(importance[i] >= 0 && importance[i] < INFINITY))
-            return ams_fail(m->ctx, ATMSAE_E_ARG, "masker_update: importance[%llu] = %g, allowed: 0 to any finite number",
+            return ams_fail(m->ctx, isfinite(importance[i]) ? ATMSAE_E_ARG : ATMSAE_E_NONFINITE, "masker_update: importance[%llu] = %g, allowed: 0 to any finite number",
                             (unsigned long long)i, importance[i]);
     double sum = 0, squares = 0;
     for (uint64_t i = 0; i < d_sae; i++)

@@ -10,7 +10,7 @@
  */
 #include "eval/absorption.h"
 #include "eval/logistic.h"
-#include "eval/rows.h"
+#include "kernels/rows.h"
 #include "kernels/kernels.h"
 
 #include <math.h>

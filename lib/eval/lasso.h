@@ -5,8 +5,8 @@
  *   minimise over (w, b):  (1/n) sum_i s_i log(1 + exp(-t_i z_i)) + lambda sum_j |w_j|
  *
  * with z_i = b + sum_j a_ij w_j, s_i = n_neg / n_pos for positive rows and 1 for negative ones. It
- * is the objective of SAEBench's k-sparse probe (lambda 0.01), which is there run for 100 steps of
- * Adam from a random start; here it is solved.
+ * is the objective of SAEBench's k-sparse probe (lambda 0.01), which there is trained for 50 epochs
+ * of Adam from a random start; here it is solved.
  */
 #ifndef AMS_EVAL_LASSO_H
 #define AMS_EVAL_LASSO_H

@@ -4,7 +4,7 @@
  * the time and are parallel inside; the sums run over the rows in order, so they depend neither on
  * the number of threads nor on how the rows were cut into batches.
  */
-#include "eval/rows.h"
+#include "kernels/rows.h"
 #include "kernels/kernels.h"
 #include "sae/sae.h"
 

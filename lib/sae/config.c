@@ -3,6 +3,7 @@
  * The model's settings: defaults, ranges, what each activation fills in.
  */
 #include "sae/sae.h"
+#include "kernels/rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -129,38 +130,21 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     return check_prefixes(ctx, c, prefixes);
 }
 
-static atmsae_status check_rows(atmsae_context *ctx, const char *name, const void *rows, uint64_t n, uint64_t d,
-                                uint64_t *ld, int32_t type)
-{
-    if (!rows) return ams_fail(ctx, ATMSAE_E_ARG, "batch: %s is NULL", name);
-    if (!ams_type_size(type))
-        return ams_fail(ctx, ATMSAE_E_ARG, "batch: %s_type = %d, allowed: 1 (F32), 2 (F16), 3 (BF16)", name, type);
-    if (*ld == 0) *ld = d;
-    if (*ld < d)
-        return ams_fail(ctx, ATMSAE_E_ARG, "batch: ld_%s = %llu, allowed: 0 or at least %llu", name,
-                        (unsigned long long)*ld, (unsigned long long)d);
-    uint64_t bytes;
-    if (!ams_mul(n, *ld, &bytes) || !ams_mul(bytes, 4, &bytes))
-        return ams_fail(ctx, ATMSAE_E_LIMIT, "batch: n_rows * ld_%s overflows", name);
-    return ATMSAE_OK;
-}
-
 atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
                               atmsae_batch *b)
 {
     atmsae_batch_init(b, sizeof *b);
     AMS_TRY(ams_struct_in(ctx, "atmsae_batch", b, sizeof *b, sizeof *b, caller));
     AMS_TRY(check_integer(ctx, "batch: n_rows", b->n_rows, 1, INT32_MAX));
-    AMS_TRY(check_rows(ctx, "x", b->x, b->n_rows, model->d_in, &b->ld_x, b->x_type));
-    if (b->y) {
-        AMS_TRY(check_rows(ctx, "y", b->y, b->n_rows, model->d_out, &b->ld_y, b->y_type));
-    } else if (model->d_out != model->d_in) {
+    ams_rows x = {"x", b->x, b->n_rows, model->d_in, b->ld_x, b->x_type};
+    ams_rows y = {"y", b->y, b->n_rows, model->d_out, b->ld_y, b->y_type};
+    AMS_TRY(ams_rows_check(ctx, &x));
+    if (b->y)
+        AMS_TRY(ams_rows_check(ctx, &y));
+    else if (model->d_out != model->d_in)
         return ams_fail(ctx, ATMSAE_E_ARG, "batch: y is NULL, but d_out = %llu is not d_in = %llu",
                         (unsigned long long)model->d_out, (unsigned long long)model->d_in);
-    }
-    for (uint64_t r = 0; b->row_weights && r < b->n_rows; r++)
-        if (!(b->row_weights[r] >= 0 && b->row_weights[r] < INFINITY))
-            return ams_fail(ctx, ATMSAE_E_ARG, "batch: row_weights[%llu] = %g, allowed: 0 to any finite number",
-                            (unsigned long long)r, (double)b->row_weights[r]);
-    return ATMSAE_OK;
+    b->ld_x = x.ld;
+    b->ld_y = y.ld;
+    return ams_row_weights_check(ctx, b->row_weights, b->n_rows);
 }

@@ -2,7 +2,7 @@
  *
  * One matrix of a caller's batch, checked once and then read row by row as f32.
  */
-#include "eval/rows.h"
+#include "kernels/rows.h"
 #include "kernels/kernels.h"
 
 #include <math.h>

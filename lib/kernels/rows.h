@@ -2,8 +2,8 @@
  *
  * One matrix of a caller's batch, checked once and then read row by row as f32.
  */
-#ifndef AMS_EVAL_ROWS_H
-#define AMS_EVAL_ROWS_H
+#ifndef AMS_ROWS_H
+#define AMS_ROWS_H
 
 #include "base/base.h"
 

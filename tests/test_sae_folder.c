@@ -265,8 +265,7 @@ static void saelens(const folder *s, const float *x, double *f, double *y)
     }
 }
 
-/* Does the model give what SAELens would make of the folder? f_scale: latents of the model over
- * those of the folder (their unit is free). */
+/* Does the model give what SAELens would make of the folder? */
 static void expect_agreement(const atmsae_model *m, const folder *s)
 {
     static float x[ROWS * D_IN], f[ROWS * F], y[ROWS * D_IN];

@@ -358,7 +358,7 @@ typedef struct atmsae_optimizer_config {
 } atmsae_optimizer_config;
 ATMSAE_API void atmsae_optimizer_config_init(atmsae_optimizer_config *config, size_t size);
 
-/* Importance tracker, doc/method.md section 2. */
+/* Importance tracker, doc/method.md section 3. */
 enum { ATMSAE_MEAN_ARITHMETIC = 1, ATMSAE_MEAN_GEOMETRIC = 2 };
 typedef struct atmsae_tracker_config {
     size_t size;
@@ -642,7 +642,7 @@ atmsae_masker_begin_cooldown(atmsae_masker *masker, uint64_t first_step, uint64_
  * ============================================================================================ */
 
 /* Reconstruction and sparsity over any number of batches, in the units of the data, accumulated in
- * double precision. Formulas: doc/method.md section 7. */
+ * double precision. Formulas: doc/method.md section 5. */
 typedef struct atmsae_metrics atmsae_metrics;
 typedef struct atmsae_metrics_result {
     size_t size;
@@ -667,7 +667,7 @@ atmsae_metrics_get(const atmsae_metrics *metrics, atmsae_metrics_result *result)
 /* Lends how often each latent fired, [F]. */
 ATMSAE_API const uint64_t *atmsae_metrics_counts(const atmsae_metrics *metrics);
 
-/* Absorption of labelled parents (classes), full-rate form of SAEBench; doc/method.md section 8.
+/* Absorption of labelled parents (classes), full-rate form of SAEBench; doc/method.md section 6.
  * The probe and the split of words depend on the data only, so make one handle and score any number
  * of SAEs with it. */
 typedef struct atmsae_absorption atmsae_absorption;
@@ -708,7 +708,7 @@ atmsae_absorption_score(const atmsae_absorption *absorption, const atmsae_model 
                         atmsae_absorption_result *result, atmsae_absorption_class *classes);
 
 /* A generator of rows with known features: a hierarchy of parents with exclusive children, and
- * independent features. Row r depends on (seed, r) only. doc/method.md section 9. */
+ * independent features. Row r depends on (seed, r) only. doc/method.md section 7. */
 typedef struct atmsae_synth atmsae_synth;
 typedef struct atmsae_synth_config {
     size_t size;

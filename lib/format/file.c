@@ -216,7 +216,8 @@ atmsae_status ams_writer_begin(ams_writer *w, atmsae_context *ctx, const char *p
         return end(w);
     }
     if (open_temp(w) < 0) return end(w);
-    if (bytes > 0 && bytes <= INT64_MAX && fallocate(w->fd, 0, 0, (off_t)bytes) < 0 && (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+    if (bytes > 0 && bytes <= INT64_MAX && fallocate(w->fd, 0, 0, (off_t)bytes) < 0 &&
+        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
         fail_writing(w, "cannot write", errno);
         ams_writer_abandon(w);
         return w->status;

@@ -70,7 +70,9 @@ static bool hex4(const ams_json *json, size_t at, unsigned *code)
     *code = 0;
     for (size_t i = at; i < at + 4; i++) { /* the NUL behind the text stops this */
         char c = json->text[i];
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        int digit = c >= '0' && c <= '9' ? c - '0'
+                  : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                  : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
         if (digit < 0) return false;
         *code = *code * 16 + (unsigned)digit;
     }
@@ -162,7 +164,8 @@ static atmsae_status number(ams_json *json, ams_json_token *token)
     json->at += token->length;
     /* Checked here and not where the value is used, so that no ignored key can hide one. Without an
      * exponent it takes 309 digits to overflow. */
-    bool may_overflow = token->length >= 309 || memchr(token->text, 'e', token->length) || memchr(token->text, 'E', token->length);
+    bool may_overflow = token->length >= 309 || memchr(token->text, 'e', token->length) ||
+                        memchr(token->text, 'E', token->length);
     if (may_overflow && !isfinite(ams_strtod(token->text, NULL)))
         return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "number too large for a double");
     return ATMSAE_OK;
@@ -200,7 +203,8 @@ static atmsae_status take_keys(ams_json *json)
     for (uint64_t i = 1; i < n; i++)
         if (compare_keys(&keys[i - 1], &keys[i]) == 0) {
             const char *later = keys[i].text > keys[i - 1].text ? keys[i].text : keys[i - 1].text;
-            return ams_json_fail(json, ATMSAE_E_FORMAT, (size_t)(later - json->text) - 1, "duplicate key \"%.200s\"", later);
+            return ams_json_fail(json, ATMSAE_E_FORMAT, (size_t)(later - json->text) - 1, "duplicate key \"%.200s\"",
+                                 later);
         }
     return ATMSAE_OK;
 }
@@ -270,7 +274,8 @@ static atmsae_status value(ams_json *json, ams_json_token *token)
         json->at += n;
         return ATMSAE_OK;
     }
-    return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, json->at == json->length ? "the text ends early" : "expected a value");
+    return ams_json_fail(json, ATMSAE_E_FORMAT, token->at,
+                         json->at == json->length ? "the text ends early" : "expected a value");
 }
 
 atmsae_status ams_json_next(ams_json *json, ams_json_token *token)
@@ -330,7 +335,8 @@ atmsae_status ams_json_u64(ams_json *json, const ams_json_token *token, const ch
         good = c >= '0' && c <= '9' && ams_mul(v, 10, &v) && !__builtin_add_overflow(v, (uint64_t)(c - '0'), &v);
     }
     if (!good)
-        return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "%s must be a whole number from 0 to 2^64 - 1, in digits", what);
+        return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "%s must be a whole number from 0 to 2^64 - 1, in digits",
+                             what);
     *value_out = v;
     return ATMSAE_OK;
 }

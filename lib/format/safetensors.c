@@ -24,7 +24,8 @@ static atmsae_status numbers(ams_json *json, const char *what, uint64_t *out, ui
         if (token.kind == AMS_JSON_ARRAY_END) return ATMSAE_OK;
         uint64_t value;
         AMS_TRY(ams_json_u64(json, &token, what, &value));
-        if (*count == room) return ams_json_fail(json, ATMSAE_E_LIMIT, token.at, "%s: more than %llu numbers", what, (unsigned long long)room);
+        if (*count == room)
+            return ams_json_fail(json, ATMSAE_E_LIMIT, token.at, "%s: more than %llu numbers", what, (unsigned long long)room);
         out[*count] = value;
     }
 }

@@ -12,17 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { D_SAE = 2048, BATCH = 1024, STEPS = 500, SHUFFLE = 16384 };
+enum { D_SAE = 2048, BATCH = 1024, STEPS = 1000, SHUFFLE = 16384 };
 /* The last rows of the training file are not trained on but used to set thresholds. With so few rows the
  * SAEs get to know those they see, and need fewer latents for them: a threshold set on rows that were
  * trained on would give an L0 that is 20 % too high on new ones. */
 enum { HELD_BACK = 3000 };
 #define K 32.0
 /* JumpReLU has no threshold to set afterwards: its target on the rows it sees is chosen so that L0 is K on
- * the rows held back. Its thetas start near where they end, because 500 steps do not move them far. */
+ * the rows held back. Its thetas start near where they end, because 1000 steps do not move them far. */
 #define JUMP_LAMBDA 576.0
-#define JUMP_TARGET 29.0
-#define JUMP_THRESHOLD 1.5
+#define JUMP_TARGET 24.0
+#define JUMP_THRESHOLD 1.2
 
 typedef struct matrix {
     uint64_t n, d;

@@ -192,13 +192,14 @@ END_TEST
 /* kernels.h's formulas, every operation rounded on its own. */
 static void adam_by_definition(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam)
 {
-    const float c1 = 1 - adam->beta1, c2 = 1 - adam->beta2;
     for (uint64_t j = 0; j < n; j++) {
         volatile float grad = g ? scale * g[j] : 0, square = grad * grad;
-        volatile float keep_m = adam->beta1 * m[j], add_m = c1 * grad;
-        volatile float keep_v = adam->beta2 * v[j], add_v = c2 * square;
+        volatile float keep_m = adam->beta1 * m[j], add_m = adam->rest1 * grad;
+        volatile float keep_v = adam->beta2 * v[j], add_v = adam->rest2 * square;
         m[j] = keep_m + add_m;
         v[j] = keep_v + add_v;
+        if (fabsf(m[j]) < 1e-30f) m[j] = 0;
+        if (v[j] < 1e-36f) v[j] = 0;
         volatile float root = sqrtf(v[j]), below = root * adam->inv_c2, above = adam->rate * m[j];
         volatile float sum = below + adam->eps, change = above / sum;
         w[j] -= change;
@@ -208,9 +209,9 @@ static void adam_by_definition(float *w, float *m, float *v, const float *g, flo
 START_TEST(adam)
 {
     static const ams_adam settings[] = {
-        {0.9f, 0.999f, 1e-8f, 1e-3f / (1 - 0.9f), 31.638584f},
-        {0, 0, 1e-3f, 0.25f, 1},
-        {0.5f, 0.9f, 1e-30f, -1e-4f, 2},
+        {0.9f, 0.1f, 0.999f, 0.001f, 1e-8f, 1e-3f / (1 - 0.9f), 31.638584f},
+        {0, 1, 0, 1, 1e-3f, 0.25f, 1},
+        {0.5f, 0.5f, 0.9f, 0.1f, 1e-30f, -1e-4f, 2},
     };
     enum { N = 333 };
     for (size_t s = 0; s < sizeof settings / sizeof *settings; s++)
@@ -220,6 +221,7 @@ START_TEST(adam)
                 for (uint64_t j = 0; j < N + 2 * PAD; j++) {
                     v[j] = fabsf(v[j]);
                     if (j % 11 == 0) v[j] = m[j] = g[j] = 0;
+                    if (j % 13 == 0) m[j] *= 1e-30f, v[j] *= 1e-36f; /* about to become zero, or not quite */
                 }
                 const size_t bytes = (N + 2 * PAD) * sizeof(float);
                 float start[3][N + 2 * PAD], expected[3][N + 2 * PAD];

@@ -17,6 +17,11 @@ static atmsae_status check_size(atmsae_context *ctx, const char *name, size_t si
                     name, size, v1, SANE_STRUCT);
 }
 
+atmsae_status ams_struct_check(atmsae_context *ctx, const char *name, const void *caller, size_t v1)
+{
+    return caller ? check_size(ctx, name, *(const size_t *)caller, v1) : ams_fail(ctx, ATMSAE_E_ARG, "%s: NULL", name);
+}
+
 atmsae_status ams_struct_in(atmsae_context *ctx, const char *name, void *local, size_t local_size,
                             size_t v1, const void *caller)
 {

@@ -63,6 +63,8 @@ atmsae_status ams_struct_in(atmsae_context *ctx, const char *name, void *local, 
 /* Writes what the caller's struct can hold, and keeps its size field. */
 atmsae_status ams_struct_out(atmsae_context *ctx, const char *name, void *caller, const void *local,
                              size_t local_size, size_t v1);
+/* Only the size, ahead of work whose result will go there. */
+atmsae_status ams_struct_check(atmsae_context *ctx, const char *name, const void *caller, size_t v1);
 /* For the _init functions: copies the defaults into a struct of `size` bytes, zeroes the rest. */
 void ams_struct_init(void *caller, size_t size, const void *defaults, size_t defaults_size);
 

@@ -17,10 +17,11 @@ void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x
 /* y[j] += a * x[j] */
 void ams_axpy(float *y, float a, const float *x, uint64_t n);
 /* One step of Adam on n elements: scale * g is the gradient; g NULL: zeros.
- * m = beta1 m + (1-beta1) g, v = beta2 v + (1-beta2) g g, w -= rate * m / (sqrt(v) * inv_c2 + eps),
+ * m = beta1 m + rest1 g, v = beta2 v + rest2 g g, w -= rate * m / (sqrt(v) * inv_c2 + eps),
  * where |m| < 1e-30 and v < 1e-36 become 0. */
 typedef struct ams_adam {
-    float beta1, beta2, eps, rate /* lr / (1 - beta1^t) */, inv_c2 /* 1 / sqrt(1 - beta2^t) */;
+    float beta1, rest1, beta2, rest2; /* rest = 1 - beta, rounded once: 1 - 0.999f is 5e-5 off */
+    float eps, rate /* lr / (1 - beta1^t) */, inv_c2 /* 1 / sqrt(1 - beta2^t) */;
 } ams_adam;
 void ams_adam_row(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam);
 /* Indices j < n with x[j] + bias[j] > limit, ascending; returns how many were written to hits. */

@@ -59,7 +59,7 @@ TARGET static void SUFFIX(axpy)(float *y, float a, const float *x, uint64_t n)
 TARGET static void SUFFIX(adam_row)(float *w, float *m, float *v, const float *g, float scale, uint64_t n,
                                     const ams_adam *adam)
 {
-    const float b1 = adam->beta1, b2 = adam->beta2, c1 = 1 - b1, c2 = 1 - b2;
+    const float b1 = adam->beta1, b2 = adam->beta2, c1 = adam->rest1, c2 = adam->rest2;
     const float rate = adam->rate, inv = adam->inv_c2, eps = adam->eps;
     for (uint64_t j = 0; j < n; j++) {
         float grad = g ? scale * g[j] : 0;

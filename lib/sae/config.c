@@ -126,7 +126,6 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     AMS_TRY(check_number(ctx, "decoder_init_norm", c->decoder_init_norm, 1e-6, 1e6));
     AMS_TRY(check_number(ctx, "aux_coef", c->aux_coef, 0, 1e6));
     AMS_TRY(check_integer(ctx, "aux_k", c->aux_k, 1, UINT64_MAX));
-    c->aux_k = ams_min(c->aux_k, c->d_sae);
     return check_prefixes(ctx, c, prefixes);
 }
 

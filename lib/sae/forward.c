@@ -342,6 +342,7 @@ atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, 
     atmsae_mask mask;
     AMS_TRY(ams_batch_check(c->ctx, m, caller, &b));
     AMS_TRY(check_options(c, options, &o, &mask));
+    if (out) AMS_TRY(ams_struct_check(c->ctx, "atmsae_loss", out, sizeof *out));
     if (o.mask && mask.d_sae != m->d_sae)
         return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: the mask is for %llu latents, the model has %llu",
                         (unsigned long long)mask.d_sae, (unsigned long long)m->d_sae);

@@ -30,6 +30,7 @@ static atmsae_status allocate(atmsae_model *m)
         param->id = params[p].id;
         param->name = params[p].name;
         param->per_latent = param->id != ATMSAE_B_DEC;
+        param->matrix = param->id == ATMSAE_W_ENC || param->id == ATMSAE_W_DEC;
         param->rows = param->per_latent ? m->d_sae : 1;
         param->cols = param->id == ATMSAE_W_ENC ? m->d_in
                       : param->id == ATMSAE_W_DEC || param->id == ATMSAE_B_DEC ? m->d_out : 1;

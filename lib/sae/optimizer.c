@@ -123,7 +123,7 @@ static void norm_job(void *arg, uint64_t job, unsigned worker)
         double sum = 0;
         for (unsigned p = 0; p < m->n_params; p++) {
             const ams_param *param = &m->params[p];
-            if (!param->per_latent || (param->cols > 1 && !a->g->touched[i])) continue;
+            if (!param->per_latent || (param->matrix && !a->g->touched[i])) continue;
             float *g = a->g->params[p].value + i * param->cols;
             if (param->id == ATMSAE_W_DEC && m->config.decoder_norm == ATMSAE_DECODER_UNIT && m->dec_norm[i] > 0) {
                 const float *d = param->value + i * param->cols;
@@ -148,7 +148,7 @@ static void update_latent(const pass *a, uint64_t i)
     for (unsigned p = 0; p < m->n_params; p++) {
         const ams_param *param = &m->params[p];
         if (!param->per_latent) continue;
-        bool zero = param->cols > 1 && !a->g->touched[i];
+        bool zero = param->matrix && !a->g->touched[i];
         update(a, p, i * param->cols, param->cols, zero ? NULL : a->g->params[p].value + i * param->cols);
     }
     if (m->config.decoder_norm == ATMSAE_DECODER_UNIT) {
@@ -203,8 +203,8 @@ atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae
 
     double t = (double)o->steps + 1, lr = atmsae_optimizer_lr(o);
     a.scale = c->clip > 0 ? (float)fmin(1, c->clip / (norm + 1e-6)) : 1;
-    a.adam = (ams_adam){(float)c->beta1, (float)c->beta2, (float)c->eps, (float)(lr / (1 - pow(c->beta1, t))),
-                        (float)(1 / sqrt(1 - pow(c->beta2, t)))};
+    a.adam = (ams_adam){(float)c->beta1, (float)(1 - c->beta1), (float)c->beta2, (float)(1 - c->beta2), (float)c->eps,
+                        (float)(lr / (1 - pow(c->beta1, t))), (float)(1 / sqrt(1 - pow(c->beta2, t)))};
     ams_parallel(o->ctx, jobs, update_job, &a);
     update(&a, b_dec, 0, m->d_out, g->params[b_dec].value);
     ams_model_refresh_max(m);

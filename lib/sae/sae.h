@@ -15,6 +15,7 @@ typedef struct ams_param {
     int32_t id; /* ATMSAE_W_ENC .. */
     const char *name;
     bool per_latent;
+    bool matrix; /* W_enc, W_dec: gradient rows are written only where a latent was touched */
     uint64_t rows, cols;
     float *value;
 } ams_param;

@@ -136,7 +136,7 @@ atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, 
     atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = options.n_dead, .r = t->masker->rate,
                            .mean_p = t->masker->mean_p, .masked = count_masked(options.mask),
                            .lr = atmsae_optimizer_lr(t->optimizer)};
-    if (stats) AMS_TRY(ams_struct_out(t->ctx, "atmsae_step_stats", stats, &s, sizeof s, sizeof s));
+    if (stats) AMS_TRY(ams_struct_check(t->ctx, "atmsae_step_stats", stats, sizeof s));
 
     atmsae_loss loss = {.size = sizeof loss};
     AMS_TRY(atmsae_forward(t->model, batch, &options, t->codes, &loss));

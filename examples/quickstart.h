@@ -23,6 +23,8 @@ extern const quick_method quick_methods[QUICK_METHODS];
 typedef struct quick_task {
     const char *name;
     uint64_t d_in, d_sae, batch_rows, steps;
+    uint64_t seed;        /* of weights and masks */
+    uint64_t dead_window; /* rows without firing after which AuxK takes care of a latent */
     double k;
     double jump_lambda, jump_target, jump_threshold; /* of JumpReLU: weight, target L0, initial theta */
     int32_t input_norm, b_dec_init;
@@ -35,7 +37,7 @@ typedef struct quick_task {
 } quick_task;
 
 typedef struct quick_result {
-    atmsae_metrics_result metrics;
+    double l0, fvu, cosine, dead;
     double absorbed, recall, mcc;
 } quick_result;
 
@@ -44,9 +46,9 @@ void quick_check(const atmsae_context *context, atmsae_status status);
 /* A trained and calibrated SAE. record may be NULL. */
 atmsae_trainer *quick_train(atmsae_context *context, const quick_task *task, const quick_method *method,
                             history *record);
-/* On rows [n, d_in]; fills result->metrics. */
+/* On rows [n, d_in]; adds L0, FVU, cosine and dead latents, times `share`, to the result. */
 void quick_measure(atmsae_context *context, const atmsae_model *model, const float *rows, uint64_t n, uint64_t d,
-                   quick_result *result);
+                   double share, quick_result *result);
 /* "" if L0 is within 5 % of k, else "not matched". */
 const char *quick_matched(const quick_result *result, double k);
 

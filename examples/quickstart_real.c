@@ -110,6 +110,7 @@ void quick_real(atmsae_context *context, const char *data, const char *out, quic
     const stream rows = {context, make_source(context, &(matrix){seen, train.d, train.values})};
     const quick_task task = {
         .name = "real activations", .d_in = train.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
+        .dead_window = BATCH * STEPS / 10,
         .jump_lambda = JUMP_LAMBDA, .jump_target = JUMP_TARGET, .jump_threshold = JUMP_THRESHOLD,
         .input_norm = ATMSAE_INPUT_SQRT_D, .b_dec_init = ATMSAE_B_DEC_MEAN,
         .next = next_rows, .opaque = &rows, .sample = train.values, .n_sample = seen,
@@ -124,7 +125,7 @@ void quick_real(atmsae_context *context, const char *data, const char *out, quic
         const atmsae_model *model = atmsae_trainer_model(trainers[m]);
         atmsae_absorption_result letters = {.size = sizeof letters};
         fprintf(stderr, "measuring %s\n", quick_methods[m].name);
-        quick_measure(context, model, valid.values, valid.n, valid.d, &results[m]);
+        quick_measure(context, model, valid.values, valid.n, valid.d, 1, &results[m]);
         quick_check(context, atmsae_absorption_score(absorption, model, &letters, NULL));
         results[m].absorbed = letters.full_rate;
         results[m].recall = letters.recall;
@@ -140,13 +141,13 @@ void quick_real(atmsae_context *context, const char *data, const char *out, quic
 
 void quick_print_real(const quick_result results[QUICK_METHODS])
 {
-    printf("\nReal activations: SmolLM2-135M, layer 9, %d latents, k = %.0f, %d rows seen\n"
+    printf("\nReal activations: SmolLM2-135M, layer 9, %d latents, k = %.0f, %d rows seen, one seed\n"
            "  %-10s %6s %7s %7s %5s %9s %7s\n", D_SAE, K, STEPS * BATCH, "method", "L0", "FVU", "cosine", "dead",
            "absorbed", "recall");
     for (int m = 0; m < QUICK_METHODS; m++) {
         const quick_result *r = &results[m];
-        printf("  %-10s %6.2f %7.4f %7.4f %5llu %9.4f %7.4f  %s\n", quick_methods[m].name, r->metrics.l0,
-               r->metrics.fvu, r->metrics.cosine, (unsigned long long)r->metrics.dead, r->absorbed, r->recall,
+        printf("  %-10s %6.2f %7.4f %7.4f %5.0f %9.4f %7.4f  %s\n", quick_methods[m].name, r->l0, r->fvu, r->cosine,
+               r->dead, r->absorbed, r->recall,
                quick_matched(r, K));
     }
     printf("  absorbed: first-letter absorption, full-rate form, on 1600 words the probe was not fitted on\n"

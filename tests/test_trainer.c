@@ -600,6 +600,9 @@ START_TEST(the_dead_window_is_resolved)
         ok(atmsae_trainer_get_config(t, &resolved), ctx);
         ck_assert_uint_eq(resolved.tracker->dead_window, cases[i].expected);
         ck_assert_uint_eq(resolved.model->aux_k, 6);
+        ck_assert_uint_eq(resolved.optimizer->warmup_steps, cases[i].total == 50000 ? 50000 / N / 20 : resolved.optimizer->total_steps / 20);
+        ck_assert_uint_eq(resolved.optimizer->decay_steps, (uint64_t)((double)resolved.optimizer->total_steps * 0.2));
+        ck_assert_uint_eq(resolved.masker->warmup_steps, 2);
         atmsae_trainer_destroy(t);
     }
     atmsae_context_destroy(ctx);

@@ -73,12 +73,6 @@ void model_fields(fields *out, const atmsae_model_config *model)
     fields_count(out, "seed", model->seed);
 }
 
-/* Steps of a schedule; UINT64_MAX stands for its default, which follows the length of the run. */
-static void steps_field(fields *out, const char *name, uint64_t steps, uint64_t standard)
-{
-    fields_count(out, name, steps == UINT64_MAX ? standard : steps);
-}
-
 void trainer_fields(fields *out, const atmsae_trainer_config *config)
 {
     static const char *const mask[] = {"?", "none", "atm", "paper", "uniform", "permuted"};
@@ -91,11 +85,11 @@ void trainer_fields(fields *out, const atmsae_trainer_config *config)
         fields_real(out, "c", masker->c);
         fields_flag(out, "per-row", masker->per_row);
         if (masker->kind != ATMSAE_MASK_PAPER)
-            steps_field(out, "mask-warmup-steps", masker->warmup_steps, steps > 0 && steps < 500 ? steps / 10 : 50);
+            fields_count(out, "mask-warmup-steps", masker->warmup_steps);
     }
     fields_real(out, "lr", config->optimizer->lr);
-    steps_field(out, "lr-warmup-steps", config->optimizer->warmup_steps, steps / 20);
-    steps_field(out, "lr-decay-steps", config->optimizer->decay_steps, steps / 5);
+    fields_count(out, "lr-warmup-steps", config->optimizer->warmup_steps);
+    fields_count(out, "lr-decay-steps", config->optimizer->decay_steps);
     fields_count(out, "dead-window", config->tracker->dead_window);
     fields_count(out, "batch", config->batch_rows);
     fields_count(out, "rows", config->total_rows);

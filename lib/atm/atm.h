@@ -24,7 +24,7 @@ void ams_tracker_derive(atmsae_tracker *tracker);
 
 struct atmsae_masker {
     atmsae_context *ctx;
-    atmsae_masker_config config; /* resolved */
+    atmsae_masker_config config; /* but for defaults that follow the run's length */
     double *importance;   /* [F] of the last update */
     uint32_t *permutation; /* [F], MASK_PERMUTED only */
     double mu, sigma, theta;
@@ -37,5 +37,7 @@ struct atmsae_masker {
 };
 /* Moves the schedule to another run length. */
 void ams_masker_schedule(atmsae_masker *masker, uint64_t total_steps);
+/* The settings, with steps in place of defaults that follow the run's length. */
+atmsae_masker_config ams_masker_resolved(const atmsae_masker *masker);
 
 #endif

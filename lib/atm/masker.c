@@ -138,6 +138,13 @@ static uint64_t warmup_steps(const atmsae_masker_config *c)
     return c->total_steps > 0 && c->total_steps < 500 ? c->total_steps / 10 : 50;
 }
 
+atmsae_masker_config ams_masker_resolved(const atmsae_masker *m)
+{
+    atmsae_masker_config c = m->config;
+    c.warmup_steps = warmup_steps(&c);
+    return c;
+}
+
 static double rate(const atmsae_masker *m, uint64_t step)
 {
     const atmsae_masker_config *c = &m->config;

@@ -79,20 +79,26 @@ void atmsae_optimizer_destroy(atmsae_optimizer *o)
 }
 
 /* UINT64_MAX stands for the default share of the run; a run of unknown length has none. */
-static double steps_of(uint64_t setting, uint64_t total, double share)
+static uint64_t steps_of(uint64_t setting, uint64_t total, double share)
 {
-    return setting == UINT64_MAX ? floor((double)total * share) : (double)setting;
+    return setting == UINT64_MAX ? (uint64_t)((double)total * share) : setting;
+}
+
+atmsae_optimizer_config ams_optimizer_resolved(const atmsae_optimizer *o)
+{
+    atmsae_optimizer_config c = o->config;
+    c.warmup_steps = steps_of(c.warmup_steps, c.total_steps, 0.05);
+    c.decay_steps = steps_of(c.decay_steps, c.total_steps, 0.20);
+    return c;
 }
 
 double atmsae_optimizer_lr(const atmsae_optimizer *o)
 {
     if (!o) return NAN;
-    const atmsae_optimizer_config *c = &o->config;
-    double t = (double)o->steps, total = (double)c->total_steps, lr = c->lr;
-    double warmup = steps_of(c->warmup_steps, c->total_steps, 0.05);
-    if (warmup > 0) lr *= fmin(1, (t + 1) / warmup);
-    double decay = steps_of(c->decay_steps, c->total_steps, 0.20);
-    if (c->total_steps > 0 && decay > 0) lr *= fmin(1, fmax(0, (total - t) / decay));
+    const atmsae_optimizer_config c = ams_optimizer_resolved(o);
+    double t = (double)o->steps, total = (double)c.total_steps, lr = c.lr;
+    if (c.warmup_steps > 0) lr *= fmin(1, (t + 1) / (double)c.warmup_steps);
+    if (c.total_steps > 0 && c.decay_steps > 0) lr *= fmin(1, fmax(0, (total - t) / (double)c.decay_steps));
     if (o->cooldown_steps > 0 && o->steps >= o->cooldown_from)
         lr *= fmax(0, 1 - (t - (double)o->cooldown_from) / (double)o->cooldown_steps);
     return lr;

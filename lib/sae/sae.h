@@ -182,7 +182,8 @@ struct atmsae_optimizer {
     uint64_t steps;                               /* done */
     uint64_t cooldown_from, cooldown_steps;       /* 0 steps: none asked for */
 };
-/* Settings that a trainer knows only once its run's length is known. */
 void ams_optimizer_schedule(atmsae_optimizer *optimizer, uint64_t total_steps);
+/* The settings, with steps in place of defaults that follow the run's length. */
+atmsae_optimizer_config ams_optimizer_resolved(const atmsae_optimizer *optimizer);
 
 #endif

@@ -18,6 +18,8 @@ struct atmsae_trainer {
     atmsae_gradients *gradients;
     uint64_t total_rows, batch_rows, total_steps, steps;
     double sparsity_warmup;
+    atmsae_optimizer_config shown_optimizer; /* resolved, for get_config */
+    atmsae_masker_config shown_masker;
 };
 
 /* The parts put together from resolved or partial settings. */

@@ -50,6 +50,12 @@ static atmsae_status build_parts(atmsae_trainer *t, const atmsae_trainer_config 
     return atmsae_gradients_create(t->model, &t->gradients);
 }
 
+static void show_schedules(atmsae_trainer *t)
+{
+    t->shown_optimizer = ams_optimizer_resolved(t->optimizer);
+    t->shown_masker = ams_masker_resolved(t->masker);
+}
+
 atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config *caller, bool blank, atmsae_trainer **out)
 {
     atmsae_trainer_config c;
@@ -74,6 +80,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     t->sparsity_warmup = c.sparsity_warmup;
     if (isnan(t->sparsity_warmup))
         t->sparsity_warmup = t->model->config.activation == ATMSAE_JUMPRELU_TANH ? 1 : 0.05;
+    show_schedules(t);
     *out = t;
     return ATMSAE_OK;
 }
@@ -187,14 +194,15 @@ atmsae_status atmsae_trainer_set_total_rows(atmsae_trainer *t, uint64_t total_ro
     t->total_steps = steps;
     ams_optimizer_schedule(t->optimizer, steps);
     ams_masker_schedule(t->masker, steps);
+    show_schedules(t);
     return ATMSAE_OK;
 }
 
 atmsae_status atmsae_trainer_get_config(const atmsae_trainer *t, atmsae_trainer_config *config)
 {
     if (!t) return ATMSAE_E_ARG;
-    const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->optimizer->config, &t->tracker->config,
-                                         &t->masker->config, t->total_rows, t->batch_rows, t->sparsity_warmup};
+    const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->shown_optimizer, &t->tracker->config,
+                                         &t->shown_masker, t->total_rows, t->batch_rows, t->sparsity_warmup};
     return ams_struct_out(t->ctx, "atmsae_trainer_config", config, &local, sizeof local, sizeof local);
 }
 

@@ -42,7 +42,7 @@ int main(void)
     config.model = &model;
     config.optimizer = &optimizer;
     config.batch_rows = BATCH;
-    config.total_rows = STEPS * BATCH;
+    config.total_rows = (uint64_t)STEPS * BATCH;
     atmsae_trainer *trainer;
     or_die(atmsae_trainer_create(ctx, &config, &trainer));
 

@@ -42,7 +42,7 @@ void quick_synthetic(atmsae_context *context, quick_result results[QUICK_METHODS
         .name = "known features", .d_in = config.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
         .jump_lambda = JUMP_LAMBDA, .jump_target = K, .jump_threshold = 0.5,
         /* Rare children fire once in hundreds of rows: a latent that was off for ten batches is dead. */
-        .dead_window = 10 * BATCH, .input_norm = ATMSAE_INPUT_RAW, .b_dec_init = ATMSAE_B_DEC_ZERO,
+        .dead_window = (uint64_t)10 * BATCH, .input_norm = ATMSAE_INPUT_RAW, .b_dec_init = ATMSAE_B_DEC_ZERO,
         .next = next_rows, .opaque = &rows, .sample = sample, .n_sample = SAMPLE,
         .calibration = sample, .n_calibration = SAMPLE,
     };

@@ -152,6 +152,8 @@ static void check_shape(uint32_t threads, size_t s, int32_t activation, int mask
     for (uint64_t r = 0; r < n; r++)
         weights[r] = r % 5 == 3 ? 0 : 1;
     if (n > 6) memset(x + 6 * d, 0, d * sizeof *x); /* a zero row: values are the biases */
+    for (uint64_t j = 0; n > 8 && j < d; j++)
+        x[8 * d + j] *= 3000; /* one row far longer than the others */
     uint8_t *masked = malloc(F);
     double *p = malloc(F * sizeof *p);
     for (uint64_t i = 0; i < F; i++) {
@@ -234,6 +236,46 @@ START_TEST(ties_go_to_the_lower_index)
             atmsae_model_destroy(m);
             atmsae_context_destroy(ctx);
         }
+}
+END_TEST
+
+/* Rows so small that their squares vanish, and latents that differ in their last bits: what the
+ * product says and what ams_dot says must not be taken for the same. */
+START_TEST(small_rows_do_not_depend_on_the_others)
+{
+    const uint64_t d = 64, F = 1200, n = 24;
+    atmsae_context *ctx = new_context(2);
+    atmsae_model_config config = config_of(ATMSAE_TOPK, d, F, 4);
+    atmsae_model *m;
+    ok(atmsae_model_create(ctx, &config, &m), ctx);
+    float *w = random_rows(F, d, 5), *x = random_rows(n, d, 6);
+    for (uint64_t i = 0; i < F * d; i++)
+        w[i] = w[i % (3 * d)] * (1 + 1e-7f * (float)(i % 5));
+    for (uint64_t j = 0; j < n * d; j++)
+        x[j] *= 1e-24f;
+    ok(atmsae_model_set(m, ATMSAE_W_ENC, w, F * d), ctx);
+    atmsae_codes *codes, *single;
+    ok(atmsae_codes_create(ctx, &codes), ctx);
+    ok(atmsae_codes_create(ctx, &single), ctx);
+    atmsae_batch b = batch_of(x, n);
+    ok(atmsae_encode(m, &b, codes), ctx);
+    atmsae_codes_view v = {.size = sizeof v}, one = {.size = sizeof one};
+    ok(atmsae_codes_get(codes, &v), ctx);
+    for (uint64_t r = 0; r < n; r++) {
+        atmsae_batch row = batch_of(x + r * d, 1);
+        ok(atmsae_encode(m, &row, single), ctx);
+        ok(atmsae_codes_get(single, &one), ctx);
+        uint64_t first = v.row_start[r], count = v.row_start[r + 1] - first;
+        ck_assert_uint_eq(one.row_start[1], count);
+        ck_assert_mem_eq(one.latent, v.latent + first, count * sizeof *one.latent);
+        ck_assert_mem_eq(one.value, v.value + first, count * sizeof *one.value);
+    }
+    free(w);
+    free(x);
+    atmsae_codes_destroy(codes);
+    atmsae_codes_destroy(single);
+    atmsae_model_destroy(m);
+    atmsae_context_destroy(ctx);
 }
 END_TEST
 
@@ -444,6 +486,71 @@ START_TEST(prepare_sets_scale_mean_and_median)
 }
 END_TEST
 
+START_TEST(rows_of_weight_zero_take_no_part)
+{
+    const uint64_t d = 5, n = 12;
+    atmsae_context *ctx = new_context(2);
+    float *x = random_rows(n, d, 3), *kept = malloc(n * d * sizeof *kept), weights[12];
+    uint64_t n_kept = 0;
+    for (uint64_t r = 0; r < n; r++) {
+        weights[r] = r % 3 == 1 ? 0 : 1;
+        if (weights[r] > 0)
+            memcpy(kept + n_kept++ * d, x + r * d, d * sizeof *x);
+        else
+            x[r * d + 2] = r == 1 ? NAN : 1e30f;
+    }
+    for (int32_t init = ATMSAE_B_DEC_MEAN; init <= ATMSAE_B_DEC_MEDIAN; init++) {
+        atmsae_model_config config = config_of(ATMSAE_RELU, d, 9, 1);
+        config.b_dec_init = init;
+        atmsae_model *a = new_model(ctx, &config), *b = new_model(ctx, &config);
+        atmsae_batch with = batch_of(x, n), without = batch_of(kept, n_kept);
+        with.row_weights = weights;
+        ok(atmsae_model_prepare(a, &with), ctx);
+        ok(atmsae_model_prepare(b, &without), ctx);
+        ck_assert_mem_eq(atmsae_model_view(a, ATMSAE_B_DEC, NULL), atmsae_model_view(b, ATMSAE_B_DEC, NULL), d * sizeof *x);
+        ck_assert_float_eq(*atmsae_model_view(a, ATMSAE_INPUT_SCALE, NULL), *atmsae_model_view(b, ATMSAE_INPUT_SCALE, NULL));
+        atmsae_codes *codes;
+        ok(atmsae_codes_create(ctx, &codes), ctx);
+        atmsae_loss p = {.size = sizeof p}, q = {.size = sizeof q};
+        ok(atmsae_forward(a, &with, NULL, codes, &p), ctx);
+        ok(atmsae_forward(b, &without, NULL, codes, &q), ctx);
+        ck_assert(p.total == q.total && p.l0 == q.l0 && p.rows == q.rows && p.fvu == q.fvu);
+        atmsae_codes_destroy(codes);
+        atmsae_model_destroy(a);
+        atmsae_model_destroy(b);
+    }
+    free(x);
+    free(kept);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+START_TEST(prepare_never_breaks_a_model)
+{
+    const uint64_t d = 4, n = 6;
+    const float sizes[] = {0, 1e-42f, 1e-38f, 1e37f};
+    atmsae_context *ctx = new_context(1);
+    for (int s = 0; s < 4; s++)
+        for (int32_t init = ATMSAE_B_DEC_ZERO; init <= ATMSAE_B_DEC_MEDIAN; init++) {
+            atmsae_model_config config = config_of(ATMSAE_TOPK, d, 8, 2);
+            config.b_dec_init = init;
+            atmsae_model *m = new_model(ctx, &config);
+            float *x = random_rows(n, d, 2);
+            for (uint64_t j = 0; j < n * d; j++)
+                x[j] *= sizes[s];
+            atmsae_batch b = batch_of(x, n);
+            atmsae_status status = atmsae_model_prepare(m, &b);
+            ck_assert_int_eq(status, s == 1 ? ATMSAE_E_NONFINITE : ATMSAE_OK);
+            float scale = *atmsae_model_view(m, ATMSAE_INPUT_SCALE, NULL);
+            ck_assert(isfinite(scale) && scale > 0);
+            ck_assert(ams_all_finite(atmsae_model_view(m, ATMSAE_B_DEC, NULL), d));
+            free(x);
+            atmsae_model_destroy(m);
+        }
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
 /* ---- misuse ------------------------------------------------------------------------------------------------ */
 
 START_TEST(bad_settings_are_named)
@@ -585,6 +692,47 @@ START_TEST(bad_batches_are_refused)
 }
 END_TEST
 
+/* Same widths are not enough: prefixes and centring belong to the shape. */
+START_TEST(backward_wants_the_model_of_its_forward)
+{
+    const uint64_t d = 6, F = 30, n = 8, few[] = {5}, other[] = {6}, many[] = {5, 10, 20};
+    atmsae_context *ctx = new_context(1);
+    float *x = random_rows(n, d, 2);
+    atmsae_batch b = batch_of(x, n);
+    atmsae_model *models[5];
+    for (int i = 0; i < 5; i++) {
+        atmsae_model_config config = config_of(ATMSAE_TOPK, d, F, 3);
+        config.prefixes = i == 1 ? few : i == 2 ? other : many;
+        config.n_prefixes = i == 0 || i == 4 ? 0 : i == 3 ? 3 : 1;
+        config.transcoder = i == 4;
+        models[i] = new_model(ctx, &config);
+    }
+    atmsae_codes *codes;
+    atmsae_gradients *g;
+    ok(atmsae_codes_create(ctx, &codes), ctx);
+    ok(atmsae_gradients_create(models[0], &g), ctx);
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 5; j++) {
+            ok(atmsae_forward(models[i], &b, NULL, codes, NULL), ctx);
+            ck_assert_int_eq(atmsae_backward(models[j], codes, g), i == j ? ATMSAE_OK : ATMSAE_E_STATE);
+        }
+    double p[30] = {0};
+    p[7] = 1.5;
+    atmsae_mask mask = {.size = sizeof mask, .d_sae = F, .p = p};
+    atmsae_forward_options o;
+    atmsae_forward_options_init(&o, sizeof o);
+    o.mask = &mask;
+    ck_assert_int_eq(atmsae_forward(models[0], &b, &o, codes, NULL), ATMSAE_E_ARG);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "mask.p[7] = 1.5"));
+    atmsae_gradients_destroy(g);
+    atmsae_codes_destroy(codes);
+    for (int i = 0; i < 5; i++)
+        atmsae_model_destroy(models[i]);
+    free(x);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
 START_TEST(null_handles_are_refused)
 {
     atmsae_batch b = batch_of(NULL, 1);
@@ -611,6 +759,7 @@ int main(void)
     TCase *t = tcase_create("selection");
     tcase_add_loop_test(t, selection_equals_the_naive_one, 0, SHAPES);
     tcase_add_test(t, ties_go_to_the_lower_index);
+    tcase_add_test(t, small_rows_do_not_depend_on_the_others);
     suite_add_tcase(suite, t);
     t = tcase_create("inference");
     tcase_add_test(t, a_row_does_not_depend_on_the_others);
@@ -620,10 +769,13 @@ int main(void)
     t = tcase_create("rows");
     tcase_add_test(t, types_and_strides_do_not_matter);
     tcase_add_test(t, prepare_sets_scale_mean_and_median);
+    tcase_add_test(t, rows_of_weight_zero_take_no_part);
+    tcase_add_test(t, prepare_never_breaks_a_model);
     suite_add_tcase(suite, t);
     t = tcase_create("misuse");
     tcase_add_test(t, bad_settings_are_named);
     tcase_add_test(t, bad_batches_are_refused);
+    tcase_add_test(t, backward_wants_the_model_of_its_forward);
     tcase_add_test(t, null_handles_are_refused);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);

@@ -70,13 +70,11 @@ static char *histogram_json(const uint64_t *bins)
 {
     char *json = NULL;
     size_t size;
-    FILE *out = open_memstream(&json, &size);
-    if (!out) abort();
+    FILE *out = program_text_open(&json, &size);
     for (size_t b = 0; b < N_BINS; b++)
         fprintf(out, "%s\"%s\": %llu", b ? ", " : "{", bin_names[b], (unsigned long long)bins[b]);
     fputc('}', out);
-    fclose(out);
-    return json;
+    return program_text_close(out, &json);
 }
 
 /* ---- absorption ---------------------------------------------------------------------------------- */
@@ -85,8 +83,7 @@ static char *classes_json(const atmsae_absorption_class *classes, uint64_t n)
 {
     char *json = NULL;
     size_t size;
-    FILE *out = open_memstream(&json, &size);
-    if (!out) abort();
+    FILE *out = program_text_open(&json, &size);
     for (uint64_t i = 0; i < n; i++) {
         const atmsae_absorption_class *c = &classes[i];
         fprintf(out, "%s{\"class\": %llu, \"used\": %s", i ? ",\n    " : "[\n    ", (unsigned long long)i,
@@ -100,8 +97,7 @@ static char *classes_json(const atmsae_absorption_class *classes, uint64_t n)
         fputc('}', out);
     }
     fputs("\n  ]", out);
-    fclose(out);
-    return json;
+    return program_text_close(out, &json);
 }
 
 static bool measure_absorption(atmsae_context *context, const atmsae_model *model, const words *w, fields *out)

@@ -66,14 +66,12 @@ static char *shape_text(const atmsae_tensor_info *info)
 {
     char *text = NULL;
     size_t size;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = program_text_open(&text, &size);
     fprintf(out, "%s [", info->dtype);
     for (uint64_t i = 0; i < info->rank; i++)
         fprintf(out, "%s%llu", i ? ", " : "", (unsigned long long)info->shape[i]);
     fputc(']', out);
-    fclose(out);
-    return text;
+    return program_text_close(out, &text);
 }
 
 static bool tensors_info(atmsae_context *context, const char *path, fields *out)

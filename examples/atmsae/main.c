@@ -5,6 +5,8 @@
 #include "command.h"
 #include "program.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,9 +54,16 @@ static int run_command(const command *c, int argc, char **argv)
     return code;
 }
 
-int main(int argc, char **argv)
+/* Results that could not be written are a failure, whatever the command thinks. */
+static int flushed(int code)
 {
-    program_choose_blis_kernels();
+    if (fflush(stdout) == 0 && !ferror(stdout)) return code;
+    fprintf(stderr, "atmsae: standard output: %s\n", strerror(errno));
+    return code == EXIT_OK ? EXIT_FAILED : code;
+}
+
+static int run_program(int argc, char **argv)
+{
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;
@@ -76,6 +85,16 @@ int main(int argc, char **argv)
     if (near) fprintf(stderr, "; did you mean %s?", near);
     fputs(" (atmsae --help lists all)\n", stderr);
     return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    /* As errors of the calls they are reported and cleaned up after: the reader of a pipe that went
+     * away, and a file at its size limit. */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    program_choose_blis_kernels();
+    return flushed(run_program(argc, argv));
 }
 
 int command_failed(const atmsae_context *context)

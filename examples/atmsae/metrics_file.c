@@ -49,7 +49,7 @@ static bool keep_steps_below(FILE *from, FILE *to, uint64_t first_step, bool hea
         header = false;
     }
     free(line);
-    return !ferror(from) && !ferror(to);
+    return feof(from) && !ferror(to); /* getline also ends where memory does */
 }
 
 /* Line by line: the file can be followed, and a kill loses nothing. */
@@ -68,9 +68,12 @@ static bool reopen(metrics_file *self, const char *path, uint64_t first_step)
     snprintf(temporary, size, "%s.tmp", path);
     bool good = start(self, temporary) && keep_steps_below(old, self->file, first_step, !self->json) && fflush(self->file) == 0 &&
                 rename(temporary, path) == 0;
-    if (!good) failed(temporary);
-    if (!good && self->file) fclose(self->file);
-    if (!good) self->file = NULL;
+    if (!good) {
+        failed(temporary);
+        if (self->file) fclose(self->file);
+        self->file = NULL;
+        remove(temporary);
+    }
     fclose(old);
     free(temporary);
     return good;

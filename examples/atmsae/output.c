@@ -11,8 +11,8 @@
 
 static char *copy(const char *text)
 {
-    char *c = program_alloc(strlen(text) + 1, 1);
-    return strcpy(c, text);
+    const size_t bytes = strlen(text) + 1;
+    return memcpy(program_alloc(bytes, 1), text, bytes);
 }
 
 static field *add(fields *self, const char *name, char *value)
@@ -112,14 +112,12 @@ char *json_strings(const char *const *texts, size_t n)
 {
     char *json = NULL;
     size_t size;
-    FILE *out = open_memstream(&json, &size);
-    if (!out) abort();
+    FILE *out = program_text_open(&json, &size);
     fputc('[', out);
     for (size_t i = 0; i < n; i++) {
         if (i) fputs(", ", out);
         json_string(out, texts[i]);
     }
     fputc(']', out);
-    fclose(out);
-    return json;
+    return program_text_close(out, &json);
 }

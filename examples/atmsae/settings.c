@@ -31,14 +31,12 @@ static char *prefix_list(const atmsae_model_config *model, bool json)
 {
     char *text = NULL;
     size_t size;
-    FILE *out = open_memstream(&text, &size);
-    if (!out) abort();
+    FILE *out = program_text_open(&text, &size);
     if (json) fputc('[', out);
     for (uint64_t i = 0; i < model->n_prefixes; i++)
         fprintf(out, "%s%llu", i ? "," : "", (unsigned long long)model->prefixes[i]);
     if (json) fputc(']', out);
-    fclose(out);
-    return text;
+    return program_text_close(out, &text);
 }
 
 void model_fields(fields *out, const atmsae_model_config *model)
@@ -58,8 +56,10 @@ void model_fields(fields *out, const atmsae_model_config *model)
     if (!top) fields_real(out, "sparsity", model->sparsity_coef);
     if (model->activation == ATMSAE_JUMPRELU && model->target_l0 > 0)
         fields_real(out, "target-l0", model->target_l0);
-    if (jumprelu) fields_real(out, "bandwidth", model->bandwidth);
-    if (jumprelu) fields_real(out, "init-threshold", model->init_threshold);
+    if (jumprelu) {
+        fields_real(out, "bandwidth", model->bandwidth);
+        fields_real(out, "init-threshold", model->init_threshold);
+    }
     if (model->n_prefixes) {
         char *text = prefix_list(model, false);
         fields_text(out, "prefixes", text);

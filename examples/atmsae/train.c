@@ -8,14 +8,18 @@
 #include "train.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #define PREPARE_ROWS 32768
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
+#define CHECKPOINT "checkpoint.safetensors"
+#define PREVIOUS "checkpoint.previous.safetensors"
 
 typedef struct run {
     const setting *settings;
@@ -25,7 +29,8 @@ typedef struct run {
     atmsae_trainer_config config; /* resolved; lends from the trainer */
     history *history;
     metrics_file metrics;
-    char *checkpoint;             /* its path */
+    char *checkpoint, *previous;  /* paths of the newest and the one before it */
+    int folder;                   /* locked while the run goes on */
     bool resumed;
     int code;                     /* of the program, if something fails */
 } run;
@@ -66,30 +71,70 @@ static bool exists(const char *folder, const char *name)
     return there;
 }
 
+/* One run a folder. The kernel lets go of the lock when its process ends, however it does. File
+ * systems without locks go without. */
+static bool lock_folder(run *r, const char *out)
+{
+    r->folder = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->folder >= 0 && (flock(r->folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)) return true;
+    if (r->folder >= 0) fprintf(stderr, "atmsae: %s: another atmsae train is at work in this folder\n", out);
+    else fprintf(stderr, "atmsae: %s: %s\n", out, strerror(errno));
+    return false;
+}
+
 static bool check_folder(run *r)
 {
     const char *out = r->settings[T_OUT].text;
     const bool resume = r->settings[T_RESUME].given, force = r->settings[T_FORCE].given;
-    r->checkpoint = program_path(out, "checkpoint.safetensors");
+    r->checkpoint = program_path(out, CHECKPOINT);
+    r->previous = program_path(out, PREVIOUS);
     if (resume && force) {
         fprintf(stderr, "atmsae: --resume goes on, --force starts anew: give one of them\n");
         r->code = EXIT_USAGE;
         return false;
     }
-    if (resume && access(r->checkpoint, R_OK) != 0) {
+    if (resume && access(r->previous, R_OK) != 0 && access(r->checkpoint, R_OK) != 0) {
         fprintf(stderr, "atmsae: nothing to resume: %s: %s\n", r->checkpoint, strerror(errno));
         return false;
     }
-    const char *found = exists(out, "sae_weights.safetensors")  ? "an SAE"
-                        : exists(out, "checkpoint.safetensors") ? "the checkpoint of a run"
-                                                                : NULL;
+    const char *found = exists(out, "sae_weights.safetensors")                ? "an SAE"
+                        : exists(out, CHECKPOINT) || exists(out, PREVIOUS) ? "the checkpoint of a run"
+                                                                              : NULL;
     if (found && !resume && !force) {
         fprintf(stderr, "atmsae: %s holds %s already: --resume goes on with its run, --force replaces it\n", out, found);
         return false;
     }
-    if (program_make_folder(out)) return true;
+    if (program_make_folder(out)) return lock_folder(r, out);
     fprintf(stderr, "atmsae: %s: %s\n", out, strerror(errno));
     return false;
+}
+
+static bool is_damage(atmsae_status status)
+{
+    return status == ATMSAE_E_FORMAT || status == ATMSAE_E_TRUNCATED || status == ATMSAE_E_LIMIT;
+}
+
+static bool set_aside(const run *r)
+{
+    char *broken = program_path(r->settings[T_OUT].text, CHECKPOINT ".broken");
+    const bool moved = rename(r->checkpoint, broken) == 0;
+    if (moved) fprintf(stderr, "atmsae: it is kept as %s; going on from %s\n", broken, r->previous);
+    else fprintf(stderr, "atmsae: %s: %s\n", broken, strerror(errno));
+    free(broken);
+    return moved;
+}
+
+/* The newest checkpoint, or the one before it where the newest is damaged or not there (save_checkpoint
+ * says when that is). */
+static bool load_checkpoint(const run *r, atmsae_source *source, atmsae_trainer **trainer)
+{
+    if (access(r->checkpoint, F_OK) == 0) {
+        const atmsae_status status = atmsae_trainer_load(r->context, r->checkpoint, source, trainer);
+        if (status >= 0) return true;
+        failed(r);
+        if (!is_damage(status) || access(r->previous, R_OK) != 0 || !set_aside(r)) return false;
+    }
+    return atmsae_trainer_load(r->context, r->previous, source, trainer) >= 0 || failed(r);
 }
 
 /* The seed of the run to resume: its source must be set up before its trainer can be loaded. */
@@ -98,7 +143,7 @@ static bool checkpoint_seed(run *r, uint64_t *seed)
     atmsae_trainer *trainer;
     atmsae_trainer_config config;
     atmsae_trainer_config_init(&config, sizeof config);
-    if (atmsae_trainer_load(r->context, r->checkpoint, NULL, &trainer) < 0) return failed(r);
+    if (!load_checkpoint(r, NULL, &trainer)) return false;
     const bool good = atmsae_trainer_get_config(trainer, &config) >= 0;
     if (good) *seed = config.model->seed;
     atmsae_trainer_destroy(trainer);
@@ -143,19 +188,28 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
 
 static bool resume_trainer(run *r, const run_config *asked)
 {
-    if (atmsae_trainer_load(r->context, r->checkpoint, r->source, &r->trainer) < 0 ||
-        atmsae_trainer_get_config(r->trainer, &r->config) < 0)
-        return failed(r);
+    if (!load_checkpoint(r, r->source, &r->trainer)) return false;
+    if (atmsae_trainer_get_config(r->trainer, &r->config) < 0) return failed(r);
     if (!train_same_settings(r->settings, asked, &r->config)) return false;
     r->resumed = true;
     const bool length_given = r->settings[T_ROWS].given || r->settings[T_EPOCHS].given;
     const uint64_t old = r->config.total_rows, rows = length_given ? asked->trainer.total_rows : old;
     if (rows == old) return true;
     fprintf(stderr, "atmsae: %s was planned for %llu rows and now gets %llu: learning rate, masking rate and "
-            "sparsity follow the new length from here on\n", r->checkpoint, (unsigned long long)old, (unsigned long long)rows);
+            "sparsity follow the new length from here on\n", r->settings[T_OUT].text, (unsigned long long)old, (unsigned long long)rows);
     if (atmsae_trainer_set_total_rows(r->trainer, rows) < 0 || atmsae_trainer_get_config(r->trainer, &r->config) < 0)
         return failed(r);
     return true;
+}
+
+/* The file that a path leads to: a symbolic link stays, for the next one. */
+static bool remove_file(const char *path)
+{
+    char *real = realpath(path, NULL);
+    const bool gone = real ? unlink(real) == 0 : errno == ENOENT;
+    if (!gone) fprintf(stderr, "atmsae: %s: cannot remove it: %s\n", path, strerror(errno));
+    free(real);
+    return gone;
 }
 
 static bool make_trainer(run *r)
@@ -170,7 +224,9 @@ static bool make_trainer(run *r)
     if (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) < 0 ||
         atmsae_trainer_get_config(r->trainer, &r->config) < 0)
         return failed(r);
-    return with_first_rows(r, PREPARE_ROWS, atmsae_trainer_prepare);
+    if (!with_first_rows(r, PREPARE_ROWS, atmsae_trainer_prepare)) return false;
+    /* --force: what is there belongs to another run, which --resume must not find. */
+    return remove_file(r->checkpoint) && remove_file(r->previous);
 }
 
 /* ---- run.json -------------------------------------------------------------------------------------------- */
@@ -206,9 +262,18 @@ static bool announce(const run *r)
 
 /* ---- training ---------------------------------------------------------------------------------------------- */
 
+/* The checkpoint that gets replaced lives on under a second name, so that two whole ones are there
+ * from the second save on. Without links (FAT, some network file systems) it is moved there instead. */
 static bool save_checkpoint(const run *r)
 {
-    return atmsae_trainer_save(r->trainer, r->source, r->checkpoint) >= 0 || failed(r);
+    char *spare = program_path(r->settings[T_OUT].text, PREVIOUS ".tmp");
+    (void)unlink(spare); /* of a run that was killed */
+    const bool linked = linkat(AT_FDCWD, r->checkpoint, AT_FDCWD, spare, AT_SYMLINK_FOLLOW) == 0;
+    if (!linked && (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS)) (void)rename(r->checkpoint, r->previous);
+    const bool good = atmsae_trainer_save(r->trainer, r->source, r->checkpoint) >= 0 || failed(r);
+    if (linked && !(good && rename(spare, r->previous) == 0)) (void)unlink(spare);
+    free(spare);
+    return good;
 }
 
 /* Steps until the end or a signal. */
@@ -240,7 +305,8 @@ static bool steps(run *r)
         progress_show(&line, done * batch_rows, &stats);
         if (every == 0 || done * batch_rows - saved < every || done == total) continue;
         saved = done * batch_rows;
-        good = save_checkpoint(r);
+        /* A full disk may have room again next time; the last one stays until then. */
+        if (!save_checkpoint(r)) fprintf(stderr, "atmsae: no checkpoint at step %llu; training goes on\n", (unsigned long long)done);
     }
     if (good && stats.rows) progress_end(&line, done * batch_rows, &stats);
     free(rows);
@@ -291,25 +357,28 @@ static int train(run *r)
     if (s[T_PLOT].given) r->history = history_create(r->config.model->d_sae);
     catch_signals();
     const bool trained = steps(r);
-    if (!metrics_file_close(&r->metrics, s[T_METRICS].text) || !trained) return EXIT_FAILED;
+    const bool measured = metrics_file_close(&r->metrics, s[T_METRICS].text); /* if not, the SAE is still wanted */
+    if (!trained) return EXIT_FAILED;
     if (!interrupted || atmsae_trainer_steps_done(r->trainer) == r->config.total_rows / r->config.batch_rows)
-        return finish(r) ? EXIT_OK : EXIT_FAILED;
+        return finish(r) && measured ? EXIT_OK : EXIT_FAILED;
     if (!save_checkpoint(r)) return EXIT_FAILED;
     fprintf(stderr, "atmsae: interrupted after %llu steps; the same command with --resume goes on from %s\n",
             (unsigned long long)atmsae_trainer_steps_done(r->trainer), r->checkpoint);
-    return EXIT_INTERRUPTED;
+    return measured ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 
 static int run_train(const setting *settings)
 {
-    run r = {.settings = settings, .code = EXIT_FAILED, .context = command_context(&settings[T_THREADS], settings[T_QUIET].given)};
+    run r = {.settings = settings, .code = EXIT_FAILED, .folder = -1, .context = command_context(&settings[T_THREADS], settings[T_QUIET].given)};
     if (!r.context) return EXIT_FAILED;
     const int code = train(&r);
     history_destroy(r.history);
     free(r.checkpoint);
+    free(r.previous);
     atmsae_trainer_destroy(r.trainer);
     atmsae_source_destroy(r.source);
     atmsae_context_destroy(r.context);
+    if (r.folder >= 0) close(r.folder);
     return code;
 }
 

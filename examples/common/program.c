@@ -35,6 +35,26 @@ void *program_alloc(size_t count, size_t size)
     return memory;
 }
 
+FILE *program_text_open(char **text, size_t *size)
+{
+    FILE *file = open_memstream(text, size);
+    if (!file) {
+        perror("a text in memory");
+        exit(1);
+    }
+    return file;
+}
+
+char *program_text_close(FILE *file, char **text)
+{
+    const int failed = ferror(file);
+    if (fclose(file) != 0 || failed || !*text) {
+        fprintf(stderr, "out of memory for a text\n");
+        exit(1);
+    }
+    return *text;
+}
+
 double program_seconds(void)
 {
     struct timespec now;
@@ -53,8 +73,9 @@ void program_duration(double seconds, char *text, size_t size)
 
 bool program_make_folder(const char *path)
 {
-    char *copy = program_alloc(strlen(path) + 1, 1);
-    strcpy(copy, path);
+    const size_t bytes = strlen(path) + 1;
+    char *copy = program_alloc(bytes, 1);
+    memcpy(copy, path, bytes);
     bool made = true;
     for (char *end = copy + 1; made; end++) {
         const char saved = *end;

@@ -8,12 +8,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Call before anything of the library. */
 void program_choose_blis_kernels(void);
 
 /* Memory or the end of the program. */
 void *program_alloc(size_t count, size_t size);
+/* A file that becomes a string, to be freed: close returns it. Likewise. */
+FILE *program_text_open(char **text, size_t *size);
+char *program_text_close(FILE *file, char **text);
 
 double program_seconds(void); /* of a clock that only goes forward */
 

@@ -69,7 +69,8 @@
  *
  * Errors. Functions that can fail return atmsae_status: 0 or a negative code. The text of the last
  * failure on a context, with the values and the allowed range, is atmsae_last_error(). After a
- * failure the handle is as it was before the call and stays usable. The library never prints,
+ * failure the handle is as it was before the call and stays usable; codes and gradients that a
+ * failed call was filling hold nothing then. The library never prints,
  * exits, aborts, installs signal handlers or changes process-wide settings. One exception is not
  * ours: BLIS aborts when its own memory allocation fails.
  *
@@ -77,7 +78,17 @@
  * thread at a time, except that functions taking it as `const` may run concurrently while no other
  * function uses it. A context may be shared by all of them; its worker threads serve one call at a
  * time. last_error is shared too: threads that need their own text need their own context.
- * Callbacks run on the calling thread and must not use the handle that called them.
+ * Callbacks run on the calling thread and must not use the handle that called them. Breaking these
+ * rules gives ATMSAE_E_STATE and changes nothing (destroy and the functions that lend or return a
+ * value without a status do not look).
+ *
+ * Processes. After fork a child may destroy the handles it inherited; other calls on them give
+ * ATMSAE_E_STATE. It may create a context of its own, whatever the flavour of BLIS, if no thread was
+ * inside a call at the fork (BLIS's locks stay as they were). The parent goes on as before.
+ *
+ * Floating point. Calls compute in the default environment (round to nearest, denormals kept, no
+ * traps), whatever the caller's, which they give back as it was, flags included. Callbacks run in
+ * the default one.
  *
  * Results. Same inputs, same bits: whatever the number of threads, the split of rows into encode
  * calls, the x86 vector level, and across a checkpoint. Matrix products only propose candidates;
@@ -124,7 +135,8 @@ enum {
     ATMSAE_E_FORMAT = -11,     /* a file is malformed or its checksum is wrong */
     ATMSAE_E_TRUNCATED = -12,  /* a file ends too early */
     ATMSAE_E_VERSION = -13,    /* a file was written by a newer version */
-    ATMSAE_E_CALLBACK = -20    /* a caller's callback returned a failure */
+    ATMSAE_E_CALLBACK = -20,   /* a caller's callback returned a failure */
+    ATMSAE_E_STOPPED = -21     /* atmsae_request_stop was called */
 };
 
 /* major * 10000 + minor * 100 + patch of the library that is loaded. */
@@ -136,8 +148,8 @@ ATMSAE_API const char *atmsae_status_name(atmsae_status status);
 typedef struct atmsae_context atmsae_context;
 
 /* Memory hook. alloc returns memory aligned to `align` (a power of two) or NULL; free takes what
- * alloc returned. Both may be called from any thread that uses the context. BLIS allocates outside
- * of it. */
+ * alloc returned. Both may be called from any thread that uses the context and from its workers;
+ * they must not call the library. BLIS allocates outside of it. */
 typedef struct atmsae_allocator {
     void *opaque;
     void *(*alloc)(void *opaque, size_t align, size_t bytes);
@@ -163,6 +175,12 @@ ATMSAE_API void atmsae_context_destroy(atmsae_context *context);
 /* Text of the last failure on this context, "" if none. Valid until the next failure. */
 ATMSAE_API const char *atmsae_last_error(const atmsae_context *context);
 ATMSAE_API uint32_t atmsae_context_threads(const atmsae_context *context);
+/* Asks training to stop. It is one atomic store: a signal handler may do it. From then on
+ * atmsae_trainer_step returns ATMSAE_E_STOPPED before it does anything; all else works, so that the
+ * program can save a checkpoint. clear takes the request back. */
+ATMSAE_API void atmsae_request_stop(atmsae_context *context);
+ATMSAE_API void atmsae_clear_stop(atmsae_context *context);
+ATMSAE_API int32_t atmsae_stop_requested(const atmsae_context *context); /* 1 or 0 */
 /* One line for logs: vector level in use, BLIS version and kernel set. Static for the context. */
 ATMSAE_API const char *atmsae_context_cpu(const atmsae_context *context);
 
@@ -195,7 +213,7 @@ enum { ATMSAE_B_DEC_ZERO = 1, ATMSAE_B_DEC_MEAN = 2, ATMSAE_B_DEC_MEDIAN = 3 };
 
 typedef struct atmsae_model_config {
     size_t size;
-    uint64_t d_in;  /* required, 1 .. 2^24 */
+    uint64_t d_in;  /* required, 1 .. 2^22 */
     uint64_t d_out; /* 0 (default): d_in, an autoencoder; set it for a transcoder (x, y) */
     uint64_t d_sae; /* required, 1 .. 2^31 - 1 */
     uint64_t seed;  /* of the initial weights; default 0 */
@@ -213,7 +231,8 @@ typedef struct atmsae_model_config {
                              activation's own (5, 1, 10, 1), see doc/method.md */
     double target_l0;     /* JUMPRELU only: > 0 replaces lambda * L0 by lambda * (L0 / target - 1)^2 */
     double bandwidth;     /* eps of the JumpReLU kernels, in units of pre-activations (scaled rows);
-                             default NaN: 0.5 (JUMPRELU), 2 (JUMPRELU_TANH) */
+                             default NaN: 0.5 (JUMPRELU), 2 (JUMPRELU_TANH). Entries in the band are
+                             stored, about 40 bytes each in a step: with 2, nearly all n * F at first */
     double init_threshold; /* initial theta of both JumpReLU forms; default NaN: 0.5 and 0.1 */
     double tanh_scale;    /* c of JUMPRELU_TANH; default 4 */
     double pre_act_coef;  /* lambda_P of JUMPRELU_TANH; default 3e-6 */
@@ -280,8 +299,9 @@ ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_prepare(atmsae_model *model, const atmsae_batch *batch);
 
 /* Sparse latents of a batch, row by row: compressed rows. A codes handle also holds the working
- * memory of the calls that fill it; once it has seen a batch of some size, further batches of at
- * most that size allocate nothing for TOPK and BATCHTOPK (others grow geometrically). */
+ * memory of the calls that fill it; once it has seen a batch of some size, forwards of at most that
+ * size allocate nothing for TOPK and BATCHTOPK, nor does encode for TOPK. Where the number of
+ * entries is open it grows geometrically. */
 typedef struct atmsae_codes atmsae_codes;
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_codes_create(atmsae_context *context, atmsae_codes **out);
@@ -309,7 +329,8 @@ atmsae_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_decode(const atmsae_model *model, const atmsae_codes *codes, float *out, uint64_t ld);
 
-/* BATCHTOPK: sets the inference threshold to the (k*N + 1)-th largest positive pre-activation of
+/* Row weights only say which rows count (weight 0: not).
+ * BATCHTOPK: sets the inference threshold to the (k*N + 1)-th largest positive pre-activation of
  * N rows of training data (65536 are plenty; never use validation rows), without a mask; 0 if there
  * are fewer. Other activations: does nothing. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -364,7 +385,7 @@ typedef struct atmsae_tracker_config {
     size_t size;
     uint64_t d_sae;  /* required when used alone; the trainer fills it in */
     double decay;    /* of the moving averages, 0 .. <1; default 0.99 */
-    double weight_magnitude, weight_frequency, weight_contribution; /* >= 0, not all 0; default 1 */
+    double weight_magnitude, weight_frequency, weight_contribution; /* 0 .. 1e100, not all 0; default 1 */
     int32_t combine; /* ATMSAE_MEAN_ARITHMETIC (default) or GEOMETRIC */
     int32_t observed_only; /* 1: means run over latents observed at least once; 0 (default): all F */
     uint64_t dead_window;  /* rows unmasked without firing after which a latent is dead; 0: never.
@@ -674,7 +695,7 @@ typedef struct atmsae_absorption atmsae_absorption;
 typedef struct atmsae_absorption_config {
     size_t size;
     uint64_t n_classes;    /* required; labels are 0 .. n_classes - 1 */
-    double min_probe_f1;   /* classes whose probe scores less on test rows are left out; default 0.6 */
+    double min_probe_f1;   /* only classes whose probe scores more on test rows count; default 0.6 */
     double min_f1_gain;    /* another latent joins a class's split latents for more F1 than this; 0.03 */
     uint64_t max_split;    /* most split latents a class; default 10 */
 } atmsae_absorption_config;

@@ -11,6 +11,7 @@ enum { AMS_DEAD_WINDOW = 10000000 }; /* rows; the usual 10 M tokens (Gao 2024) *
 
 struct atmsae_tracker {
     atmsae_context *ctx;
+    ams_use use;
     atmsae_tracker_config config;
     double *average[3];  /* [F] moving averages: magnitude, frequency, contribution */
     double *clock;       /* [F] rows seen unmasked since the last firing */
@@ -19,11 +20,20 @@ struct atmsae_tracker {
     uint32_t *dead;      /* derived */
     uint64_t n_dead;
 };
+/* What stands behind public functions of these names, see AMS_CALL. */
+atmsae_status ams_tracker_observe(atmsae_tracker *tracker, const atmsae_latent_sums *sums);
+/* Would observe take these sums? */
+atmsae_status ams_tracker_check(const atmsae_tracker *tracker, const atmsae_latent_sums *sums);
+atmsae_status ams_masker_update(atmsae_masker *masker, const double *importance, uint64_t d_sae);
+atmsae_status ams_masker_draw(atmsae_masker *masker, uint64_t step);
+atmsae_status ams_masker_begin_cooldown(atmsae_masker *masker, uint64_t first_step, uint64_t steps);
+
 /* Importances and the dead list from averages and clocks. */
 void ams_tracker_derive(atmsae_tracker *tracker);
 
 struct atmsae_masker {
     atmsae_context *ctx;
+    ams_use use;
     atmsae_masker_config config; /* but for defaults that follow the run's length */
     double *importance;   /* [F] of the last update */
     uint32_t *permutation; /* [F], MASK_PERMUTED only */

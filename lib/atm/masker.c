@@ -35,8 +35,8 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_masker_config *c)
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: kind = %d, allowed: 1 to 5", c->kind);
     if (c->per_row != 0 && c->per_row != 1)
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: per_row = %d, allowed: 0 or 1", c->per_row);
-    if (!(c->c >= 0 && c->c < INFINITY))
-        return ams_fail(ctx, ATMSAE_E_ARG, "masker: c = %g, allowed: 0 to any finite number", c->c);
+    if (!(c->c >= 0 && c->c <= 1e9)) /* so that theta cannot overflow */
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: c = %g, allowed: 0 to 1e9", c->c);
     if (!(c->r >= 0 && c->r <= 30)) /* at 37, p would round to 1: masked for ever */
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: r = %g, allowed: 0 to 30", c->r);
     if (!(c->cooldown_start >= 0 && c->cooldown_start <= c->cooldown_end && c->cooldown_end <= 1))
@@ -60,11 +60,9 @@ static void permute(uint32_t *permutation, uint64_t n, uint64_t seed)
     }
 }
 
-atmsae_status atmsae_masker_create(atmsae_context *ctx, const atmsae_masker_config *caller, atmsae_masker **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_masker_config *caller, atmsae_masker **out)
 {
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "masker_create: out is NULL");
-    *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     atmsae_masker_config config;
     atmsae_masker_config_init(&config, sizeof config);
     AMS_TRY(ams_struct_in(ctx, "atmsae_masker_config", &config, sizeof config, sizeof config, caller));
@@ -87,6 +85,13 @@ atmsae_status atmsae_masker_create(atmsae_context *ctx, const atmsae_masker_conf
     return ATMSAE_OK;
 }
 
+atmsae_status atmsae_masker_create(atmsae_context *ctx, const atmsae_masker_config *caller, atmsae_masker **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, caller, out));
+}
+
 void atmsae_masker_destroy(atmsae_masker *m)
 {
     if (!m) return;
@@ -101,9 +106,8 @@ void atmsae_masker_destroy(atmsae_masker *m)
 
 /* ---- theta --------------------------------------------------------------------------------------------- */
 
-atmsae_status atmsae_masker_update(atmsae_masker *m, const double *importance, uint64_t d_sae)
+atmsae_status ams_masker_update(atmsae_masker *m, const double *importance, uint64_t d_sae)
 {
-    if (!m) return ATMSAE_E_ARG;
     if (!importance || d_sae != m->config.d_sae)
         return ams_fail(m->ctx, ATMSAE_E_ARG, "masker_update: needs %llu importances, got %llu%s",
                         (unsigned long long)m->config.d_sae, (unsigned long long)d_sae, importance ? "" : " and NULL");
@@ -114,13 +118,23 @@ atmsae_status atmsae_masker_update(atmsae_masker *m, const double *importance, u
     double sum = 0, squares = 0;
     for (uint64_t i = 0; i < d_sae; i++)
         sum += importance[i];
-    m->mu = sum / (double)d_sae;
+    const double mu = sum / (double)d_sae;
     for (uint64_t i = 0; i < d_sae; i++)
-        squares += (importance[i] - m->mu) * (importance[i] - m->mu);
-    m->sigma = sqrt(squares / (double)d_sae);
-    m->theta = m->mu + m->config.c * m->sigma;
+        squares += (importance[i] - mu) * (importance[i] - mu);
+    const double sigma = sqrt(squares / (double)d_sae), theta = mu + m->config.c * sigma;
+    if (!isfinite(theta))
+        return ams_fail(m->ctx, ATMSAE_E_NONFINITE, "masker_update: the importances overflow: mu %g, sigma %g", mu, sigma);
+    m->mu = mu;
+    m->sigma = sigma;
+    m->theta = theta;
     memcpy(m->importance, importance, (size_t)d_sae * sizeof *importance);
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_masker_update(atmsae_masker *m, const double *importance, uint64_t d_sae)
+{
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, ams_masker_update(m, importance, d_sae), AMS_CHANGES("masker", m));
 }
 
 /* ---- r over time ------------------------------------------------------------------------------------- */
@@ -160,13 +174,18 @@ static double rate(const atmsae_masker *m, uint64_t step)
 
 void ams_masker_schedule(atmsae_masker *m, uint64_t total_steps) { m->config.total_steps = total_steps; }
 
-atmsae_status atmsae_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step, uint64_t steps)
+atmsae_status ams_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step, uint64_t steps)
 {
-    if (!m) return ATMSAE_E_ARG;
     if (steps == 0) return ams_fail(m->ctx, ATMSAE_E_ARG, "begin_cooldown: steps = 0, allowed: at least 1");
     m->cooldown_from = first_step;
     m->cooldown_steps = steps;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step, uint64_t steps)
+{
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, ams_masker_begin_cooldown(m, first_step, steps), AMS_CHANGES("masker", m));
 }
 
 /* ---- the draw ------------------------------------------------------------------------------------------ */
@@ -192,9 +211,8 @@ int32_t atmsae_mask_test(const atmsae_mask *mask, uint64_t row, uint64_t latent)
     return mask->p && drawn(mask->seed, AMS_DRAW_ROW_MASK, mask->step, row << 32 | latent, mask->p[latent]);
 }
 
-atmsae_status atmsae_masker_draw(atmsae_masker *m, uint64_t step)
+atmsae_status ams_masker_draw(atmsae_masker *m, uint64_t step)
 {
-    if (!m) return ATMSAE_E_ARG;
     const atmsae_masker_config *c = &m->config;
     const uint64_t F = c->d_sae;
     double sum = 0;
@@ -214,6 +232,12 @@ atmsae_status atmsae_masker_draw(atmsae_masker *m, uint64_t step)
     m->mask.p = c->per_row ? m->p : NULL;
     m->drawn = true;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_masker_draw(atmsae_masker *m, uint64_t step)
+{
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, ams_masker_draw(m, step), AMS_CHANGES("masker", m));
 }
 
 const atmsae_mask *atmsae_masker_mask(const atmsae_masker *m) { return m && m->drawn ? &m->mask : NULL; }

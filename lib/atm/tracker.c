@@ -30,10 +30,11 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_tracker_config *c)
         return ams_fail(ctx, ATMSAE_E_ARG, "tracker: decay = %g, allowed: 0 to below 1", c->decay);
     const double weights[3] = {c->weight_magnitude, c->weight_frequency, c->weight_contribution};
     for (int k = 0; k < 3; k++)
-        if (!(weights[k] >= 0 && weights[k] < INFINITY))
-            return ams_fail(ctx, ATMSAE_E_ARG, "tracker: weight %d = %g, allowed: 0 to any finite number", k, weights[k]);
-    if (!(weights[0] + weights[1] + weights[2] > 0))
-        return ams_fail(ctx, ATMSAE_E_ARG, "tracker: all three weights are 0, at least one must be positive");
+        if (!(weights[k] >= 0 && weights[k] <= 1e100))
+            return ams_fail(ctx, ATMSAE_E_ARG, "tracker: weight %d = %g, allowed: 0 to 1e100", k, weights[k]);
+    double sum = weights[0] + weights[1] + weights[2];
+    if (!(sum > 0 && sum < INFINITY))
+        return ams_fail(ctx, ATMSAE_E_ARG, "tracker: the weights' sum is %g, allowed: above 0, finite", sum);
     if (c->combine != ATMSAE_MEAN_ARITHMETIC && c->combine != ATMSAE_MEAN_GEOMETRIC)
         return ams_fail(ctx, ATMSAE_E_ARG, "tracker: combine = %d, allowed: 1 (arithmetic), 2 (geometric)", c->combine);
     if (c->observed_only != 0 && c->observed_only != 1)
@@ -41,11 +42,9 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_tracker_config *c)
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_tracker_create(atmsae_context *ctx, const atmsae_tracker_config *caller, atmsae_tracker **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_tracker_config *caller, atmsae_tracker **out)
 {
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "tracker_create: out is NULL");
-    *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     atmsae_tracker_config config;
     atmsae_tracker_config_init(&config, sizeof config);
     AMS_TRY(ams_struct_in(ctx, "atmsae_tracker_config", &config, sizeof config, sizeof config, caller));
@@ -70,6 +69,13 @@ atmsae_status atmsae_tracker_create(atmsae_context *ctx, const atmsae_tracker_co
     return ATMSAE_OK;
 }
 
+atmsae_status atmsae_tracker_create(atmsae_context *ctx, const atmsae_tracker_config *caller, atmsae_tracker **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, caller, out));
+}
+
 void atmsae_tracker_destroy(atmsae_tracker *t)
 {
     if (!t) return;
@@ -83,7 +89,10 @@ void atmsae_tracker_destroy(atmsae_tracker *t)
 
 /* ---- one observation ------------------------------------------------------------------------------ */
 
-static atmsae_status check_sums(const atmsae_tracker *t, const atmsae_latent_sums *s)
+/* No sum of floats comes near; above, averages and clocks could overflow. */
+static const double LARGEST = 1e200;
+
+atmsae_status ams_tracker_check(const atmsae_tracker *t, const atmsae_latent_sums *s)
 {
     if (s->d_sae != t->config.d_sae || !s->rows || !s->magnitude || !s->frequency || !s->contribution)
         return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: needs four arrays of d_sae = %llu, got d_sae = %llu",
@@ -95,16 +104,19 @@ static atmsae_status check_sums(const atmsae_tracker *t, const atmsae_latent_sum
         if (s->rows[i] < 0 || s->magnitude[i] < 0 || s->frequency[i] < 0)
             return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: latent %llu has rows %g, magnitude %g, frequency %g, allowed: at least 0",
                             (unsigned long long)i, s->rows[i], s->magnitude[i], s->frequency[i]);
+        double largest = fmax(fmax(s->magnitude[i], s->frequency[i]), s->contribution[i]);
+        if (s->rows[i] > LARGEST || (s->rows[i] > 0 && largest / s->rows[i] > LARGEST))
+            return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: latent %llu has rows %g and a sum of %g, allowed: to %g, also by row",
+                            (unsigned long long)i, s->rows[i], largest, LARGEST);
     }
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
+atmsae_status ams_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
 {
-    if (!t) return ATMSAE_E_ARG;
     atmsae_latent_sums s = {0};
     AMS_TRY(ams_struct_in(t->ctx, "atmsae_latent_sums", &s, sizeof s, sizeof s, caller));
-    AMS_TRY(check_sums(t, &s));
+    AMS_TRY(ams_tracker_check(t, &s));
     const double decay = t->config.decay;
     for (uint64_t i = 0; i < s.d_sae; i++) {
         double n = s.rows[i];
@@ -119,6 +131,12 @@ atmsae_status atmsae_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums
     }
     ams_tracker_derive(t);
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, ams_tracker_observe(t, caller), AMS_CHANGES("tracker", t));
 }
 
 /* ---- importance -------------------------------------------------------------------------------------- */

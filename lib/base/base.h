@@ -7,6 +7,8 @@
 #define AMS_BASE_H
 
 #include <atmsae/atmsae.h>
+#include <fenv.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* ---- errors: one path ---------------------------------------------------------------------- */
@@ -32,6 +34,48 @@ double ams_strtod(const char *text, char **end);
         if (try_ < 0) return try_;       \
     } while (0)
 
+/* ---- public calls --------------------------------------------------------------------------- */
+
+/* In every handle that can change: who uses it now. */
+typedef struct ams_use {
+    atomic_int users;
+} ams_use;
+typedef struct ams_claim {
+    const char *name; /* of the handle, for the error text */
+    ams_use *use;     /* NULL ends a list */
+    bool changes;
+} ams_claim;
+/* Calls that read a handle may overlap; one that changes it excludes all others. */
+#define AMS_READS(name, handle) {name, (ams_use *)(uintptr_t)&(handle)->use, false}
+#define AMS_CHANGES(name, handle) {name, &(handle)->use, true}
+
+/* The body of a public function: checks that the context is of this process, claims the handles
+ * listed (E_STATE if one is in use), runs `work` in the default floating-point environment, and
+ * gives both back. What the library calls on handles that the same call has claimed to change is the
+ * ams_ function behind the public one.
+ *
+ *     AMS_CALL(ctx, ams_encode(model, batch, codes), AMS_READS("model", model), AMS_CHANGES("codes", codes)); */
+#define AMS_CALL(ctx, work, ...)                                                          \
+    do {                                                                                  \
+        const ams_claim claims_[] = {{0}, ##__VA_ARGS__, {0}}; /* {0}: the list may be empty */ \
+        ams_call call_;                                                                   \
+        AMS_TRY(ams_call_begin(&call_, ctx, __func__, claims_ + 1));                      \
+        return ams_call_end(&call_, work);                                                \
+    } while (0)
+
+typedef struct ams_call {
+    fenv_t environment; /* the caller's */
+    const ams_claim *claims;
+    size_t n;
+} ams_call;
+atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function, const ams_claim *claims);
+atmsae_status ams_call_end(const ams_call *call, atmsae_status status);
+/* The default floating-point environment for functions that only compute, and for new threads. */
+void ams_float_begin(fenv_t *caller);
+void ams_float_end(const fenv_t *caller);
+/* Is this process a child of the one that made the context? Its threads are not here then. */
+bool ams_forked(const atmsae_context *ctx);
+
 /* ---- memory -------------------------------------------------------------------------------- */
 
 /* count * size bytes, 64-byte aligned; NULL when they overflow or cannot be had (and for no other
@@ -53,6 +97,10 @@ static inline uint64_t ams_max(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 /* Contexts are counted: each handle holds one reference. */
 atmsae_context *ams_context_ref(atmsae_context *ctx);
+/* The file writer's system calls (format.h), for tests; NULL, as it begins: the system's own. */
+struct ams_io;
+void ams_context_set_io(atmsae_context *ctx, const struct ams_io *io);
+const struct ams_io *ams_context_io(const atmsae_context *ctx);
 
 /* ---- structs of the ABI -------------------------------------------------------------------- */
 
@@ -103,5 +151,13 @@ void ams_normal2(const uint32_t words[4], double out[2]);
 
 /* Start with 0; feed pieces in order. */
 uint64_t ams_crc64(uint64_t crc, const void *data, size_t bytes);
+
+#ifdef __clang_analyzer__
+/* The analyzer sees one file at a time, and would follow paths on which a failure is not negative. */
+#define ams_fail(ctx, status, ...) ((void)(ams_fail)(ctx, status, __VA_ARGS__), (atmsae_status)(status))
+#define ams_fail_in(ctx, status, prefix) ((void)(ams_fail_in)(ctx, status, prefix), (atmsae_status)(status))
+#define ams_fail_errno(ctx, path, what, error) ((void)(ams_fail_errno)(ctx, path, what, error), ATMSAE_E_IO)
+#define ams_nomem(ctx, what) ((void)(ams_nomem)(ctx, what), ATMSAE_E_NOMEM)
+#endif
 
 #endif

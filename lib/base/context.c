@@ -45,6 +45,7 @@ const char *atmsae_status_name(atmsae_status status)
         {ATMSAE_E_TRUNCATED, "ATMSAE_E_TRUNCATED"},
         {ATMSAE_E_VERSION, "ATMSAE_E_VERSION"},
         {ATMSAE_E_CALLBACK, "ATMSAE_E_CALLBACK"},
+        {ATMSAE_E_STOPPED, "ATMSAE_E_STOPPED"},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (table[i].status == status) return table[i].name;
@@ -70,10 +71,8 @@ void atmsae_context_config_init(atmsae_context_config *config, size_t size)
     ams_struct_init(config, size, &defaults, sizeof defaults);
 }
 
-atmsae_status atmsae_context_create(const atmsae_context_config *caller, atmsae_context **out)
+static atmsae_status create(const atmsae_context_config *caller, atmsae_context **out)
 {
-    if (!out) return ATMSAE_E_ARG;
-    *out = NULL;
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     if (caller)
@@ -90,6 +89,7 @@ atmsae_status atmsae_context_create(const atmsae_context_config *caller, atmsae_
     ctx->log_opaque = config.log_opaque;
     ctx->log_level = config.log_level;
     atomic_init(&ctx->references, 1);
+    ctx->pid = getpid();
     if (pthread_mutex_init(&ctx->text_lock, NULL) != 0) {
         allocator.free(allocator.opaque, ctx);
         return ATMSAE_E_NOMEM;
@@ -104,8 +104,20 @@ atmsae_status atmsae_context_create(const atmsae_context_config *caller, atmsae_
     ctx->pool = ams_pool_create(ctx, &ctx->threads);
     ams_kernels_describe(ctx->cpu, sizeof ctx->cpu);
     ams_gemm_check(ctx);
+    ams_gemm_warm_up(ctx);
     *out = ctx;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_context_create(const atmsae_context_config *caller, atmsae_context **out)
+{
+    if (!out) return ATMSAE_E_ARG;
+    *out = NULL;
+    fenv_t environment; /* BLIS sets itself up in the default one, too */
+    ams_float_begin(&environment);
+    atmsae_status status = create(caller, out);
+    ams_float_end(&environment);
+    return status;
 }
 
 atmsae_context *ams_context_ref(atmsae_context *ctx)
@@ -124,9 +136,24 @@ void atmsae_context_destroy(atmsae_context *ctx)
 }
 
 const char *atmsae_last_error(const atmsae_context *ctx) { return ctx ? ctx->error : ""; }
+
+/* Lock-free, so that a signal handler may call them. */
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a stop request must be one store");
+void atmsae_request_stop(atmsae_context *ctx)
+{
+    if (ctx) atomic_store(&ctx->stop, 1);
+}
+void atmsae_clear_stop(atmsae_context *ctx)
+{
+    if (ctx) atomic_store(&ctx->stop, 0);
+}
+int32_t atmsae_stop_requested(const atmsae_context *ctx) { return ctx ? atomic_load(&ctx->stop) : 0; }
+
 uint32_t atmsae_context_threads(const atmsae_context *ctx) { return ctx ? ctx->threads : 0; }
 const char *atmsae_context_cpu(const atmsae_context *ctx) { return ctx ? ctx->cpu : ""; }
 unsigned ams_workers(const atmsae_context *ctx) { return ctx->threads; }
+void ams_context_set_io(atmsae_context *ctx, const struct ams_io *io) { ctx->io = io; }
+const struct ams_io *ams_context_io(const atmsae_context *ctx) { return ctx->io; }
 
 void ams_parallel(atmsae_context *ctx, uint64_t jobs, ams_job *job, void *arg)
 {
@@ -173,7 +200,18 @@ double ams_strtod(const char *text, char **end)
     return value;
 }
 
-atmsae_status ams_fail(atmsae_context *ctx, atmsae_status status, const char *format, ...)
+/* After fork the lock may be held by a thread that the child does not have. */
+static void lock_text(atmsae_context *ctx)
+{
+    if (!ams_forked(ctx)) pthread_mutex_lock(&ctx->text_lock);
+}
+
+static void unlock_text(atmsae_context *ctx)
+{
+    if (!ams_forked(ctx)) pthread_mutex_unlock(&ctx->text_lock);
+}
+
+atmsae_status (ams_fail)(atmsae_context *ctx, atmsae_status status, const char *format, ...)
 {
     if (!ctx) return status;
     va_list list;
@@ -181,22 +219,22 @@ atmsae_status ams_fail(atmsae_context *ctx, atmsae_status status, const char *fo
     char text[sizeof ctx->error];
     format_list(text, sizeof text, format, list);
     va_end(list);
-    pthread_mutex_lock(&ctx->text_lock);
+    lock_text(ctx);
     memcpy(ctx->error, text, sizeof text);
-    pthread_mutex_unlock(&ctx->text_lock);
+    unlock_text(ctx);
     return status;
 }
 
-atmsae_status ams_fail_in(atmsae_context *ctx, atmsae_status status, const char *prefix)
+atmsae_status (ams_fail_in)(atmsae_context *ctx, atmsae_status status, const char *prefix)
 {
     char text[sizeof ctx->error];
-    pthread_mutex_lock(&ctx->text_lock);
+    lock_text(ctx);
     memcpy(text, ctx->error, sizeof text);
-    pthread_mutex_unlock(&ctx->text_lock);
+    unlock_text(ctx);
     return ams_fail(ctx, status, "%s: %s", prefix, text);
 }
 
-atmsae_status ams_fail_errno(atmsae_context *ctx, const char *path, const char *what, int error)
+atmsae_status (ams_fail_errno)(atmsae_context *ctx, const char *path, const char *what, int error)
 {
     char reason[128];
     locale_t c = c_locale();
@@ -257,7 +295,7 @@ atmsae_status ams_grow(atmsae_context *ctx, void *array, uint64_t *capacity, uin
     return ATMSAE_OK;
 }
 
-atmsae_status ams_nomem(atmsae_context *ctx, const char *what)
+atmsae_status (ams_nomem)(atmsae_context *ctx, const char *what)
 {
     return ams_fail(ctx, ATMSAE_E_NOMEM, "out of memory for %s", what);
 }

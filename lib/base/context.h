@@ -7,16 +7,19 @@
 
 #include "base.h"
 #include <pthread.h>
-#include <stdatomic.h>
+#include <sys/types.h>
 
 typedef struct ams_pool ams_pool;
 
 struct atmsae_context {
     atomic_size_t references;
+    pid_t pid;       /* of the process that made it */
+    atomic_int stop; /* atmsae_request_stop was called */
     atmsae_allocator allocator;
     void (*log)(void *opaque, int32_t level, const char *message);
     void *log_opaque;
     int32_t log_level;
+    const struct ams_io *io;
     unsigned threads;
     ams_pool *pool; /* NULL: one thread */
     pthread_mutex_t text_lock;

@@ -35,6 +35,8 @@ static void work(ams_pool *pool, unsigned worker)
 static void *worker_main(void *arg)
 {
     ams_pool *pool = arg;
+    fenv_t inherited;
+    ams_float_begin(&inherited); /* a thread starts with its creator's */
     unsigned worker = atomic_fetch_add(&pool->ticket, 1) + 1;
     uint64_t seen = 0;
     pthread_mutex_lock(&pool->lock);
@@ -78,6 +80,10 @@ ams_pool *ams_pool_create(atmsae_context *ctx, unsigned *threads)
 void ams_pool_destroy(atmsae_context *ctx, ams_pool *pool)
 {
     if (!pool) return;
+    if (ams_forked(ctx)) { /* no threads to join, and the locks' state is unknown */
+        ams_free(ctx, pool);
+        return;
+    }
     pthread_mutex_lock(&pool->lock);
     pool->quit = true;
     pthread_cond_broadcast(&pool->start);

@@ -20,6 +20,9 @@ typedef struct ams_source_state {
     uint64_t n_held;
 } ams_source_state;
 
+/* For AMS_CALL, which claims the source. */
+ams_use *ams_source_use(const atmsae_source *source);
+
 /* Fills *state; `position` is to be freed by ams_source_state_free, the other arrays are lent until
  * the source is used again. */
 atmsae_status ams_source_state_save(const atmsae_source *source, ams_source_state *state);

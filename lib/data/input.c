@@ -50,8 +50,8 @@ static atmsae_status append(atmsae_source *source, uint64_t d, ams_input *input)
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_source_add_memory(atmsae_source *source, const void *rows, uint64_t n_rows,
-                                       uint64_t d, uint64_t ld, int32_t type)
+static atmsae_status add_memory(atmsae_source *source, const void *rows, uint64_t n_rows, uint64_t d, uint64_t ld,
+                                int32_t type)
 {
     AMS_TRY(check_open(source));
     atmsae_context *ctx = source->ctx;
@@ -79,14 +79,28 @@ atmsae_status atmsae_source_add_memory(atmsae_source *source, const void *rows, 
     return append(source, d, &input);
 }
 
-atmsae_status atmsae_source_add_callback(atmsae_source *source, uint64_t d,
-                                         int64_t (*read)(void *opaque, float *out, uint64_t max_rows), void *opaque)
+atmsae_status atmsae_source_add_memory(atmsae_source *source, const void *rows, uint64_t n_rows, uint64_t d,
+                                       uint64_t ld, int32_t type)
+{
+    if (!source) return ATMSAE_E_ARG;
+    AMS_CALL(source->ctx, add_memory(source, rows, n_rows, d, ld, type), AMS_CHANGES("source", source));
+}
+
+static atmsae_status add_callback(atmsae_source *source, uint64_t d, int64_t (*read)(void *opaque, float *out,
+                                  uint64_t max_rows), void *opaque)
 {
     AMS_TRY(check_open(source));
     AMS_TRY(check_width(source, "callback", d));
     if (!read) return ams_fail(source->ctx, ATMSAE_E_ARG, "callback: read is NULL");
     ams_input input = {.type = ATMSAE_F32, .read = read, .opaque = opaque};
     return append(source, d, &input);
+}
+
+atmsae_status atmsae_source_add_callback(atmsae_source *source, uint64_t d, int64_t (*read)(void *opaque, float *out,
+                                         uint64_t max_rows), void *opaque)
+{
+    if (!source) return ATMSAE_E_ARG;
+    AMS_CALL(source->ctx, add_callback(source, d, read, opaque), AMS_CHANGES("source", source));
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -162,12 +176,13 @@ static atmsae_status fingerprint(atmsae_context *ctx, const atmsae_tensors *tens
 /* The file's resolved name, so that a later chdir does no harm; as it is where it has none. */
 static char *resolve(atmsae_context *ctx, const char *path)
 {
-    char *resolved = ams_alloc(ctx, ams_max(PATH_MAX, strlen(path) + 1), 1);
-    if (resolved && !realpath(path, resolved)) strcpy(resolved, path);
+    const size_t bytes = strlen(path) + 1;
+    char *resolved = ams_alloc(ctx, ams_max(PATH_MAX, bytes), 1);
+    if (resolved && !realpath(path, resolved)) memcpy(resolved, path, bytes);
     return resolved;
 }
 
-atmsae_status atmsae_source_add_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16)
+static atmsae_status add_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16)
 {
     AMS_TRY(check_open(source));
     atmsae_context *ctx = source->ctx;
@@ -189,6 +204,12 @@ atmsae_status atmsae_source_add_file(atmsae_source *source, const char *path, co
 done:
     atmsae_tensors_close(tensors);
     return status;
+}
+
+atmsae_status atmsae_source_add_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16)
+{
+    if (!source) return ATMSAE_E_ARG;
+    AMS_CALL(source->ctx, add_file(source, path, tensor, as_bf16), AMS_CHANGES("source", source));
 }
 
 static atmsae_status open_file(atmsae_source *source, uint64_t index)

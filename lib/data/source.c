@@ -15,11 +15,9 @@ void atmsae_source_config_init(atmsae_source_config *config, size_t size)
     ams_struct_init(config, size, &defaults, sizeof defaults);
 }
 
-atmsae_status atmsae_source_create(atmsae_context *ctx, const atmsae_source_config *caller, atmsae_source **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_source_config *caller, atmsae_source **out)
 {
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_source_create: out is NULL");
-    *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
     AMS_TRY(ams_struct_in(ctx, "atmsae_source_config", &config, sizeof config, sizeof config, caller));
@@ -29,6 +27,13 @@ atmsae_status atmsae_source_create(atmsae_context *ctx, const atmsae_source_conf
     source->config = config;
     *out = source;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_source_create(atmsae_context *ctx, const atmsae_source_config *caller, atmsae_source **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, caller, out));
 }
 
 void atmsae_source_destroy(atmsae_source *source)
@@ -117,10 +122,8 @@ static uint64_t draw(atmsae_source *source)
     return (words[0] * source->filled + (words[1] * source->filled >> 32)) >> 32;
 }
 
-atmsae_status atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got)
+static atmsae_status next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got)
 {
-    if (got) *got = 0;
-    if (!source) return ATMSAE_E_ARG;
     atmsae_context *ctx = source->ctx;
     if (!got) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_source_next: got is NULL");
     if (source->n_inputs == 0) return ams_fail(ctx, ATMSAE_E_STATE, "source: it has no input yet");
@@ -165,9 +168,15 @@ atmsae_status atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_source_rewind(atmsae_source *source)
+atmsae_status atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got)
 {
+    if (got) *got = 0;
     if (!source) return ATMSAE_E_ARG;
+    AMS_CALL(source->ctx, next(source, n_rows, out, got), AMS_CHANGES("source", source));
+}
+
+static atmsae_status rewind_to_start(atmsae_source *source)
+{
     for (uint64_t i = 0; i < source->n_inputs; i++)
         if (source->inputs[i].read && (source->inputs[i].n_rows > 0 || source->inputs[i].ended))
             return ams_fail(source->ctx, ATMSAE_E_UNSUPPORTED, "source: input %llu is a callback that was read; it cannot be read again",
@@ -177,4 +186,10 @@ atmsae_status atmsae_source_rewind(atmsae_source *source)
     source->position = (ams_position){0};
     source->filled = source->draws = 0;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_source_rewind(atmsae_source *source)
+{
+    if (!source) return ATMSAE_E_ARG;
+    AMS_CALL(source->ctx, rewind_to_start(source), AMS_CHANGES("source", source));
 }

@@ -45,6 +45,7 @@ typedef struct ams_buffer {
 
 struct atmsae_source {
     atmsae_context *ctx;
+    ams_use use;
     atmsae_source_config config;
     uint64_t d;
     ams_input *inputs;

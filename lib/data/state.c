@@ -23,6 +23,8 @@ static void input_words(const ams_input *input, uint64_t words[3])
     words[2] = input->read ? input->ended : input->crc;
 }
 
+ams_use *ams_source_use(const atmsae_source *source) { return (ams_use *)(uintptr_t)&source->use; }
+
 atmsae_status ams_source_state_save(const atmsae_source *source, ams_source_state *state)
 {
     *state = (ams_source_state){0};

@@ -84,7 +84,7 @@ static atmsae_status take(atmsae_source *source, uint64_t want, char *out, size_
         }
         const char *rows = NULL;
         uint64_t count;
-        size_t stride;
+        size_t stride = 0;
         AMS_TRY(peek(source, want - done, &rows, &count, &stride));
         if (count == 0) {
             *at = (ams_position){.pass = at->pass, .input = at->input + 1};

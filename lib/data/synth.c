@@ -90,7 +90,7 @@ static void draw_direction(void *arg, uint64_t feature, unsigned worker)
     }
     double norm = sqrt(squares);
     for (uint64_t j = 0; j < d; j++)
-        out[j] = norm > 1e-30 ? (float)(out[j] / norm) : j == 0;
+        out[j] = norm > 1e-30 ? (float)(out[j] / norm) : (float)(j == 0);
 }
 
 static void set_probabilities(atmsae_synth *synth)
@@ -110,11 +110,9 @@ static void set_probabilities(atmsae_synth *synth)
     }
 }
 
-atmsae_status atmsae_synth_create(atmsae_context *ctx, const atmsae_synth_config *caller, atmsae_synth **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_synth_config *caller, atmsae_synth **out)
 {
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_synth_create: out is NULL");
-    *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     atmsae_synth_config config;
     atmsae_synth_config_init(&config, sizeof config);
     AMS_TRY(ams_struct_in(ctx, "atmsae_synth_config", &config, sizeof config, sizeof config, caller));
@@ -137,6 +135,13 @@ atmsae_status atmsae_synth_create(atmsae_context *ctx, const atmsae_synth_config
     set_probabilities(synth);
     *out = synth;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_synth_create(atmsae_context *ctx, const atmsae_synth_config *caller, atmsae_synth **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, caller, out));
 }
 
 void atmsae_synth_destroy(atmsae_synth *synth)
@@ -222,9 +227,8 @@ static void make_rows(void *arg, uint64_t i, unsigned worker)
     }
 }
 
-atmsae_status atmsae_synth_rows(const atmsae_synth *synth, uint64_t first_row, uint64_t n_rows, float *x, uint8_t *active)
+static atmsae_status generate(const atmsae_synth *synth, uint64_t first_row, uint64_t n_rows, float *x, uint8_t *active)
 {
-    if (!synth) return ATMSAE_E_ARG;
     uint64_t bytes;
     if (n_rows == 0) return ATMSAE_OK;
     if (!x) return ams_fail(synth->ctx, ATMSAE_E_ARG, "atmsae_synth_rows: x is NULL");
@@ -235,4 +239,11 @@ atmsae_status atmsae_synth_rows(const atmsae_synth *synth, uint64_t first_row, u
     rows_job job = {synth, first_row, n_rows, x, active};
     ams_parallel(synth->ctx, (n_rows - 1) / ROWS_A_JOB + 1, make_rows, &job);
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_synth_rows(const atmsae_synth *synth, uint64_t first_row, uint64_t n_rows, float *x,
+                                uint8_t *active)
+{
+    if (!synth) return ATMSAE_E_ARG;
+    AMS_CALL(synth->ctx, generate(synth, first_row, n_rows, x, active));
 }

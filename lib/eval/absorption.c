@@ -159,12 +159,10 @@ static atmsae_status fill(atmsae_absorption *a, const atmsae_batch *batch, const
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_absorption_create(atmsae_context *ctx, const atmsae_absorption_config *caller,
-                                       const atmsae_batch *caller_batch, uint64_t d, const int32_t *labels,
-                                       const uint8_t *is_train, atmsae_absorption **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_absorption_config *caller,
+                            const atmsae_batch *caller_batch, uint64_t d, const int32_t *labels,
+                            const uint8_t *is_train, atmsae_absorption **out)
 {
-    if (out) *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     if (!out || !labels || !is_train)
         return ams_fail(ctx, ATMSAE_E_ARG, "absorption: out, labels or is_train is NULL");
     if (d < 1 || d > (1 << 24))
@@ -189,6 +187,15 @@ atmsae_status atmsae_absorption_create(atmsae_context *ctx, const atmsae_absorpt
     }
     *out = a;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_absorption_create(atmsae_context *ctx, const atmsae_absorption_config *caller,
+                                       const atmsae_batch *caller_batch, uint64_t d, const int32_t *labels,
+                                       const uint8_t *is_train, atmsae_absorption **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, caller, caller_batch, d, labels, is_train, out));
 }
 
 void atmsae_absorption_destroy(atmsae_absorption *a)

@@ -182,14 +182,13 @@ static atmsae_absorption_result summarise(const scoring *s)
     return r;
 }
 
-atmsae_status atmsae_absorption_score(const atmsae_absorption *a, const atmsae_model *model,
-                                      atmsae_absorption_result *result, atmsae_absorption_class *classes)
+static atmsae_status score(const atmsae_absorption *a, const atmsae_model *model, atmsae_absorption_result *result,
+                           atmsae_absorption_class *classes)
 {
-    if (!a) return ATMSAE_E_ARG;
-    if (!model) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: model is NULL");
     if (model->d_in != a->d || model->d_out != a->d)
         return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: the model has d_in = %llu, d_out = %llu, expected d = %llu",
                         (unsigned long long)model->d_in, (unsigned long long)model->d_out, (unsigned long long)a->d);
+    AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_result", result, sizeof *result));
     scoring s = {.a = a};
     atmsae_status status = prepare(&s, model);
     if (status == ATMSAE_OK) {
@@ -206,4 +205,12 @@ atmsae_status atmsae_absorption_score(const atmsae_absorption *a, const atmsae_m
         ams_free(a->ctx, memory[i]);
     ams_latents_free(a->ctx, &s.latents);
     return status;
+}
+
+atmsae_status atmsae_absorption_score(const atmsae_absorption *a, const atmsae_model *model,
+                                      atmsae_absorption_result *result, atmsae_absorption_class *classes)
+{
+    if (!a) return ATMSAE_E_ARG;
+    if (!model) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: model is NULL");
+    AMS_CALL(a->ctx, score(a, model, result, classes), AMS_READS("model", model));
 }

@@ -11,7 +11,7 @@
 #define NONE UINT64_MAX
 
 typedef struct search {
-    uint64_t n, m;
+    uint64_t m;
     const double *cost;
     double *row_price, *col_price; /* [n], [m] */
     uint64_t *owner;               /* [m] row matched to a column, or NONE */
@@ -92,7 +92,7 @@ atmsae_status ams_assignment(atmsae_context *ctx, uint64_t n, uint64_t m, const 
         status = ams_nomem(ctx, "assignment");
         goto done;
     }
-    search s = {.n = n, .m = m, .cost = cost, .row_price = prices, .col_price = prices + n, .distance = prices + n + m,
+    search s = {.m = m, .cost = cost, .row_price = prices, .col_price = prices + n, .distance = prices + n + m,
                 .owner = lists, .from = lists + m, .open = lists + 2 * m, .closed = lists + 3 * m};
     for (uint64_t j = 0; j < m; j++)
         s.owner[j] = NONE;

@@ -20,7 +20,7 @@ typedef struct solver {
     int32_t positive;
     double weight[2];         /* C s of negative and positive rows */
     uint64_t m;               /* d + 1 */
-    double *z, *dz, *slope;   /* [n] scores, their change along the step, d loss / d z */
+    double *z, *dz;           /* [n] scores, their change along the step */
     double *mean;             /* [d] */
     double *w, *step;         /* [m] */
     double *g, *g_before;     /* [m] */
@@ -217,8 +217,9 @@ uint64_t ams_logistic_work(const ams_logistic *p)
 {
     uint64_t m = p->d + 1, rows = 0, columns = 0, total = 0;
     uint64_t each = p->d <= NEWTON_MAX ? 4 + m : 4 + 2 * HISTORY;
+    // cppcheck-suppress knownConditionTrueFalse ; d + 1 may wrap
     if (m == 0 || !ams_mul(p->n, 2, &rows) || !ams_mul(m, each, &columns) ||
-        __builtin_add_overflow(rows, columns + 2 * HISTORY, &total))
+        __builtin_add_overflow(rows, columns + (uint64_t)2 * HISTORY, &total))
         return 0;
     return total;
 }

@@ -26,6 +26,7 @@ typedef struct sums {
 
 struct atmsae_metrics {
     atmsae_context *ctx;
+    ams_use use;
     const atmsae_model *model;
     uint64_t d_in, d_out, d_sae;
     atmsae_codes *codes;
@@ -36,12 +37,10 @@ struct atmsae_metrics {
     sums sums;
 };
 
-atmsae_status atmsae_metrics_create(const atmsae_model *model, atmsae_metrics **out)
+static atmsae_status create(const atmsae_model *model, atmsae_metrics **out)
 {
-    if (!out) return model ? ams_fail(model->ctx, ATMSAE_E_ARG, "metrics: out is NULL") : ATMSAE_E_ARG;
-    *out = NULL;
-    if (!model) return ATMSAE_E_ARG;
     atmsae_context *ctx = model->ctx;
+    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "metrics: out is NULL");
     atmsae_status status = ATMSAE_E_NOMEM;
     uint64_t width = 0;
     atmsae_metrics *m = ams_calloc(ctx, 1, sizeof *m);
@@ -69,6 +68,13 @@ fail:
     if (status == ATMSAE_E_NOMEM) status = ams_nomem(ctx, "metrics");
     atmsae_metrics_destroy(m);
     return status;
+}
+
+atmsae_status atmsae_metrics_create(const atmsae_model *model, atmsae_metrics **out)
+{
+    if (out) *out = NULL;
+    if (!model) return ATMSAE_E_ARG;
+    AMS_CALL(model->ctx, create(model, out), AMS_READS("model", model));
 }
 
 void atmsae_metrics_destroy(atmsae_metrics *m)
@@ -144,9 +150,8 @@ static atmsae_status add_rows(atmsae_metrics *m, const ams_rows *x, const ams_ro
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_metrics_add(atmsae_metrics *m, const atmsae_batch *caller)
+static atmsae_status add(atmsae_metrics *m, const atmsae_batch *caller)
 {
-    if (!m) return ATMSAE_E_ARG;
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     AMS_TRY(ams_struct_in(m->ctx, "atmsae_batch", &batch, sizeof batch, sizeof batch, caller));
@@ -171,25 +176,39 @@ atmsae_status atmsae_metrics_add(atmsae_metrics *m, const atmsae_batch *caller)
     return status;
 }
 
-atmsae_status atmsae_metrics_get(const atmsae_metrics *m, atmsae_metrics_result *out)
+atmsae_status atmsae_metrics_add(atmsae_metrics *m, const atmsae_batch *caller)
 {
     if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, add(m, caller), AMS_READS("model", m->model), AMS_CHANGES("metrics", m));
+}
+
+/* A mean of nothing, or a share of 0, is undefined. */
+static double ratio(double a, double b) { return b == 0 ? (double)NAN : a / b; }
+
+static atmsae_status get(const atmsae_metrics *m, atmsae_metrics_result *out)
+{
     const sums *s = &m->sums;
     atmsae_metrics_result r = {.size = sizeof r, .rows = s->rows};
-    double n = (double)s->rows, variance = s->shifted; /* no rows: means are 0 / 0, NaN */
+    double n = (double)s->rows, variance = s->shifted;
     for (uint64_t j = 0; j < m->d_out; j++)
-        variance -= m->shift[j] * (m->shift[j] / n);
-    r.mse = s->error / n;
+        variance -= m->shift[j] * ratio(m->shift[j], n);
+    r.mse = ratio(s->error, n);
     r.fvu = variance > 0 ? s->error / variance : NAN;
-    r.cosine = s->cosine / (double)s->cosines;
-    r.l0 = s->l0 / n;
-    r.l1 = s->l1 / n;
-    r.bias = s->recon / s->dot;
+    r.cosine = ratio(s->cosine, (double)s->cosines);
+    r.l0 = ratio(s->l0, n);
+    r.l1 = ratio(s->l1, n);
+    r.bias = ratio(s->recon, s->dot);
     for (uint64_t i = 0; i < m->d_sae; i++) {
         r.dead += m->counts[i] == 0;
         r.dense += (double)m->counts[i] > 0.1 * n;
     }
     return ams_struct_out(m->ctx, "atmsae_metrics_result", out, &r, sizeof r, sizeof r);
+}
+
+atmsae_status atmsae_metrics_get(const atmsae_metrics *m, atmsae_metrics_result *out)
+{
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, get(m, out), AMS_READS("metrics", m));
 }
 
 const uint64_t *atmsae_metrics_counts(const atmsae_metrics *m)

@@ -185,16 +185,15 @@ static atmsae_status run(scoring *s, const atmsae_model *model, uint64_t first_r
     return ams_struct_out(ctx, "atmsae_synth_result", result, &r, sizeof r, sizeof r);
 }
 
-atmsae_status atmsae_synth_score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row,
-                                 uint64_t n_rows, atmsae_synth_result *result)
+static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row, uint64_t n_rows,
+                           atmsae_synth_result *result)
 {
-    if (!synth) return ATMSAE_E_ARG;
     atmsae_context *ctx = synth->ctx;
-    if (!model) return ams_fail(ctx, ATMSAE_E_ARG, "synthetic score: model is NULL");
     uint64_t d = synth->config.d;
     if (model->d_in != d || model->d_out != d)
         return ams_fail(ctx, ATMSAE_E_ARG, "synthetic score: the model has d_in = %llu, d_out = %llu, expected d = %llu",
                         (unsigned long long)model->d_in, (unsigned long long)model->d_out, (unsigned long long)d);
+    AMS_TRY(ams_struct_check(ctx, "atmsae_synth_result", result, sizeof *result));
     if (n_rows == 0 || n_rows > UINT64_MAX - first_row)
         return ams_fail(ctx, ATMSAE_E_ARG, "synthetic score: n_rows = %llu, expected at least 1 and no overflow",
                         (unsigned long long)n_rows);
@@ -205,4 +204,12 @@ atmsae_status atmsae_synth_score(const atmsae_synth *synth, const atmsae_model *
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(ctx, memory[i]);
     return status;
+}
+
+atmsae_status atmsae_synth_score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row,
+                                 uint64_t n_rows, atmsae_synth_result *result)
+{
+    if (!synth) return ATMSAE_E_ARG;
+    if (!model) return ams_fail(synth->ctx, ATMSAE_E_ARG, "synthetic score: model is NULL");
+    AMS_CALL(synth->ctx, score(synth, model, first_row, n_rows, result), AMS_READS("model", model));
 }

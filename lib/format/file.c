@@ -83,6 +83,18 @@ atmsae_status ams_read_file(atmsae_context *ctx, const char *path, uint64_t limi
 
 /* ---- writing ------------------------------------------------------------------------------------ */
 
+/* Closing is not here: Linux has closed the descriptor also where it says EINTR. */
+#define AGAIN(call)                                   \
+    ({                                                \
+        __typeof__(call) result_;                     \
+        do                                            \
+            result_ = (call);                         \
+        while (result_ < 0 && errno == EINTR);        \
+        result_;                                      \
+    })
+
+static const ams_io system_io = {openat, flock, fallocate, write, fsync, renameat, unlinkat, close};
+
 static atmsae_status fail_writing(ams_writer *w, const char *what, int error)
 {
     return w->status = ams_fail_errno(w->ctx, w->path, what, error);
@@ -95,7 +107,7 @@ static atmsae_status resolve(ams_writer *w)
     size_t length = strlen(w->path);
     if (length >= PATH_MAX) return fail_writing(w, "cannot write", ENAMETOOLONG);
     char *link = ams_alloc(w->ctx, PATH_MAX, 1);
-    w->file = ams_alloc(w->ctx, 2 * PATH_MAX, 1);
+    w->file = ams_alloc(w->ctx, (uint64_t)2 * PATH_MAX, 1);
     if (!link || !w->file) {
         ams_free(w->ctx, link);
         return w->status = ams_nomem(w->ctx, "a path");
@@ -142,30 +154,32 @@ static bool still_named(const ams_writer *w, int fd)
 /* Removes a temporary file whose writer is gone. 0: try again to create one. */
 static int sweep(const ams_writer *w)
 {
-    int old = openat(w->dir, w->temp, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (old < 0) return errno == ENOENT || errno == EINTR ? 0 : errno;
-    int error = flock(old, LOCK_EX | LOCK_NB) == 0 ? 0 : errno == EWOULDBLOCK ? EBUSY : EEXIST;
-    if (!error && still_named(w, old) && unlinkat(w->dir, w->temp, 0) < 0 && errno != ENOENT) error = errno;
-    close(old);
+    int old = AGAIN(w->io->openat(w->dir, w->temp, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (old < 0) return errno == ENOENT ? 0 : errno;
+    int locked = AGAIN(w->io->flock(old, LOCK_EX | LOCK_NB));
+    int error = locked == 0 ? 0 : errno == EWOULDBLOCK ? EBUSY : EEXIST;
+    if (!error && still_named(w, old) && AGAIN(w->io->unlinkat(w->dir, w->temp, 0)) < 0 && errno != ENOENT) error = errno;
+    (void)w->io->close(old);
     return error;
 }
 
 static atmsae_status open_temp(ams_writer *w)
 {
     for (int tries = 0; tries < 100; tries++) {
-        int fd = openat(w->dir, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        int fd = AGAIN(w->io->openat(w->dir, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
         if (fd >= 0) {
             /* A sweeper may have come between creation and lock: it owns the file then. File systems
              * without locks are fine, as long as nobody dies there. */
-            bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+            int locked = AGAIN(w->io->flock(fd, LOCK_EX | LOCK_NB));
+            bool ours = locked == 0 || errno != EWOULDBLOCK;
             if (ours && still_named(w, fd)) {
                 w->fd = fd;
                 return ATMSAE_OK;
             }
-            close(fd);
+            (void)w->io->close(fd);
             continue;
         }
-        int error = errno == EEXIST ? sweep(w) : errno == EINTR ? 0 : errno;
+        int error = errno == EEXIST ? sweep(w) : errno;
         if (error == EBUSY) return fail_writing(w, "another writer is at it", error);
         if (error == EEXIST) return fail_writing(w, "cannot tell if its .tmp file is in use; remove it", error);
         if (error) return fail_writing(w, "cannot create a temporary file", error);
@@ -175,8 +189,8 @@ static atmsae_status open_temp(ams_writer *w)
 
 static atmsae_status end(ams_writer *w)
 {
-    if (w->fd >= 0) close(w->fd);
-    if (w->dir >= 0) close(w->dir);
+    if (w->fd >= 0) (void)w->io->close(w->fd);
+    if (w->dir >= 0) (void)w->io->close(w->dir);
     ams_free(w->ctx, w->file);
     ams_free(w->ctx, w->temp);
     atmsae_status status = w->status;
@@ -187,13 +201,14 @@ static atmsae_status end(ams_writer *w)
 void ams_writer_abandon(ams_writer *w)
 {
     /* Unlink before close: the lock is still ours. */
-    if (w->fd >= 0) (void)unlinkat(w->dir, w->temp, 0);
+    if (w->fd >= 0) (void)AGAIN(w->io->unlinkat(w->dir, w->temp, 0));
     (void)end(w);
 }
 
 atmsae_status ams_writer_begin(ams_writer *w, atmsae_context *ctx, const char *path, uint64_t bytes, bool with_crc)
 {
-    *w = (ams_writer){.ctx = ctx, .path = path, .dir = -1, .fd = -1, .with_crc = with_crc};
+    *w = (ams_writer){.ctx = ctx, .io = ams_context_io(ctx), .path = path, .dir = -1, .fd = -1, .with_crc = with_crc};
+    if (!w->io) w->io = &system_io;
     if (resolve(w) < 0) return end(w);
 
     char *slash = strrchr(w->file, '/');
@@ -210,13 +225,14 @@ atmsae_status ams_writer_begin(ams_writer *w, atmsae_context *ctx, const char *p
         return end(w);
     }
     if (slash && slash != w->file) *slash = '\0';
-    w->dir = open(!slash ? "." : slash == w->file ? "/" : w->file, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const char *folder = !slash ? "." : slash == w->file ? "/" : w->file;
+    w->dir = AGAIN(w->io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (w->dir < 0) {
         fail_writing(w, "cannot open its folder", errno);
         return end(w);
     }
     if (open_temp(w) < 0) return end(w);
-    if (bytes > 0 && bytes <= INT64_MAX && fallocate(w->fd, 0, 0, (off_t)bytes) < 0 &&
+    if (bytes > 0 && bytes <= INT64_MAX && AGAIN(w->io->fallocate(w->fd, 0, 0, (off_t)bytes)) < 0 &&
         (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
         fail_writing(w, "cannot write", errno);
         ams_writer_abandon(w);
@@ -233,8 +249,7 @@ void ams_writer_append(ams_writer *w, const void *data, uint64_t bytes)
         if (w->with_crc) w->crc = ams_crc64(w->crc, p, (size_t)block);
         bytes -= block;
         while (block > 0) {
-            ssize_t put = write(w->fd, p, (size_t)block);
-            if (put < 0 && errno == EINTR) continue;
+            ssize_t put = AGAIN(w->io->write(w->fd, p, (size_t)block));
             if (put <= 0) {
                 fail_writing(w, "cannot write", put < 0 ? errno : EIO);
                 return;
@@ -247,22 +262,22 @@ void ams_writer_append(ams_writer *w, const void *data, uint64_t bytes)
 
 atmsae_status ams_writer_sync(ams_writer *w)
 {
-    /* Never tried again: after a failed fsync the kernel may have dropped the pages, and a second one
-     * would report success. */
-    if (w->status == ATMSAE_OK && !w->synced && fsync(w->fd) < 0) fail_writing(w, "cannot sync", errno);
+    /* Never tried again but for a signal: after a failed fsync the kernel may have dropped the pages,
+     * and a second one would report success. */
+    if (w->status == ATMSAE_OK && !w->synced && AGAIN(w->io->fsync(w->fd)) < 0) fail_writing(w, "cannot sync", errno);
     w->synced = true;
     return w->status;
 }
 
 atmsae_status ams_writer_commit(ams_writer *w)
 {
-    if (ams_writer_sync(w) == ATMSAE_OK && renameat(w->dir, w->temp, w->dir, w->base) < 0)
+    if (ams_writer_sync(w) == ATMSAE_OK && AGAIN(w->io->renameat(w->dir, w->temp, w->dir, w->base)) < 0)
         fail_writing(w, "cannot put the new file in place", errno);
     if (w->status < 0) {
         ams_writer_abandon(w);
         return w->status;
     }
-    if (fsync(w->dir) < 0 && errno != EINVAL) /* EINVAL: folders cannot be synced there */
+    if (AGAIN(w->io->fsync(w->dir)) < 0 && errno != EINVAL) /* EINVAL: folders cannot be synced there */
         fail_writing(w, "the new file is in place, but may not outlast a power cut: cannot sync its folder", errno);
     return end(w);
 }

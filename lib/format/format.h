@@ -7,6 +7,8 @@
 
 #include "base/base.h"
 
+#include <sys/types.h>
+
 /* ---- tensor files in: the public atmsae_tensors handle, plus raw access ------------------------ */
 
 /* Bytes of an element of a safetensors dtype ("F16" 2, "I64" 8, ...); 0 if unknown or below a byte. */
@@ -41,15 +43,31 @@ typedef struct ams_metadata_out {
 atmsae_status ams_safetensors_write(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
                                     uint64_t n_tensors, const ams_metadata_out *metadata,
                                     uint64_t n_metadata, bool checksum);
+/* CRC-64 of the whole file. */
+atmsae_status ams_tensors_crc(const atmsae_tensors *tensors, uint64_t *crc);
 /* Verifies that checksum; E_FORMAT if it is wrong or missing. */
 atmsae_status ams_tensors_verify(const atmsae_tensors *tensors);
 
 /* ---- whole files: all or nothing ------------------------------------------------------------------ */
 
+/* The system calls of writing. Tests of what happens when one fails, is cut short or is the last
+ * before a power cut put their own in (ams_context_set_io). */
+typedef struct ams_io {
+    int (*openat)(int dir, const char *path, int flags, ...);
+    int (*flock)(int fd, int operation);
+    int (*fallocate)(int fd, int mode, off_t offset, off_t length);
+    ssize_t (*write)(int fd, const void *data, size_t bytes);
+    int (*fsync)(int fd);
+    int (*renameat)(int old_dir, const char *old_path, int new_dir, const char *new_path);
+    int (*unlinkat)(int dir, const char *path, int flags);
+    int (*close)(int fd);
+} ams_io;
+
 /* Bytes go to a temporary file beside the real file that `path` names (a symbolic link stays one),
  * which then takes its place. Errors are kept: append does nothing after the first, commit returns it. */
 typedef struct ams_writer {
     atmsae_context *ctx;
+    const ams_io *io;
     const char *path; /* lent by the caller; for messages */
     char *file, *temp;
     const char *base; /* last part of `file` */
@@ -66,6 +84,11 @@ atmsae_status ams_writer_sync(ams_writer *writer);
 /* fsync, rename, fsync of the folder. Ends the writer in any case; on failure the old file stands. */
 atmsae_status ams_writer_commit(ams_writer *writer);
 void ams_writer_abandon(ams_writer *writer);
+/* ams_safetensors_write up to the sync: unless it fails, the caller commits or abandons the writer.
+ * `with_crc`: writer->crc becomes the CRC-64 of the file. */
+atmsae_status ams_safetensors_stage(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
+                                    uint64_t n_tensors, const ams_metadata_out *metadata, uint64_t n_metadata,
+                                    bool checksum, bool with_crc, ams_writer *writer);
 
 atmsae_status ams_write_file(atmsae_context *ctx, const char *path, const void *data, uint64_t bytes);
 /* Opens a regular file for reading; anything else (a folder, a pipe) is E_IO. */

@@ -278,6 +278,7 @@ static atmsae_status value(ams_json *json, ams_json_token *token)
                          json->at == json->length ? "the text ends early" : "expected a value");
 }
 
+// NOLINTNEXTLINE(misc-no-recursion): after a comma, once
 atmsae_status ams_json_next(ams_json *json, ams_json_token *token)
 {
     json->at += strspn(json->text + json->at, " \t\r\n");

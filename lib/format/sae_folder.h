@@ -25,6 +25,13 @@ typedef struct ams_folder_tensor {
 enum { AMS_FOLDER_TENSORS = 8 };
 extern const ams_folder_tensor ams_folder_tensors[AMS_FOLDER_TENSORS];
 
+/* The two files of one save belong together. The weights' metadata holds the first pair as a mark,
+ * and cfg.json's the CRC-64 of the marked file: what SAELens writes has no mark, so that a CRC it
+ * carried over from a folder that it read means nothing. */
+#define AMS_FOLDER_MARK "checksum"
+#define AMS_FOLDER_MARK_TEXT "cfg.json: metadata.weights_crc64"
+#define AMS_FOLDER_CRC "weights_crc64"
+
 /* "dir/name" in new memory; NULL and E_NOMEM set if there is none. */
 char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name);
 

@@ -18,7 +18,7 @@ enum { MAX_CONFIG = 1 << 24 };
 /* ---- cfg.json ----------------------------------------------------------------------------------- */
 
 typedef struct folder_config {
-    const char *architecture, *dtype, *normalize, *reshape, *activation_fn; /* NULL: not there */
+    const char *architecture, *dtype, *normalize, *reshape, *activation_fn, *weights_crc; /* NULL: not there */
     uint64_t d_in, d_sae, d_out;                                            /* 0: not there */
     double k;
     bool apply_b_dec, rescale, finetuned;
@@ -27,7 +27,7 @@ typedef struct folder_config {
 
 static const struct key {
     const char *name;
-    char kind; /* string, u64, double, bool; -: of no meaning here */
+    char kind; /* string, u64, double, bool, metadata; -: of no meaning here */
     bool required;
     size_t offset;
     uint64_t max; /* u64: allowed 1 .. max */
@@ -46,9 +46,24 @@ static const struct key {
     {"activation_fn_str", 's', false, offsetof(folder_config, activation_fn), 0}, /* before version 5 */
     {"finetuning_scaling_factor", 'b', false, offsetof(folder_config, finetuned), 0},
     {"device", '-', false, 0, 0},
-    {"metadata", '-', false, 0, 0},
+    {"metadata", 'm', false, 0, 0},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
+
+/* All in it is for others, but for one key. */
+static atmsae_status read_metadata(ams_json *json, const ams_json_token *object, folder_config *config)
+{
+    ams_json_token token;
+    if (object->kind != AMS_JSON_OBJECT) return ams_json_skip(json, object);
+    for (;;) {
+        AMS_TRY(ams_json_next(json, &token));
+        if (token.kind == AMS_JSON_OBJECT_END) return ATMSAE_OK;
+        bool crc = ams_json_is(&token, AMS_FOLDER_CRC);
+        AMS_TRY(ams_json_next(json, &token));
+        if (crc && token.kind == AMS_JSON_STRING) config->weights_crc = token.text;
+        AMS_TRY(ams_json_skip(json, &token));
+    }
+}
 
 static atmsae_status read_value(ams_json *json, const struct key *key, folder_config *config)
 {
@@ -74,6 +89,8 @@ static atmsae_status read_value(ams_json *json, const struct key *key, folder_co
         return ams_json_double(json, &token, key->name, field);
     case 'b':
         return ams_json_bool(json, &token, key->name, field);
+    case 'm':
+        return read_metadata(json, &token, config);
     default:
         return ams_json_skip(json, &token);
     }
@@ -212,6 +229,20 @@ static atmsae_status check_tensors(atmsae_context *ctx, const folder_config *c, 
     return ATMSAE_OK;
 }
 
+/* Are they of one save? (sae_folder.h) */
+static atmsae_status check_pair(atmsae_context *ctx, const folder_config *c, const atmsae_tensors *file)
+{
+    const char *mark = ams_tensors_metadata(file, AMS_FOLDER_MARK);
+    if (!mark || strcmp(mark, AMS_FOLDER_MARK_TEXT) != 0) return ATMSAE_OK;
+    uint64_t crc;
+    char text[20];
+    AMS_TRY(ams_tensors_crc(file, &crc));
+    ams_format(text, sizeof text, "%016llx", (unsigned long long)crc);
+    if (c->weights_crc && strcmp(c->weights_crc, text) == 0) return ATMSAE_OK;
+    return ams_fail(ctx, ATMSAE_E_FORMAT, "cfg.json is not of the same save, or the weights were damaged: their CRC-64 is %s, "
+                    "cfg.json's metadata." AMS_FOLDER_CRC " %.80s", text, c->weights_crc ? c->weights_crc : "is missing");
+}
+
 /* [rows, cols] of the file to out [cols, rows]. */
 static atmsae_status read_transposed(atmsae_context *ctx, const atmsae_tensors *file, uint64_t index, uint64_t rows,
                                      uint64_t cols, float *out)
@@ -302,10 +333,9 @@ static atmsae_status create(atmsae_context *ctx, const folder_config *c, atmsae_
     return ams_model_create_blank(ctx, &config, out);
 }
 
-atmsae_status atmsae_model_load(atmsae_context *ctx, const char *dir, atmsae_model **out)
+static atmsae_status load(atmsae_context *ctx, const char *dir, atmsae_model **out)
 {
-    if (out) *out = NULL;
-    if (!ctx || !dir || !out) return ams_fail(ctx, ATMSAE_E_ARG, "model_load: NULL argument");
+    if (!dir || !out) return ams_fail(ctx, ATMSAE_E_ARG, "model_load: NULL argument");
     char *text = NULL;
     atmsae_tensors *file = NULL;
     atmsae_model *model = NULL;
@@ -319,7 +349,8 @@ atmsae_status atmsae_model_load(atmsae_context *ctx, const char *dir, atmsae_mod
     if (status < 0) goto end;
     status = atmsae_tensors_open(ctx, weights_path, &file);
     if (status < 0) goto end;
-    status = check_tensors(ctx, &config, file, index);
+    status = check_pair(ctx, &config, file);
+    if (status == ATMSAE_OK) status = check_tensors(ctx, &config, file, index);
     if (status < 0) {
         status = ams_fail_in(ctx, status, weights_path);
         goto end;
@@ -339,4 +370,11 @@ end:
     ams_free(ctx, config_path);
     ams_free(ctx, weights_path);
     return status;
+}
+
+atmsae_status atmsae_model_load(atmsae_context *ctx, const char *dir, atmsae_model **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, load(ctx, dir, out));
 }

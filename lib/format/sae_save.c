@@ -128,7 +128,7 @@ static atmsae_status make_plan(plan *p, const atmsae_model *model)
     return ATMSAE_OK;
 }
 
-static atmsae_status write_weights(const plan *p, const char *path)
+static atmsae_status stage_weights(const plan *p, const char *path, ams_writer *writer)
 {
     atmsae_context *ctx = p->model->ctx;
     const atmsae_model_config *c = &p->config;
@@ -165,7 +165,8 @@ static atmsae_status write_weights(const plan *p, const char *path)
             break;
         }
     }
-    return ams_safetensors_write(ctx, path, out, n, NULL, 0, false);
+    const ams_metadata_out mark = {AMS_FOLDER_MARK, AMS_FOLDER_MARK_TEXT};
+    return ams_safetensors_stage(ctx, path, out, n, &mark, 1, false, true, writer);
 }
 
 /* ---- cfg.json ----------------------------------------------------------------------------------- */
@@ -187,14 +188,15 @@ static void pair_u64(ams_text *text, const char *key, uint64_t value)
     ams_text_u64(text, value);
 }
 
-static void compose_config(const plan *p, const atmsae_save_options *options, ams_text *text)
+static void compose_config(const plan *p, const atmsae_save_options *options, uint64_t weights_crc, ams_text *text)
 {
     static const char *const trained_as[] = {
         [ATMSAE_RELU] = "standard", [ATMSAE_TOPK] = "topk", [ATMSAE_BATCHTOPK] = "batchtopk",
         [ATMSAE_JUMPRELU] = "jumprelu", [ATMSAE_JUMPRELU_TANH] = "jumprelu", [ATMSAE_GATED] = "gated",
     };
     const atmsae_model_config *c = &p->config;
-    char trained[48];
+    char trained[48], crc[20];
+    ams_format(crc, sizeof crc, "%016llx", (unsigned long long)weights_crc);
     ams_format(trained, sizeof trained, "%s%s", c->n_prefixes ? "matryoshka_" : "", trained_as[c->activation]);
     pair(text, "{\n  ", "architecture", p->architecture->name);
     pair_u64(text, "d_in", c->d_in);
@@ -213,6 +215,7 @@ static void compose_config(const plan *p, const atmsae_save_options *options, am
     /* The version decides how SAELens reads the rest, so it is one of SAELens's; ours has its own key. */
     pair(text, ",\n  \"metadata\": {\n    ", "sae_lens_version", "6.0.0");
     pair(text, ",\n    ", "libatmsae_version", atmsae_version_string());
+    pair(text, ",\n    ", AMS_FOLDER_CRC, crc);
     pair(text, ",\n    ", "training_architecture", trained);
     pair(text, ",\n    ", "model_name", options->model_name);
     pair(text, ",\n    ", "hook_name", options->hook_name);
@@ -233,9 +236,8 @@ static void sync_parent(atmsae_context *ctx, const char *dir)
     ams_free(ctx, parent);
 }
 
-atmsae_status atmsae_model_save(const atmsae_model *model, const char *dir, const atmsae_save_options *caller)
+static atmsae_status save(const atmsae_model *model, const char *dir, const atmsae_save_options *caller)
 {
-    if (!model) return ATMSAE_E_ARG;
     atmsae_context *ctx = model->ctx;
     if (!dir) return ams_fail(ctx, ATMSAE_E_ARG, "model_save: dir is NULL");
     atmsae_save_options options;
@@ -246,12 +248,12 @@ atmsae_status atmsae_model_save(const atmsae_model *model, const char *dir, cons
 
     bool made = false;
     ams_text config = {.ctx = ctx};
-    ams_writer writer = {.dir = -1, .fd = -1};
+    ams_writer weights, writer;
     char *config_path = ams_path_join(ctx, dir, "cfg.json");
     char *weights_path = ams_path_join(ctx, dir, "sae_weights.safetensors");
     atmsae_status status = config_path && weights_path ? ATMSAE_OK : ATMSAE_E_NOMEM;
     if (status < 0) goto end;
-    compose_config(&p, &options, &config);
+    compose_config(&p, &options, 0, &config); /* are the caller's strings UTF-8? */
     status = config.status;
     if (status < 0) goto end;
     made = mkdir(dir, 0777) == 0;
@@ -259,13 +261,24 @@ atmsae_status atmsae_model_save(const atmsae_model *model, const char *dir, cons
         status = ams_fail_errno(ctx, dir, "cannot make the folder", errno);
         goto end;
     }
-    /* Both files are on the disk before either takes its place; cfg.json is last, so a new folder that
-     * has one is complete. */
-    status = ams_writer_begin(&writer, ctx, config_path, config.length, false);
+    /* Both files are on the disk before either takes its place. cfg.json is last, so a new folder that
+     * has one is complete; an old cfg.json does not have the CRC of the new weights. */
+    status = stage_weights(&p, weights_path, &weights);
     if (status < 0) goto end;
+    config.length = 0;
+    compose_config(&p, &options, weights.crc, &config);
+    status = config.status;
+    if (status == ATMSAE_OK) status = ams_writer_begin(&writer, ctx, config_path, config.length, false);
+    if (status < 0) {
+        ams_writer_abandon(&weights);
+        goto end;
+    }
     ams_writer_append(&writer, config.data, config.length);
     status = ams_writer_sync(&writer);
-    if (status == ATMSAE_OK) status = write_weights(&p, weights_path);
+    if (status < 0)
+        ams_writer_abandon(&weights);
+    else
+        status = ams_writer_commit(&weights);
     if (status < 0) {
         ams_writer_abandon(&writer);
         goto end;
@@ -278,4 +291,10 @@ end:
     ams_free(ctx, config_path);
     ams_free(ctx, weights_path);
     return status;
+}
+
+atmsae_status atmsae_model_save(const atmsae_model *model, const char *dir, const atmsae_save_options *caller)
+{
+    if (!model) return ATMSAE_E_ARG;
+    AMS_CALL(model->ctx, save(model, dir, caller), AMS_READS("model", model));
 }

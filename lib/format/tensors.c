@@ -59,10 +59,9 @@ atmsae_status ams_tensor_size(atmsae_context *ctx, ams_tensor *tensor)
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_tensors_open(atmsae_context *ctx, const char *path, atmsae_tensors **out)
+static atmsae_status open_tensors(atmsae_context *ctx, const char *path, atmsae_tensors **out)
 {
-    if (out) *out = NULL;
-    if (!ctx || !path || !out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_tensors_open: NULL argument");
+    if (!path || !out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_tensors_open: NULL argument");
     size_t length = strlen(path);
     atmsae_tensors *t = ams_calloc(ctx, 1, sizeof *t);
     if (!t) return ams_nomem(ctx, path);
@@ -86,6 +85,13 @@ atmsae_status atmsae_tensors_open(atmsae_context *ctx, const char *path, atmsae_
 fail:
     atmsae_tensors_close(t);
     return status;
+}
+
+atmsae_status atmsae_tensors_open(atmsae_context *ctx, const char *path, atmsae_tensors **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, open_tensors(ctx, path, out));
 }
 
 void atmsae_tensors_close(atmsae_tensors *t)
@@ -232,10 +238,16 @@ atmsae_status ams_tensors_read_part(const atmsae_tensors *t, uint64_t index, uin
     return read_converted(t, index, first, count, out, sizeof *out, to_f32);
 }
 
-atmsae_status atmsae_tensors_read_f32(const atmsae_tensors *t, uint64_t index, float *out, uint64_t count)
+static atmsae_status read_f32(const atmsae_tensors *t, uint64_t index, float *out, uint64_t count)
 {
     AMS_TRY(check_all(t, index, count, out));
     return ams_tensors_read_part(t, index, 0, count, out);
+}
+
+atmsae_status atmsae_tensors_read_f32(const atmsae_tensors *t, uint64_t index, float *out, uint64_t count)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, read_f32(t, index, out, count));
 }
 
 static atmsae_status check_u64_range(const atmsae_tensors *t, uint64_t index, const int64_t *v, uint64_t count)
@@ -247,7 +259,7 @@ static atmsae_status check_u64_range(const atmsae_tensors *t, uint64_t index, co
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_tensors_read_i64(const atmsae_tensors *t, uint64_t index, int64_t *out, uint64_t count)
+static atmsae_status read_i64(const atmsae_tensors *t, uint64_t index, int64_t *out, uint64_t count)
 {
     AMS_TRY(check_all(t, index, count, out));
     const ams_dtype *dtype = t->items[index].dtype;
@@ -255,4 +267,10 @@ atmsae_status atmsae_tensors_read_i64(const atmsae_tensors *t, uint64_t index, i
     if (dtype->bits < 64) return read_converted(t, index, 0, count, out, sizeof *out, to_i64);
     AMS_TRY(ams_tensors_read_raw(t, index, 0, count, out));
     return dtype->kind == 'u' ? check_u64_range(t, index, out, count) : ATMSAE_OK;
+}
+
+atmsae_status atmsae_tensors_read_i64(const atmsae_tensors *t, uint64_t index, int64_t *out, uint64_t count)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, read_i64(t, index, out, count));
 }

@@ -7,7 +7,10 @@
 #include "kernels.h"
 #include "vec.h"
 
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 /* The per-call thread setting (rntm_t) changed its layout between BLIS 0.9, 1.0 and 2.x under one
  * soname, so it is used only where the loaded BLIS is the one we were compiled against. Elsewhere a
@@ -53,4 +56,49 @@ void ams_gemm_check(atmsae_context *ctx)
                 "BLIS chose its haswell kernels on a CPU with AVX-512; setting the environment variable "
                 "BLIS_ARCH_TYPE=0 (skx) before the program starts makes training up to 1.7 times as fast");
 #endif
+}
+
+/* ---- warm-up -------------------------------------------------------------------------------------- */
+
+/* BLIS takes packing buffers and control blocks from pools that grow while more products run at once
+ * than ever before, and aborts when that fails. So every thread makes one product here, all at the
+ * same time; with as many at a time later ones find what they need. Left are what the flavours built
+ * for threads take and give back in each product: OpenMP one block of 1.5 KB, pthreads two of 100
+ * bytes, the serial one nothing. */
+enum { WARM_MN = 128, WARM_K = 512 }; /* some 0.3 ms, long enough to overlap */
+
+typedef struct warm_up {
+    const float *ab; /* zeros: [WARM_MN, WARM_K] */
+    float *c;        /* [threads, WARM_MN, WARM_MN] */
+    unsigned threads;
+    atomic_uint arrived;
+} warm_up;
+
+static void warm_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    warm_up *w = arg;
+    atomic_fetch_add(&w->arrived, 1);
+    const clock_t patience = CLOCKS_PER_SEC / 200; /* 5 ms of the process's time: overlap is a wish */
+    for (clock_t from = clock(); atomic_load(&w->arrived) < w->threads && clock() - from < patience;)
+        sched_yield();
+    float one = 1, zero = 0, *ab = (float *)(uintptr_t)w->ab;
+    rntm_t rntm;
+    bli_rntm_init(&rntm);
+    bli_rntm_set_num_threads(1, &rntm);
+    bli_rntm_disable_l3_sup(&rntm); /* the way of large products, which packs */
+    bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, WARM_MN, WARM_MN, WARM_K, &one, ab, WARM_K, 1, ab, WARM_K, 1,
+                 &zero, w->c + job * WARM_MN * WARM_MN, WARM_MN, 1, NULL, &rntm);
+}
+
+void ams_gemm_warm_up(atmsae_context *ctx)
+{
+    if (!same_blis()) return;
+    unsigned threads = ams_workers(ctx);
+    float *ab = ams_calloc(ctx, (uint64_t)WARM_MN * WARM_K, sizeof *ab);
+    float *c = ams_alloc(ctx, (uint64_t)threads * WARM_MN * WARM_MN, sizeof *c);
+    warm_up w = {.ab = ab, .c = c, .threads = threads};
+    if (ab && c) ams_parallel(ctx, threads, warm_job, &w);
+    ams_free(ctx, ab);
+    ams_free(ctx, c);
 }

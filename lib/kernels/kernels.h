@@ -12,6 +12,8 @@
 /* Sum of a[j] * b[j]: lane l = j mod 64 accumulates its products in order, then the 64 lanes are
  * added in halves (l with l + 32, l + 16, ...). No fused multiply-add. */
 float ams_dot(const float *a, const float *b, uint64_t n);
+/* Euclidean norm, right where the squares would leave a float's range. */
+double ams_norm(const float *x, uint64_t n);
 /* out[i] = ams_dot(rows + i * ld, x, n) for i = 0 .. count-1. */
 void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x, uint64_t n, float *out);
 /* y[j] += a * x[j] */
@@ -41,6 +43,8 @@ bool ams_all_finite(const float *x, uint64_t n);
 void ams_kernels_describe(char *out, size_t capacity);
 /* Warns through the log hook when BLIS chose slower kernels than the CPU offers. */
 void ams_gemm_check(atmsae_context *ctx);
+/* Makes BLIS take its memory now, for as many products at once as the context has threads. */
+void ams_gemm_warm_up(atmsae_context *ctx);
 /* C [m, n] = A [m, k] B^T, B [n, k], row-major with leading dimensions, on the calling thread.
  * Sizes are > 0 and below 2^31. */
 void ams_gemm_abt(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,

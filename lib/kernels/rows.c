@@ -17,6 +17,9 @@ atmsae_status ams_rows_check(atmsae_context *ctx, ams_rows *rows)
     if (ams_type_size(rows->type) == 0)
         return ams_fail(ctx, ATMSAE_E_ARG, "batch: %s_type = %d, expected ATMSAE_F32, F16 or BF16", rows->name,
                         (int)rows->type);
+    if ((uintptr_t)rows->data % ams_type_size(rows->type) != 0)
+        return ams_fail(ctx, ATMSAE_E_ARG, "batch: %s is not aligned to its elements of %zu bytes", rows->name,
+                        ams_type_size(rows->type));
     if (rows->ld < rows->d)
         return ams_fail(ctx, ATMSAE_E_ARG, "batch: ld_%s = %llu, expected 0 or at least %llu", rows->name,
                         (unsigned long long)rows->ld, (unsigned long long)rows->d);

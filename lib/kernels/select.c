@@ -39,5 +39,4 @@ void ams_select(ams_entry *e, uint64_t n, uint64_t k)
         else
             break; /* between the parts: the pivot itself */
     }
-    /* Last of the first k: with target settled, entries before it are all ahead of it. */
 }

@@ -4,6 +4,7 @@
  */
 #include "vec.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -36,6 +37,7 @@ static void f16_to_f32_base(float *out, const uint16_t *in, uint64_t n)
 /* Baseline of the architecture: SSE2, NEON or whatever the compiler makes of four floats. */
 static inline unsigned mask4(const int32_t *c)
 {
+    // cppcheck-suppress objectIndex ; c is a vector of four
     return (unsigned)((c[0] & 1) | (c[1] & 2) | (c[2] & 4) | (c[3] & 8));
 }
 #define SUFFIX(name) JOIN(name, base)
@@ -52,7 +54,6 @@ static inline unsigned mask4(const int32_t *c)
 #define VL 8
 #define MASK(c) ((unsigned)_mm256_movemask_ps((__m256)(c)))
 #include "vec_template.h"
-
 
 #define SUFFIX(name) JOIN(name, avx512)
 #define TARGET __attribute__((target("avx512f,avx512dq,f16c")))
@@ -103,6 +104,16 @@ static const ams_vec *best(void)
 }
 
 float ams_dot(const float *a, const float *b, uint64_t n) { return best()->dot(a, b, n); }
+
+double ams_norm(const float *x, uint64_t n)
+{
+    float squares = ams_dot(x, x, n);
+    if (squares > 1e-25f && squares < 1e30f) return sqrt((double)squares);
+    double sum = 0;
+    for (uint64_t j = 0; j < n; j++)
+        sum += (double)x[j] * (double)x[j];
+    return sqrt(sum);
+}
 
 void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x, uint64_t n, float *out)
 {

@@ -41,7 +41,7 @@ TARGET static float SUFFIX(dot)(const float *a, const float *b, uint64_t n)
     STORE(lane, sum[0]);
     for (int half = VL / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++)
-            lane[l] += lane[l + half];
+            lane[l] += lane[l + half]; // cppcheck-suppress uninitvar ; STORE wrote it
     return lane[0];
 }
 
@@ -69,7 +69,10 @@ TARGET static void SUFFIX(adam_row)(float *w, float *m, float *v, const float *g
          * a hundred times slower; this far below eps they move nothing. */
         m[j] = fabsf(mj) < 1e-30f ? 0 : mj;
         v[j] = vj < 1e-36f ? 0 : vj;
-        w[j] -= rate * m[j] / (sqrtf(v[j]) * inv + eps);
+        /* A step that leaves the floats, which takes absurd rates or moments, stops at their end. */
+        float wj = w[j] - rate * m[j] / (sqrtf(v[j]) * inv + eps);
+        wj = wj > FLT_MAX ? FLT_MAX : wj;
+        w[j] = wj < -FLT_MAX ? -FLT_MAX : wj;
     }
 }
 

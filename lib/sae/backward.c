@@ -11,7 +11,6 @@
 #include <string.h>
 
 
-
 /* ---- entries by latent -------------------------------------------------------------------------------- */
 
 static void index_entries(const ams_sparse *s, uint64_t F, uint64_t *start, uint32_t *row, uint64_t *at)
@@ -55,79 +54,93 @@ typedef struct latent {
     double magnitude, frequency, contribution;
 } latent;
 
-/* What an entry adds, per unit of loss: gradients with respect to f (from the residual), z and a. */
+/* One entry: its row, its weight's share of W, its values. */
+typedef struct entry {
+    uint64_t row;
+    double w, f, z;
+    double by_f;         /* d loss / d f, from the residual */
+    double by_z;         /* d loss / d z: b_enc and a see it */
+    double by_magnitude; /* d loss / d a through GATED's magnitude: only a sees it */
+} entry;
+
+static void jumprelu_entry(const pass *a, latent *l, entry *x)
+{
+    const atmsae_model_config *config = &a->m->config;
+    const double theta = (double)a->m->threshold[l->i], eps = config->bandwidth;
+    bool fires = x->z > theta, in_band = fabs(x->z - theta) < eps / 2, tanh_form = config->activation == ATMSAE_JUMPRELU_TANH;
+    if (tanh_form) {
+        double t = tanh(config->tanh_scale * x->f * l->norm);
+        double slope = a->c->lambda * x->w * config->tanh_scale * (1 - t * t);
+        x->by_f += slope * l->norm;
+        l->by_norm += slope * x->f;
+    }
+    if (fires) x->by_z = x->by_f;
+    if (in_band) {
+        l->threshold -= theta / eps * x->by_f;
+        if (tanh_form)
+            x->by_z += theta / eps * x->by_f;
+        else
+            l->threshold -= a->l0_slope * x->w / eps;
+    }
+    if (tanh_form && fires) { /* taken out of the sum over all rows: see pre_activation() */
+        double slope = config->pre_act_coef * x->w * l->norm;
+        x->by_z += slope;
+        l->threshold -= slope;
+        l->by_norm -= config->pre_act_coef * x->w * (theta - x->z);
+    }
+}
+
+static void gated_entry(const pass *a, latent *l, entry *x)
+{
+    const atmsae_model *m = a->m;
+    const float *gate = a->c->gate_residual + x->row * m->d_out;
+    x->by_z = a->c->lambda * x->w * l->norm - 2 * x->w * (double)ams_dot(gate, l->dec, m->d_out);
+    l->by_norm += a->c->lambda * x->w * x->z;
+    if (!(x->f > 0)) return;
+    x->by_magnitude = x->by_f * exp((double)m->r_mag[l->i]);
+    l->r_mag += x->by_magnitude * (x->z - (double)m->b_enc[l->i]);
+    l->b_mag += x->by_f;
+}
+
 static void main_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
 {
     const atmsae_model *m = a->m;
     const atmsae_codes *c = a->c;
-    const atmsae_model_config *config = &m->config;
-    const uint64_t i = l->i, d = m->d_out;
-    const double w = (double)c->weights[row] / c->weight_sum, f = (double)c->main.value[p];
+    const uint64_t d = m->d_out;
+    const double weight = (double)c->weights[row], w = weight / c->weight_sum, f = (double)c->main.value[p];
     const float *part = l->part + row * d, *e = l->e + row * d;
     double part_dot = (double)ams_dot(part, l->dec, d);
-    double by_f = -2 * w * part_dot; /* d loss / d f */
-    double by_z = 0;                 /* d loss / d z, which b_enc sees */
-    double by_magnitude = 0;         /* d loss / d a through GATED's magnitude */
-
-    switch (config->activation) {
+    entry x = {.row = row, .w = w, .f = f, .by_f = -2 * w * part_dot};
+    switch (m->config.activation) {
     case ATMSAE_RELU:
-        by_f += c->lambda * w * l->norm;
+        x.by_f += c->lambda * w * l->norm;
         l->by_norm += c->lambda * w * f;
-        by_z = by_f;
+        x.by_z = x.by_f;
         break;
     case ATMSAE_TOPK:
     case ATMSAE_BATCHTOPK:
-        by_z = by_f;
+        x.by_z = x.by_f;
         break;
     case ATMSAE_JUMPRELU:
-    case ATMSAE_JUMPRELU_TANH: {
-        const float theta_f = m->threshold[i], z_f = c->pre[p];
-        const double theta = (double)theta_f, z = (double)z_f, eps = config->bandwidth;
-        bool fires = z_f > theta_f, in_band = fabs(z - theta) < eps / 2, tanh_form = config->activation == ATMSAE_JUMPRELU_TANH;
-        if (tanh_form) {
-            double t = tanh(config->tanh_scale * f * l->norm), slope = c->lambda * w * config->tanh_scale * (1 - t * t);
-            by_f += slope * l->norm;
-            l->by_norm += slope * f;
-        }
-        if (fires) by_z = by_f;
-        if (in_band) {
-            l->threshold -= theta / eps * by_f;
-            if (tanh_form)
-                by_z += theta / eps * by_f;
-            else
-                l->threshold -= a->l0_slope * w / eps;
-        }
-        if (tanh_form && fires) { /* taken out of the sum over all rows: see pre_activation() */
-            double slope = config->pre_act_coef * w * l->norm;
-            by_z += slope;
-            l->threshold -= slope;
-            l->by_norm -= config->pre_act_coef * w * (theta - z);
-        }
+    case ATMSAE_JUMPRELU_TANH:
+        x.z = (double)c->pre[p];
+        jumprelu_entry(a, l, &x);
         break;
-    }
-    case ATMSAE_GATED: {
-        const double z = (double)c->pre[p];
-        by_z = c->lambda * w * l->norm - 2 * w * (double)ams_dot(c->gate_residual + row * d, l->dec, d);
-        l->by_norm += c->lambda * w * z;
-        if (f > 0) {
-            double gain = exp((double)m->r_mag[i]);
-            by_magnitude = by_f * gain;
-            l->r_mag += by_magnitude * (z - (double)m->b_enc[i]);
-            l->b_mag += by_f;
-        }
+    case ATMSAE_GATED:
+        x.z = (double)c->pre[p];
+        gated_entry(a, l, &x);
         break;
-    }
     }
     if (f > 0) {
         double e_dot = part == e ? part_dot : (double)ams_dot(e, l->dec, d);
-        l->magnitude += (double)c->weights[row] * f * l->norm;
-        l->frequency += (double)c->weights[row];
-        l->contribution += (double)c->weights[row] * f * (2 * e_dot + f * l->norm * l->norm);
+        l->magnitude += weight * f * l->norm;
+        l->frequency += weight;
+        l->contribution += weight * f * (2 * e_dot + f * l->norm * l->norm);
         ams_axpy(l->g_dec, (float)(-2 * w * f), part, d);
     }
-    l->b_enc += by_z;
-    l->a += by_z + by_magnitude;
-    ams_axpy(l->g_enc, (float)(by_z + by_magnitude), c->x + row * m->d_in, m->d_in);
+    l->b_enc += x.by_z;
+    l->a += x.by_z + x.by_magnitude;
+    ams_axpy(l->g_enc, (float)(x.by_z + x.by_magnitude), c->x + row * m->d_in, m->d_in);
 }
 
 static void aux_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
@@ -198,7 +211,7 @@ static void latent_gradient(const pass *a, uint64_t i)
     if (a->b_mag) a->b_mag[i] = (float)l.b_mag;
     g->pre_sum[i] = l.a;
     double seen = c->masked[i] ? 0 : c->weight_sum * (c->has_row_p ? 1 - c->row_p[i] : 1);
-    double sums[4] = {seen, l.magnitude, l.frequency, l.contribution};
+    const double sums[4] = {seen, l.magnitude, l.frequency, l.contribution};
     for (uint64_t k = 0; k < 4; k++)
         g->sums[k * m->d_sae + i] = sums[k];
 }
@@ -251,13 +264,16 @@ static atmsae_status reserve(const atmsae_codes *c, atmsae_gradients *g)
     return ams_grow(g->ctx, &g->aux_at, &g->aux_at_capacity, aux, 0, sizeof *g->aux_at);
 }
 
-atmsae_status atmsae_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
+atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
 {
-    if (!m || !c || !g) return ATMSAE_E_ARG;
     if (c->state != AMS_CODES_FORWARD)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: these codes are not from a successful forward");
-    if (c->d_sae != m->d_sae || c->d_in != m->d_in || c->d_out != m->d_out || c->activation != m->config.activation ||
-        g->d_sae != m->d_sae || g->d_in != m->d_in || g->d_out != m->d_out || g->n_params != m->n_params)
+    bool same = c->d_sae == m->d_sae && c->d_in == m->d_in && c->d_out == m->d_out && g->d_sae == m->d_sae &&
+                g->d_in == m->d_in && g->d_out == m->d_out && g->n_params == m->n_params &&
+                c->activation == m->config.activation && c->transcoder == m->config.transcoder &&
+                c->n_residuals == 1 + m->config.n_prefixes &&
+                memcmp(c->prefixes, m->prefixes, sizeof c->prefixes) == 0;
+    if (!same)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: codes and gradients belong to a model of another shape");
     g->state = AMS_GRADIENTS_NONE;
     AMS_TRY(reserve(c, g));
@@ -281,4 +297,11 @@ atmsae_status atmsae_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gra
     ams_parallel(g->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, b_dec_job, &a);
     g->state = AMS_GRADIENTS_READY;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
+{
+    if (!m || !c || !g) return ATMSAE_E_ARG;
+    AMS_CALL(g->ctx, ams_backward(m, c, g),
+             AMS_READS("model", m), AMS_CHANGES("codes", c), AMS_CHANGES("gradients", g));
 }

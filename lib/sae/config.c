@@ -84,8 +84,8 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
 {
     atmsae_model_config_init(c, sizeof *c);
     AMS_TRY(ams_struct_in(ctx, "atmsae_model_config", c, sizeof *c, sizeof *c, caller));
-    AMS_TRY(check_integer(ctx, "d_in", c->d_in, 1, 1 << 24));
-    AMS_TRY(check_integer(ctx, "d_out", c->d_out, 0, 1 << 24));
+    AMS_TRY(check_integer(ctx, "d_in", c->d_in, 1, 1 << 22));
+    AMS_TRY(check_integer(ctx, "d_out", c->d_out, 0, 1 << 22));
     AMS_TRY(check_integer(ctx, "d_sae", c->d_sae, 1, INT32_MAX));
     AMS_TRY(check_choice(ctx, "activation", c->activation, ATMSAE_GATED));
     if (c->d_out == 0) c->d_out = c->d_in;
@@ -125,7 +125,6 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     AMS_TRY(check_number(ctx, "pre_act_coef", c->pre_act_coef, 0, 1e6));
     AMS_TRY(check_number(ctx, "decoder_init_norm", c->decoder_init_norm, 1e-6, 1e6));
     AMS_TRY(check_number(ctx, "aux_coef", c->aux_coef, 0, 1e6));
-    AMS_TRY(check_integer(ctx, "aux_k", c->aux_k, 1, UINT64_MAX));
     return check_prefixes(ctx, c, prefixes);
 }
 

@@ -56,9 +56,8 @@ static void drop_zeros(ams_sparse *s)
     s->start[s->n] = kept;
 }
 
-atmsae_status atmsae_encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
+static atmsae_status encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
 {
-    if (!m || !codes) return ATMSAE_E_ARG;
     atmsae_context *ctx = codes->ctx;
     atmsae_batch given, b;
     atmsae_batch_init(&given, sizeof given);
@@ -84,10 +83,20 @@ atmsae_status atmsae_encode(const atmsae_model *m, const atmsae_batch *caller, a
     if (m->config.activation == ATMSAE_GATED) {
         AMS_TRY(ams_grow(ctx, &codes->pre, &codes->pre_capacity, codes->main.start[codes->n], 0, sizeof *codes->pre));
         ams_activate(m, codes);
+        for (uint64_t p = 0; p < codes->main.start[codes->n]; p++)
+            if (!isfinite(codes->main.value[p]))
+                return ams_fail(ctx, ATMSAE_E_NONFINITE, "encode: latent %u overflows: its r_mag is %g", codes->main.latent[p],
+                                (double)m->r_mag[codes->main.latent[p]]);
         drop_zeros(&codes->main);
     }
     codes->state = AMS_CODES_ENCODED;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
+{
+    if (!m || !codes) return ATMSAE_E_ARG;
+    AMS_CALL(codes->ctx, encode(m, caller, codes), AMS_READS("model", m), AMS_CHANGES("codes", codes));
 }
 
 typedef struct decode {
@@ -110,9 +119,8 @@ static void decode_job(void *arg, uint64_t row, unsigned worker)
         out[j] /= m->output_scale;
 }
 
-atmsae_status atmsae_decode(const atmsae_model *m, const atmsae_codes *codes, float *out, uint64_t ld)
+static atmsae_status decode_rows(const atmsae_model *m, const atmsae_codes *codes, float *out, uint64_t ld)
 {
-    if (!m || !codes) return ATMSAE_E_ARG;
     if (codes->state == AMS_CODES_EMPTY || codes->d_sae != m->d_sae)
         return ams_fail(m->ctx, ATMSAE_E_STATE, "decode: these codes hold nothing of this model");
     if (ld == 0) ld = m->d_out;
@@ -124,9 +132,14 @@ atmsae_status atmsae_decode(const atmsae_model *m, const atmsae_codes *codes, fl
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
+atmsae_status atmsae_decode(const atmsae_model *m, const atmsae_codes *codes, float *out, uint64_t ld)
 {
-    if (!m) return ATMSAE_E_ARG;
+    if (!m || !codes) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, decode_rows(m, codes, out, ld), AMS_READS("model", m), AMS_READS("codes", codes));
+}
+
+atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
+{
     if (m->config.activation != ATMSAE_BATCHTOPK) return ATMSAE_OK;
     atmsae_batch b;
     AMS_TRY(ams_batch_check(m->ctx, m, caller, &b));
@@ -152,4 +165,10 @@ atmsae_status atmsae_model_calibrate(atmsae_model *m, const atmsae_batch *caller
     }
     atmsae_codes_destroy(codes);
     return status;
+}
+
+atmsae_status atmsae_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
+{
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, ams_model_calibrate(m, caller), AMS_CHANGES("model", m));
 }

@@ -15,15 +15,13 @@ void atmsae_forward_options_init(atmsae_forward_options *options, size_t size)
 }
 
 /* Columns of codes->row_sums. */
-enum { SUM_MSE, SUM_PREFIX, SUM_PENALTY, SUM_COUNT, SUM_GATE, SUM_AUX, SUM_TARGET, SUMS };
+enum { SUM_MSE, SUM_PREFIX, SUM_PENALTY, SUM_COUNT, SUM_GATE, SUM_AUX, SUM_BAD, SUMS = AMS_ROW_SUMS };
 
 typedef struct pass {
     const atmsae_model *m;
     const atmsae_batch *b;
     atmsae_codes *c;
-    float *e;          /* = the last residual: [n, d_out] */
-    double *columns;   /* [d_out] */
-    uint64_t bad_row;
+    float *e; /* = the last residual: [n, d_out] */
 } pass;
 
 static float *residual(const atmsae_codes *c, uint64_t g) { return c->residual + g * c->n * c->d_out; }
@@ -126,6 +124,10 @@ static bool load_target(const pass *a, uint64_t r)
     const atmsae_model *m = a->m;
     const atmsae_batch *b = a->b;
     float *e = a->e + r * m->d_out;
+    if (a->c->weights[r] == 0) {
+        memset(e, 0, (size_t)m->d_out * sizeof *e);
+        return true;
+    }
     if (!b->y && !m->config.transcoder) {
         memcpy(e, a->c->x + r * m->d_in, (size_t)m->d_in * sizeof *e);
         return true;
@@ -145,29 +147,71 @@ static void target_job(void *arg, uint64_t r, unsigned worker)
     pass *a = arg;
     double *sums = a->c->row_sums + r * SUMS;
     memset(sums, 0, SUMS * sizeof *sums);
-    const float *e = a->e + r * a->m->d_out;
-    if (load_target(a, r))
-        sums[SUM_TARGET] = (double)ams_dot(e, e, a->m->d_out);
-    else
-        sums[SUM_TARGET] = NAN;
+    sums[SUM_BAD] = !load_target(a, r);
 }
 
 enum { COLUMNS_A_JOB = 64 };
 
-/* Weighted sums of the columns of e, each in the order of the rows. */
+typedef struct column_pass {
+    const float *rows; /* [n, d] */
+    uint64_t d;
+    atmsae_codes *c;
+} column_pass;
+
 static void column_job(void *arg, uint64_t job, unsigned worker)
 {
     (void)worker;
-    pass *a = arg;
-    uint64_t first = job * COLUMNS_A_JOB, count = ams_min(COLUMNS_A_JOB, a->m->d_out - first);
+    const column_pass *a = arg;
+    uint64_t first = job * COLUMNS_A_JOB, count = ams_min(COLUMNS_A_JOB, a->d - first);
     double sum[COLUMNS_A_JOB] = {0};
     for (uint64_t r = 0; r < a->c->n; r++) {
-        const float *e = a->e + r * a->m->d_out + first;
+        const float *row = a->rows + r * a->d + first;
         double w = (double)a->c->weights[r];
         for (uint64_t j = 0; j < count; j++)
-            sum[j] += w * (double)e[j];
+            sum[j] += w * (double)row[j];
     }
-    memcpy(a->columns + first, sum, (size_t)count * sizeof *sum);
+    memcpy(a->c->columns + first, sum, (size_t)count * sizeof *sum);
+}
+
+/* c->columns = weighted sums of the columns, each in the order of the rows. */
+static void sum_columns(atmsae_codes *c, const float *rows, uint64_t d)
+{
+    column_pass a = {rows, d, c};
+    ams_parallel(c->ctx, (d + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, column_job, &a);
+}
+
+/* Sums of squares about the mean, column by column and measured from the first row that counts: so
+ * constant targets give exactly 0, and a mean far from 0 costs no digits. */
+static void spread_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const column_pass *a = arg;
+    uint64_t first = job * COLUMNS_A_JOB, count = ams_min(COLUMNS_A_JOB, a->d - first), origin = 0;
+    while (a->c->weights[origin] == 0)
+        origin++;
+    const float *from = a->rows + origin * a->d + first;
+    double sum[COLUMNS_A_JOB] = {0}, squares[COLUMNS_A_JOB] = {0};
+    for (uint64_t r = origin; r < a->c->n; r++) {
+        const float *row = a->rows + r * a->d + first;
+        double w = (double)a->c->weights[r];
+        for (uint64_t j = 0; j < count; j++) {
+            double y = (double)row[j] - (double)from[j];
+            sum[j] += w * y;
+            squares[j] += w * (y * y);
+        }
+    }
+    for (uint64_t j = 0; j < count; j++)
+        a->c->columns[first + j] = squares[j] - sum[j] * (sum[j] / a->c->weight_sum);
+}
+
+static double spread_of_targets(const pass *a)
+{
+    column_pass columns = {a->e, a->m->d_out, a->c};
+    ams_parallel(a->c->ctx, (columns.d + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, spread_job, &columns);
+    double sum = 0;
+    for (uint64_t j = 0; j < columns.d; j++)
+        sum += a->c->columns[j];
+    return sum;
 }
 
 /* ---- residuals and row losses ------------------------------------------------------------------------- */
@@ -238,12 +282,9 @@ static double pre_activation_loss(const pass *a)
     const atmsae_model *m = a->m;
     atmsae_codes *c = a->c;
     const uint64_t F = c->d_sae;
-    for (uint64_t j = 0; j < m->d_in; j++) {
-        double sum = 0;
-        for (uint64_t r = 0; r < c->n; r++)
-            sum += (double)c->weights[r] * (double)c->x[r * m->d_in + j];
-        c->x_sum[j] = (float)sum;
-    }
+    sum_columns(c, c->x, m->d_in);
+    for (uint64_t j = 0; j < m->d_in; j++)
+        c->x_sum[j] = (float)c->columns[j];
     memset(c->firing, 0, (size_t)(2 * F) * sizeof *c->firing);
     for (uint64_t r = 0; r < c->n; r++)
         for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
@@ -269,6 +310,8 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
     atmsae_context *ctx = c->ctx;
     uint64_t floats, all;
     c->n_residuals = 1 + m->config.n_prefixes;
+    memcpy(c->prefixes, m->prefixes, sizeof c->prefixes);
+    c->transcoder = m->config.transcoder;
     if (!ams_mul(c->n, m->d_out, &floats) || !ams_mul(floats, c->n_residuals, &all))
         return ams_fail(ctx, ATMSAE_E_LIMIT, "n_rows * d_out overflows");
     AMS_TRY(ams_grow(ctx, &c->residual, &c->residual_capacity, all, 0, sizeof *c->residual));
@@ -276,9 +319,8 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
         AMS_TRY(ams_grow(ctx, &c->gate_residual, &c->gate_capacity, floats, 0, sizeof *c->gate_residual));
     if (m->config.activation == ATMSAE_JUMPRELU_TANH)
         AMS_TRY(ams_grow(ctx, &c->firing, &c->firing_capacity, 2 * c->d_sae, 0, sizeof *c->firing));
-    uint64_t widest = ams_max(m->d_in, 2 * m->d_out); /* x_sum; before that, d_out doubles of column sums */
-    AMS_TRY(ams_grow(ctx, &c->x_sum, &c->x_sum_capacity, widest, 0, sizeof *c->x_sum));
-    return ams_grow(ctx, &c->row_sums, &c->row_sums_capacity, c->n * SUMS, 0, sizeof *c->row_sums);
+    AMS_TRY(ams_grow(ctx, &c->x_sum, &c->x_sum_capacity, m->d_in, 0, sizeof *c->x_sum));
+    return ams_grow(ctx, &c->columns, &c->columns_capacity, ams_max(m->d_in, m->d_out), 0, sizeof *c->columns);
 }
 
 static double total_of(const atmsae_codes *c, int column)
@@ -330,13 +372,16 @@ static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_o
     memset(mask, 0, sizeof *mask);
     AMS_TRY(ams_struct_in(c->ctx, "atmsae_mask", mask, sizeof *mask, sizeof *mask, o->mask));
     o->mask = mask;
+    for (uint64_t i = 0; mask->p && i < mask->d_sae; i++)
+        if (!(mask->p[i] >= 0 && mask->p[i] <= 1))
+            return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.p[%llu] = %g, allowed: 0 to 1", (unsigned long long)i,
+                            mask->p[i]);
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, const atmsae_forward_options *options,
-                             atmsae_codes *c, atmsae_loss *out)
+atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, const atmsae_forward_options *options,
+                          atmsae_codes *c, atmsae_loss *out)
 {
-    if (!m || !c) return ATMSAE_E_ARG;
     atmsae_batch b;
     atmsae_forward_options o;
     atmsae_mask mask;
@@ -354,16 +399,13 @@ atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, 
     for (uint64_t r = 0; r < c->n; r++)
         active_rows += c->weights[r] != 0;
 
-    pass a = {.m = m, .b = &b, .c = c, .e = residual(c, c->n_residuals - 1), .columns = (double *)(void *)c->x_sum};
+    pass a = {.m = m, .b = &b, .c = c, .e = residual(c, c->n_residuals - 1)};
     ams_parallel(c->ctx, c->n, target_job, &a);
     for (uint64_t r = 0; r < c->n; r++)
-        if (isnan(c->row_sums[r * SUMS + SUM_TARGET]))
+        if (c->row_sums[r * SUMS + SUM_BAD] != 0)
             return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of y has a NaN or infinite value",
                             (unsigned long long)r);
-    ams_parallel(c->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, column_job, &a);
-    double centred = total_of(c, SUM_TARGET);
-    for (uint64_t j = 0; j < m->d_out; j++)
-        centred -= (a.columns[j] / c->weight_sum) * (a.columns[j] / c->weight_sum);
+    double centred = spread_of_targets(&a) / c->weight_sum;
 
     const atmsae_mask *row_mask = c->has_row_p ? &mask : NULL;
     AMS_TRY(find_codes(m, c, n_live, active_rows, row_mask));
@@ -380,4 +422,11 @@ atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, 
     if (out) AMS_TRY(ams_struct_out(c->ctx, "atmsae_loss", out, &loss, sizeof loss, sizeof loss));
     c->state = AMS_CODES_FORWARD;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, const atmsae_forward_options *options,
+                             atmsae_codes *c, atmsae_loss *out)
+{
+    if (!m || !c) return ATMSAE_E_ARG;
+    AMS_CALL(c->ctx, ams_forward(m, caller, options, c, out), AMS_READS("model", m), AMS_CHANGES("codes", c));
 }

@@ -6,12 +6,10 @@
 
 #include <string.h>
 
-atmsae_status atmsae_gradients_create(const atmsae_model *m, atmsae_gradients **out)
+static atmsae_status create(const atmsae_model *m, atmsae_gradients **out)
 {
-    if (!m) return ATMSAE_E_ARG;
     atmsae_context *ctx = m->ctx;
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "gradients_create: out is NULL");
-    *out = NULL;
     atmsae_gradients *g = ams_calloc(ctx, 1, sizeof *g);
     if (!g) return ams_nomem(ctx, "gradients");
     g->ctx = ams_context_ref(ctx);
@@ -41,6 +39,13 @@ atmsae_status atmsae_gradients_create(const atmsae_model *m, atmsae_gradients **
     return ATMSAE_OK;
 }
 
+atmsae_status atmsae_gradients_create(const atmsae_model *m, atmsae_gradients **out)
+{
+    if (out) *out = NULL;
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, create(m, out), AMS_READS("model", m));
+}
+
 void atmsae_gradients_destroy(atmsae_gradients *g)
 {
     if (!g) return;
@@ -62,9 +67,8 @@ float *ams_gradient(const atmsae_gradients *g, int32_t id)
     return NULL;
 }
 
-atmsae_status atmsae_gradients_get(const atmsae_gradients *g, int32_t parameter, float *out, uint64_t count)
+static atmsae_status get(const atmsae_gradients *g, int32_t parameter, float *out, uint64_t count)
 {
-    if (!g) return ATMSAE_E_ARG;
     if (g->state != AMS_GRADIENTS_READY)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "gradients_get: there was no backward since the last optimizer_step");
     for (unsigned p = 0; p < g->n_params; p++) {
@@ -81,12 +85,23 @@ atmsae_status atmsae_gradients_get(const atmsae_gradients *g, int32_t parameter,
     return ams_fail(g->ctx, ATMSAE_E_ARG, "gradients_get: this model trains no parameter %d", parameter);
 }
 
-atmsae_status atmsae_gradients_sums(const atmsae_gradients *g, atmsae_latent_sums *sums)
+atmsae_status atmsae_gradients_get(const atmsae_gradients *g, int32_t parameter, float *out, uint64_t count)
 {
     if (!g) return ATMSAE_E_ARG;
+    AMS_CALL(g->ctx, get(g, parameter, out, count), AMS_READS("gradients", g));
+}
+
+static atmsae_status get_sums(const atmsae_gradients *g, atmsae_latent_sums *sums)
+{
     if (g->state == AMS_GRADIENTS_NONE)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "gradients_sums: no backward was run yet");
     uint64_t F = g->d_sae;
     const atmsae_latent_sums local = {sizeof local, F, g->sums, g->sums + F, g->sums + 2 * F, g->sums + 3 * F};
     return ams_struct_out(g->ctx, "atmsae_latent_sums", sums, &local, sizeof local, sizeof local);
+}
+
+atmsae_status atmsae_gradients_sums(const atmsae_gradients *g, atmsae_latent_sums *sums)
+{
+    if (!g) return ATMSAE_E_ARG;
+    AMS_CALL(g->ctx, get_sums(g, sums), AMS_READS("gradients", g));
 }

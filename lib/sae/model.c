@@ -128,12 +128,19 @@ static void init_job(void *arg, uint64_t job, unsigned worker)
     }
 }
 
-atmsae_status atmsae_model_create(atmsae_context *ctx, const atmsae_model_config *config, atmsae_model **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_model_config *config, atmsae_model **out)
 {
     AMS_TRY(ams_model_create_blank(ctx, config, out));
     ams_parallel(ctx, ((*out)->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB, init_job, *out);
     ams_model_refresh(*out);
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_model_create(atmsae_context *ctx, const atmsae_model_config *config, atmsae_model **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, config, out));
 }
 
 void atmsae_model_destroy(atmsae_model *m)
@@ -149,10 +156,15 @@ void atmsae_model_destroy(atmsae_model *m)
     atmsae_context_destroy(ctx);
 }
 
+static atmsae_status get_config(const atmsae_model *m, atmsae_model_config *config)
+{
+    return ams_struct_out(m->ctx, "atmsae_model_config", config, &m->config, sizeof m->config, sizeof m->config);
+}
+
 atmsae_status atmsae_model_get_config(const atmsae_model *m, atmsae_model_config *config)
 {
     if (!m) return ATMSAE_E_ARG;
-    return ams_struct_out(m->ctx, "atmsae_model_config", config, &m->config, sizeof m->config, sizeof m->config);
+    AMS_CALL(m->ctx, get_config(m, config), AMS_READS("model", m));
 }
 
 /* ---- derived values -------------------------------------------------------------------------- */
@@ -161,22 +173,28 @@ void ams_model_refresh_latents(atmsae_model *m, uint64_t first, uint64_t last)
 {
     for (uint64_t i = first; i < last; i++) {
         const float *enc = m->w_enc + i * m->d_in, *dec = m->w_dec + i * m->d_out;
-        m->enc_norm[i] = sqrtf(ams_dot(enc, enc, m->d_in));
-        m->dec_norm[i] = sqrtf(ams_dot(dec, dec, m->d_out));
+        m->enc_norm[i] = (float)ams_norm(enc, m->d_in);
+        m->dec_norm[i] = (float)ams_norm(dec, m->d_out);
     }
 }
 
 void ams_model_exp_thresholds(atmsae_model *m, uint64_t first, uint64_t last)
 {
-    for (uint64_t i = first; m->threshold && i < last; i++)
-        m->threshold[i] = (float)exp((double)m->log_threshold[i]);
+    const float lowest = -87, highest = 88; /* beyond, exp leaves the normal floats */
+    for (uint64_t i = first; m->threshold && i < last; i++) {
+        float *log_threshold = &m->log_threshold[i];
+        // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): allocated where threshold is
+        if (*log_threshold < lowest) *log_threshold = lowest;
+        if (*log_threshold > highest) *log_threshold = highest;
+        m->threshold[i] = (float)exp((double)*log_threshold);
+    }
 }
 
 void ams_model_refresh_max(atmsae_model *m)
 {
     m->enc_norm_max = m->b_enc_max = 0;
     for (uint64_t i = 0; i < m->d_sae; i++) {
-        if (m->enc_norm[i] > m->enc_norm_max) m->enc_norm_max = m->enc_norm[i];
+        m->enc_norm_max = fmax(m->enc_norm_max, (double)m->enc_norm[i]);
         float bias = fabsf(m->b_enc[i]);
         if (bias > m->b_enc_max) m->b_enc_max = bias;
     }
@@ -221,9 +239,8 @@ const float *atmsae_model_view(const atmsae_model *m, int32_t parameter, uint64_
     return m ? find(m, parameter, count) : NULL;
 }
 
-atmsae_status atmsae_model_set(atmsae_model *m, int32_t parameter, const float *values, uint64_t count)
+static atmsae_status set(atmsae_model *m, int32_t parameter, const float *values, uint64_t count)
 {
-    if (!m) return ATMSAE_E_ARG;
     uint64_t expected;
     float *target = find(m, parameter, &expected);
     if (!target) return ams_fail(m->ctx, ATMSAE_E_ARG, "model_set: this model has no parameter %d", parameter);
@@ -251,4 +268,10 @@ atmsae_status atmsae_model_set(atmsae_model *m, int32_t parameter, const float *
     }
     ams_model_refresh(m);
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_model_set(atmsae_model *m, int32_t parameter, const float *values, uint64_t count)
+{
+    if (!m) return ATMSAE_E_ARG;
+    AMS_CALL(m->ctx, set(m, parameter, values, count), AMS_CHANGES("model", m));
 }

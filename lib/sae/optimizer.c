@@ -34,13 +34,10 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_optimizer_config *c
 
 void ams_optimizer_schedule(atmsae_optimizer *o, uint64_t total_steps) { o->config.total_steps = total_steps; }
 
-atmsae_status atmsae_optimizer_create(const atmsae_model *model, const atmsae_optimizer_config *caller,
-                                      atmsae_optimizer **out)
+static atmsae_status create(const atmsae_model *model, const atmsae_optimizer_config *caller, atmsae_optimizer **out)
 {
-    if (!model) return ATMSAE_E_ARG;
     atmsae_context *ctx = model->ctx;
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "optimizer_create: out is NULL");
-    *out = NULL;
     atmsae_optimizer_config config;
     atmsae_optimizer_config_init(&config, sizeof config);
     if (caller)
@@ -64,6 +61,14 @@ atmsae_status atmsae_optimizer_create(const atmsae_model *model, const atmsae_op
     }
     *out = o;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_optimizer_create(const atmsae_model *model, const atmsae_optimizer_config *caller,
+                                      atmsae_optimizer **out)
+{
+    if (out) *out = NULL;
+    if (!model) return ATMSAE_E_ARG;
+    AMS_CALL(model->ctx, create(model, caller, out), AMS_READS("model", model));
 }
 
 void atmsae_optimizer_destroy(atmsae_optimizer *o)
@@ -92,15 +97,24 @@ atmsae_optimizer_config ams_optimizer_resolved(const atmsae_optimizer *o)
     return c;
 }
 
-double atmsae_optimizer_lr(const atmsae_optimizer *o)
+double ams_optimizer_lr(const atmsae_optimizer *o)
 {
-    if (!o) return NAN;
     const atmsae_optimizer_config c = ams_optimizer_resolved(o);
     double t = (double)o->steps, total = (double)c.total_steps, lr = c.lr;
     if (c.warmup_steps > 0) lr *= fmin(1, (t + 1) / (double)c.warmup_steps);
     if (c.total_steps > 0 && c.decay_steps > 0) lr *= fmin(1, fmax(0, (total - t) / (double)c.decay_steps));
     if (o->cooldown_steps > 0 && o->steps >= o->cooldown_from)
         lr *= fmax(0, 1 - (t - (double)o->cooldown_from) / (double)o->cooldown_steps);
+    return lr;
+}
+
+double atmsae_optimizer_lr(const atmsae_optimizer *o)
+{
+    if (!o) return NAN;
+    fenv_t environment;
+    ams_float_begin(&environment);
+    double lr = ams_optimizer_lr(o);
+    ams_float_end(&environment);
     return lr;
 }
 
@@ -131,7 +145,8 @@ static void norm_job(void *arg, uint64_t job, unsigned worker)
             const ams_param *param = &m->params[p];
             if (!param->per_latent || (param->matrix && !a->g->touched[i])) continue;
             float *g = a->g->params[p].value + i * param->cols;
-            if (param->id == ATMSAE_W_DEC && m->config.decoder_norm == ATMSAE_DECODER_UNIT && m->dec_norm[i] > 0) {
+            /* Rows of a unit decoder have norm 1; one that was set to nearly 0 has no direction to keep. */
+            if (param->id == ATMSAE_W_DEC && m->config.decoder_norm == ATMSAE_DECODER_UNIT && m->dec_norm[i] > 1e-15f) {
                 const float *d = param->value + i * param->cols;
                 ams_axpy(g, -ams_dot(g, d, param->cols) / (m->dec_norm[i] * m->dec_norm[i]), d, param->cols);
             }
@@ -159,7 +174,7 @@ static void update_latent(const pass *a, uint64_t i)
     }
     if (m->config.decoder_norm == ATMSAE_DECODER_UNIT) {
         float *d = m->w_dec + i * m->d_out, norm = sqrtf(ams_dot(d, d, m->d_out));
-        for (uint64_t j = 0; norm > 0 && j < m->d_out; j++)
+        for (uint64_t j = 0; norm > 0 && norm < INFINITY && j < m->d_out; j++)
             d[j] /= norm;
     }
 }
@@ -184,9 +199,8 @@ static void move_batch_threshold(atmsae_model *m, float smallest)
                              : (float)(decay * (double)m->batch_threshold + (1 - decay) * (double)smallest);
 }
 
-atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gradients *g, double *grad_norm)
+atmsae_status ams_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gradients *g, double *grad_norm)
 {
-    if (!o || !m || !g) return ATMSAE_E_ARG;
     if (g->state != AMS_GRADIENTS_READY)
         return ams_fail(o->ctx, ATMSAE_E_STATE, "optimizer_step: there was no backward since the last step");
     bool same = o->d_sae == m->d_sae && g->d_sae == m->d_sae && o->n_params == m->n_params && g->n_params == m->n_params;
@@ -207,7 +221,7 @@ atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae
     double norm = sqrt(total);
     if (!isfinite(norm)) return ams_fail(o->ctx, ATMSAE_E_NONFINITE, "optimizer_step: the gradient's norm is %g", norm);
 
-    double t = (double)o->steps + 1, lr = atmsae_optimizer_lr(o);
+    double t = (double)o->steps + 1, lr = ams_optimizer_lr(o);
     a.scale = c->clip > 0 ? (float)fmin(1, c->clip / (norm + 1e-6)) : 1;
     a.adam = (ams_adam){(float)c->beta1, (float)(1 - c->beta1), (float)c->beta2, (float)(1 - c->beta2), (float)c->eps,
                         (float)(lr / (1 - pow(c->beta1, t))), (float)(1 / sqrt(1 - pow(c->beta2, t)))};
@@ -219,4 +233,11 @@ atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae
     g->state = AMS_GRADIENTS_USED;
     if (grad_norm) *grad_norm = norm;
     return ATMSAE_OK;
+}
+
+atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gradients *g, double *grad_norm)
+{
+    if (!o || !m || !g) return ATMSAE_E_ARG;
+    AMS_CALL(o->ctx, ams_optimizer_step(o, m, g, grad_norm),
+             AMS_CHANGES("optimizer", o), AMS_CHANGES("model", m), AMS_CHANGES("gradients", g));
 }

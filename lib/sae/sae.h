@@ -22,6 +22,7 @@ typedef struct ams_param {
 
 struct atmsae_model {
     atmsae_context *ctx;
+    ams_use use;
     atmsae_model_config config; /* resolved */
     uint64_t prefixes[AMS_MAX_PREFIXES];
     uint64_t d_in, d_out, d_sae;
@@ -33,7 +34,8 @@ struct atmsae_model {
     float batch_threshold, input_scale, output_scale;
     /* Derived from the parameters by ams_model_refresh. */
     float *enc_norm, *dec_norm; /* [F] */
-    float enc_norm_max, b_enc_max;
+    double enc_norm_max;
+    float b_enc_max;
 };
 
 /* As atmsae_model_create, with all parameters zero (thresholds as configured). */
@@ -47,6 +49,17 @@ void ams_model_exp_thresholds(atmsae_model *model, uint64_t first, uint64_t last
 void ams_model_refresh_latents(atmsae_model *model, uint64_t first, uint64_t last);
 void ams_model_refresh_max(atmsae_model *model);
 void ams_model_refresh(atmsae_model *model);
+
+/* ---- what stands behind public functions of these names, see AMS_CALL -------------------------- */
+
+atmsae_status ams_model_prepare(atmsae_model *model, const atmsae_batch *batch);
+atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
+atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
+                          atmsae_codes *codes, atmsae_loss *loss);
+atmsae_status ams_backward(const atmsae_model *model, atmsae_codes *codes, atmsae_gradients *gradients);
+atmsae_status ams_optimizer_step(atmsae_optimizer *optimizer, atmsae_model *model, atmsae_gradients *gradients,
+                                 double *grad_norm);
+double ams_optimizer_lr(const atmsae_optimizer *optimizer);
 
 /* ---- a batch in the library's own form -------------------------------------------------------- */
 
@@ -89,9 +102,11 @@ atmsae_status ams_search_reserve(ams_search *search, const atmsae_model *model, 
 
 /* ---- codes: the sparse latents, and what backward needs of the batch --------------------------- */
 
+enum { AMS_ROW_SUMS = 7 };
 enum { AMS_CODES_EMPTY = 0, AMS_CODES_ENCODED = 1, AMS_CODES_FORWARD = 2 };
 struct atmsae_codes {
     atmsae_context *ctx;
+    ams_use use;
     ams_search *search;
     int state;
     uint64_t n, d_in, d_out, d_sae;
@@ -103,6 +118,8 @@ struct atmsae_codes {
     uint64_t x_capacity;
     /* What follows is set by forward only. */
     uint64_t n_residuals; /* 1, or 1 + prefixes */
+    uint64_t prefixes[AMS_MAX_PREFIXES];
+    bool transcoder;
     float *residual;   /* [n_residuals, n, d_out]; the last is e; the others are suffix sums: the
                           sum of e^(g) and of all residuals after it */
     uint64_t residual_capacity;
@@ -126,9 +143,11 @@ struct atmsae_codes {
     double aux_scale;  /* aux_coef * min(1, n_dead / aux_k); 0: no AuxK in this batch */
     float *x_sum;      /* [d_in] sum_r w_r x~_r (JUMPRELU_TANH) */
     uint64_t x_sum_capacity;
+    double *columns;   /* [max(d_in, d_out)] column sums */
+    uint64_t columns_capacity;
     double *firing;    /* [2, F] sum of w and of w z over firing rows (JUMPRELU_TANH) */
     uint64_t firing_capacity;
-    double *row_sums;  /* [n, 8] per-row partial losses */
+    double *row_sums;  /* [n, AMS_ROW_SUMS] per-row partial losses */
     uint64_t row_sums_capacity;
     float *low;        /* [F] search limits */
     uint64_t low_capacity;
@@ -147,6 +166,7 @@ void ams_activate(const atmsae_model *model, atmsae_codes *codes);
 enum { AMS_GRADIENTS_NONE = 0, AMS_GRADIENTS_READY = 1, AMS_GRADIENTS_USED = 2 };
 struct atmsae_gradients {
     atmsae_context *ctx;
+    ams_use use;
     uint64_t d_in, d_out, d_sae;
     unsigned n_params;
     struct {
@@ -174,6 +194,7 @@ float *ams_gradient(const atmsae_gradients *gradients, int32_t parameter);
 
 struct atmsae_optimizer {
     atmsae_context *ctx;
+    ams_use use;
     atmsae_optimizer_config config; /* resolved */
     uint64_t d_sae;
     unsigned n_params;

@@ -8,6 +8,8 @@
 #include "format/format.h"
 #include "train/train.h"
 
+#include <errno.h>
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -122,13 +124,19 @@ static atmsae_status parse_field(atmsae_context *ctx, const field *f, const char
 {
     if (!text) return ams_fail(ctx, ATMSAE_E_FORMAT, "the checkpoint has no setting %s", f->key);
     char *end = NULL;
-    if (f->type == U64)
+    bool in_range = true;
+    if (f->type == U64) {
+        errno = 0;
         *(uint64_t *)f->value = strtoull(text, &end, 10);
-    else if (f->type == I32)
-        *(int32_t *)f->value = (int32_t)strtol(text, &end, 10);
-    else
+        in_range = errno == 0 && *text >= '0' && *text <= '9'; /* strtoull turns -1 into 2^64 - 1 */
+    } else if (f->type == I32) {
+        long value = strtol(text, &end, 10);
+        *(int32_t *)f->value = (int32_t)value;
+        in_range = value >= INT32_MIN && value <= INT32_MAX;
+    } else {
         *(double *)f->value = ams_strtod(text, &end);
-    if (end == text || *end) return ams_fail(ctx, ATMSAE_E_FORMAT, "setting %s = \"%s\" is not a number", f->key, text);
+    }
+    if (end == text || *end || !in_range) return ams_fail(ctx, ATMSAE_E_FORMAT, "setting %s = \"%s\" is not a number", f->key, text);
     return ATMSAE_OK;
 }
 
@@ -140,15 +148,18 @@ typedef struct tensor {
     const char *dtype;
     uint64_t count;
     void *data;
+    double low; /* F32, F64: smallest value allowed. All are finite; batch_threshold may be NaN */
 } tensor;
 
-static void add(tensor *list, unsigned *n, const char *prefix, const char *name, const char *dtype, uint64_t count, void *data)
+static void add(tensor *list, unsigned *n, const char *prefix, const char *name, const char *dtype, uint64_t count, void *data,
+                double low)
 {
     tensor *t = &list[(*n)++];
     ams_format(t->name, sizeof t->name, "%s%s", prefix, name);
     t->dtype = dtype;
     t->count = count;
     t->data = data;
+    t->low = low;
 }
 
 static unsigned list_tensors(const atmsae_trainer *t, tensor list[TENSORS])
@@ -157,20 +168,20 @@ static unsigned list_tensors(const atmsae_trainer *t, tensor list[TENSORS])
     const atmsae_model *m = t->model;
     const uint64_t F = m->d_sae;
     for (unsigned p = 0; p < m->n_params; p++) {
-        add(list, &n, "", m->params[p].name, "F32", t->optimizer->counts[p], m->params[p].value);
-        add(list, &n, "adam_m.", m->params[p].name, "F32", t->optimizer->counts[p], t->optimizer->m[p]);
-        add(list, &n, "adam_v.", m->params[p].name, "F32", t->optimizer->counts[p], t->optimizer->v[p]);
+        add(list, &n, "", m->params[p].name, "F32", t->optimizer->counts[p], m->params[p].value, -INFINITY);
+        add(list, &n, "adam_m.", m->params[p].name, "F32", t->optimizer->counts[p], t->optimizer->m[p], -INFINITY);
+        add(list, &n, "adam_v.", m->params[p].name, "F32", t->optimizer->counts[p], t->optimizer->v[p], 0);
     }
-    if (m->threshold) add(list, &n, "", "threshold", "F32", F, m->threshold);
-    add(list, &n, "", "batch_threshold", "F32", 1, &t->model->batch_threshold);
-    add(list, &n, "", "input_scale", "F32", 1, &t->model->input_scale);
-    add(list, &n, "", "output_scale", "F32", 1, &t->model->output_scale);
-    add(list, &n, "", "prefixes", "U64", m->config.n_prefixes, t->model->prefixes);
-    add(list, &n, "tracker.", "magnitude", "F64", F, t->tracker->average[0]);
-    add(list, &n, "tracker.", "frequency", "F64", F, t->tracker->average[1]);
-    add(list, &n, "tracker.", "contribution", "F64", F, t->tracker->average[2]);
-    add(list, &n, "tracker.", "clock", "F64", F, t->tracker->clock);
-    add(list, &n, "tracker.", "observed", "U8", F, t->tracker->observed);
+    if (m->threshold) add(list, &n, "", "threshold", "F32", F, m->threshold, 0);
+    add(list, &n, "", "batch_threshold", "F32", 1, &t->model->batch_threshold, 0);
+    add(list, &n, "", "input_scale", "F32", 1, &t->model->input_scale, FLT_TRUE_MIN);
+    add(list, &n, "", "output_scale", "F32", 1, &t->model->output_scale, FLT_TRUE_MIN);
+    add(list, &n, "", "prefixes", "U64", m->config.n_prefixes, t->model->prefixes, 0);
+    add(list, &n, "tracker.", "magnitude", "F64", F, t->tracker->average[0], 0);
+    add(list, &n, "tracker.", "frequency", "F64", F, t->tracker->average[1], 0);
+    add(list, &n, "tracker.", "contribution", "F64", F, t->tracker->average[2], 0);
+    add(list, &n, "tracker.", "clock", "F64", F, t->tracker->clock, 0);
+    add(list, &n, "tracker.", "observed", "U8", F, t->tracker->observed, 0);
     return n;
 }
 
@@ -183,28 +194,32 @@ static void out_tensor(ams_tensor_out *out, uint64_t *n, const char *name, const
     out[(*n)++] = (ams_tensor_out){.name = name, .dtype = dtype, .rank = 1, .shape = {count}, .data = count ? data : &nothing};
 }
 
-atmsae_status atmsae_trainer_save(const atmsae_trainer *t, const atmsae_source *source, const char *path)
-{
-    if (!t) return ATMSAE_E_ARG;
-    atmsae_context *ctx = t->ctx;
-    if (!path) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_save: path is NULL");
+/* All that goes into a file, by name; too large for a small stack. */
+typedef struct contents {
     settings s;
     field fields[FIELDS];
     char text[FIELDS][TEXT];
-    ams_metadata_out metadata[FIELDS + 2] = {{"format", "libatmsae checkpoint 1"}, {"version", atmsae_version_string()}};
-    collect(t, &s);
-    unsigned n_fields = list_fields(&s, fields);
-    for (unsigned i = 0; i < n_fields; i++) {
-        print_field(&fields[i], text[i]);
-        metadata[i + 2] = (ams_metadata_out){fields[i].key, text[i]};
-    }
-
+    ams_metadata_out metadata[FIELDS + 2];
     tensor list[TENSORS];
     ams_tensor_out out[TENSORS + 4];
+} contents;
+
+static atmsae_status write_contents(const atmsae_trainer *t, const atmsae_source *source, const char *path, contents *c)
+{
+    c->metadata[0] = (ams_metadata_out){"format", "libatmsae checkpoint 1"};
+    c->metadata[1] = (ams_metadata_out){"version", atmsae_version_string()};
+    collect(t, &c->s);
+    unsigned n_fields = list_fields(&c->s, c->fields);
+    for (unsigned i = 0; i < n_fields; i++) {
+        print_field(&c->fields[i], c->text[i]);
+        c->metadata[i + 2] = (ams_metadata_out){c->fields[i].key, c->text[i]};
+    }
+
+    ams_tensor_out *out = c->out;
     uint64_t n_out = 0;
-    unsigned n = list_tensors(t, list);
+    unsigned n = list_tensors(t, c->list);
     for (unsigned i = 0; i < n; i++)
-        out_tensor(out, &n_out, list[i].name, list[i].dtype, list[i].count, list[i].data);
+        out_tensor(out, &n_out, c->list[i].name, c->list[i].dtype, c->list[i].count, c->list[i].data);
     ams_source_state state = {0};
     if (source) {
         AMS_TRY(ams_source_state_save(source, &state));
@@ -214,9 +229,26 @@ atmsae_status atmsae_trainer_save(const atmsae_trainer *t, const atmsae_source *
         out_tensor(out, &n_out, "source.rows", "F32", state.n_rows * d, state.rows);
         out_tensor(out, &n_out, "source.held", "F32", state.n_held * d, state.held);
     }
-    atmsae_status status = ams_safetensors_write(ctx, path, out, n_out, metadata, n_fields + 2, true);
+    atmsae_status status = ams_safetensors_write(t->ctx, path, out, n_out, c->metadata, n_fields + 2, true);
     if (source) ams_source_state_free(source, &state);
     return status;
+}
+
+static atmsae_status save(const atmsae_trainer *t, const atmsae_source *source, const char *path)
+{
+    if (!path) return ams_fail(t->ctx, ATMSAE_E_ARG, "trainer_save: path is NULL");
+    contents *c = ams_alloc(t->ctx, 1, sizeof *c);
+    if (!c) return ams_nomem(t->ctx, "a checkpoint's contents");
+    atmsae_status status = write_contents(t, source, path, c);
+    ams_free(t->ctx, c);
+    return status;
+}
+
+atmsae_status atmsae_trainer_save(const atmsae_trainer *t, const atmsae_source *source, const char *path)
+{
+    if (!t) return ATMSAE_E_ARG;
+    if (!source) AMS_CALL(t->ctx, save(t, NULL, path), AMS_TRAINER(AMS_READS, t));
+    AMS_CALL(t->ctx, save(t, source, path), AMS_TRAINER(AMS_READS, t), {"source", ams_source_use(source), false});
 }
 
 /* ---- load -------------------------------------------------------------------------------------------------- */
@@ -235,6 +267,21 @@ static atmsae_status find(const atmsae_tensors *file, atmsae_context *ctx, const
     return ATMSAE_OK;
 }
 
+/* The checksum says that nothing was damaged, not who wrote it: what training could not have left is
+ * refused here, where it has a name. */
+static atmsae_status check_values(atmsae_context *ctx, const tensor *t)
+{
+    bool wide = strcmp(t->dtype, "F64") == 0, may_be_nan = strcmp(t->name, "batch_threshold") == 0;
+    if (!wide && strcmp(t->dtype, "F32") != 0) return ATMSAE_OK;
+    for (uint64_t i = 0; i < t->count; i++) {
+        double value = wide ? ((const double *)t->data)[i] : (double)((const float *)t->data)[i];
+        if ((isfinite(value) && value >= t->low) || (may_be_nan && isnan(value))) continue;
+        return ams_fail(ctx, isfinite(value) ? ATMSAE_E_FORMAT : ATMSAE_E_NONFINITE,
+                        "tensor %s: element %llu = %g, allowed: finite, at least %g", t->name, (unsigned long long)i, value, t->low);
+    }
+    return ATMSAE_OK;
+}
+
 static atmsae_status read_tensor(const atmsae_tensors *file, atmsae_context *ctx, const tensor *t)
 {
     uint64_t index, count = 0;
@@ -242,7 +289,8 @@ static atmsae_status read_tensor(const atmsae_tensors *file, atmsae_context *ctx
     if (count != t->count)
         return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s has %llu elements, expected %llu", t->name,
                         (unsigned long long)count, (unsigned long long)t->count);
-    return count ? ams_tensors_read_raw(file, index, 0, count, t->data) : ATMSAE_OK;
+    if (count) AMS_TRY(ams_tensors_read_raw(file, index, 0, count, t->data));
+    return check_values(ctx, t);
 }
 
 /* An array of the source's state, in new memory; absent is no error. */
@@ -289,31 +337,65 @@ static atmsae_status check_format(const atmsae_tensors *file, atmsae_context *ct
     const char *format = ams_tensors_metadata(file, "format"), prefix[] = "libatmsae checkpoint ";
     if (!format || strncmp(format, prefix, sizeof prefix - 1) != 0)
         return ams_fail(ctx, ATMSAE_E_FORMAT, "not a libatmsae checkpoint");
+    AMS_TRY(ams_tensors_verify(file)); /* first: a flipped bit in the version is damage, not a version */
     if (strtoull(format + sizeof prefix - 1, NULL, 10) > FORMAT_VERSION)
         return ams_fail(ctx, ATMSAE_E_VERSION, "\"%s\" is of a newer version, this library (%s) reads up to %d", format,
                         atmsae_version_string(), FORMAT_VERSION);
-    return ams_tensors_verify(file);
+    return ATMSAE_OK;
+}
+
+static atmsae_status read_settings(const atmsae_tensors *file, atmsae_context *ctx, settings *s)
+{
+    memset(s, 0, sizeof *s);
+    atmsae_model_config_init(&s->model, sizeof s->model);
+    atmsae_optimizer_config_init(&s->optimizer, sizeof s->optimizer);
+    atmsae_tracker_config_init(&s->tracker, sizeof s->tracker);
+    atmsae_masker_config_init(&s->masker, sizeof s->masker);
+    field fields[FIELDS];
+    unsigned n_fields = list_fields(s, fields);
+    for (unsigned i = 0; i < n_fields; i++)
+        AMS_TRY(parse_field(ctx, &fields[i], ams_tensors_metadata(file, fields[i].key)));
+    return ATMSAE_OK;
+}
+
+static atmsae_status read_state(const atmsae_tensors *file, const atmsae_trainer *t)
+{
+    tensor list[TENSORS];
+    unsigned n = list_tensors(t, list);
+    for (unsigned i = 0; i < n; i++)
+        AMS_TRY(read_tensor(file, t->ctx, &list[i]));
+    return ATMSAE_OK;
+}
+
+/* The file has as many weights as its settings ask for, so that a wrong number cannot ask for memory. */
+static atmsae_status check_size(const atmsae_tensors *file, atmsae_context *ctx, const atmsae_model_config *model)
+{
+    const struct {
+        const char *name;
+        uint64_t width;
+    } matrices[] = {{"W_enc", model->d_in}, {"W_dec", model->d_out ? model->d_out : model->d_in}};
+    for (int i = 0; i < 2; i++) {
+        uint64_t index, count, expected;
+        AMS_TRY(find(file, ctx, matrices[i].name, "F32", &index, &count));
+        if (!ams_mul(model->d_sae, matrices[i].width, &expected) || count != expected)
+            return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s has %llu elements, the settings ask for %llu x %llu", matrices[i].name,
+                            (unsigned long long)count, (unsigned long long)model->d_sae, (unsigned long long)matrices[i].width);
+    }
+    return ATMSAE_OK;
 }
 
 static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsae_trainer **out)
 {
     AMS_TRY(check_format(file, ctx));
     settings s;
-    memset(&s, 0, sizeof s);
-    atmsae_model_config_init(&s.model, sizeof s.model);
-    atmsae_optimizer_config_init(&s.optimizer, sizeof s.optimizer);
-    atmsae_tracker_config_init(&s.tracker, sizeof s.tracker);
-    atmsae_masker_config_init(&s.masker, sizeof s.masker);
-    field fields[FIELDS];
-    unsigned n_fields = list_fields(&s, fields);
-    for (unsigned i = 0; i < n_fields; i++)
-        AMS_TRY(parse_field(ctx, &fields[i], ams_tensors_metadata(file, fields[i].key)));
+    AMS_TRY(read_settings(file, ctx, &s));
+    AMS_TRY(check_size(file, ctx, &s.model));
 
     uint64_t prefixes[AMS_MAX_PREFIXES];
     if (s.model.n_prefixes > AMS_MAX_PREFIXES)
         return ams_fail(ctx, ATMSAE_E_FORMAT, "model.n_prefixes = %llu", (unsigned long long)s.model.n_prefixes);
     if (s.model.n_prefixes > 0) {
-        const tensor t = {"prefixes", "U64", s.model.n_prefixes, prefixes};
+        const tensor t = {"prefixes", "U64", s.model.n_prefixes, prefixes, 0};
         AMS_TRY(read_tensor(file, ctx, &t));
         s.model.prefixes = prefixes;
     }
@@ -322,10 +404,7 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
     AMS_TRY(ams_trainer_build(ctx, &config, true, out));
 
     atmsae_trainer *t = *out;
-    tensor list[TENSORS];
-    unsigned n = list_tensors(t, list);
-    for (unsigned i = 0; i < n; i++)
-        AMS_TRY(read_tensor(file, ctx, &list[i]));
+    AMS_TRY(read_state(file, t));
     t->steps = s.steps;
     t->optimizer->steps = s.optimizer_steps;
     t->optimizer->cooldown_from = s.optimizer_cooldown_from;
@@ -335,14 +414,12 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
     ams_model_refresh(t->model);
     ams_tracker_derive(t->tracker);
     return t->steps == 0 ? ATMSAE_OK
-                         : atmsae_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae);
+                         : ams_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae);
 }
 
-atmsae_status atmsae_trainer_load(atmsae_context *ctx, const char *path, atmsae_source *source, atmsae_trainer **out)
+static atmsae_status load_file(atmsae_context *ctx, const char *path, atmsae_source *source, atmsae_trainer **out)
 {
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_load: out is NULL");
-    *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     if (!path) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_load: path is NULL");
     atmsae_tensors *file;
     AMS_TRY(atmsae_tensors_open(ctx, path, &file));
@@ -356,4 +433,12 @@ atmsae_status atmsae_trainer_load(atmsae_context *ctx, const char *path, atmsae_
     }
     atmsae_trainer_destroy(t);
     return ams_fail_in(ctx, status, path);
+}
+
+atmsae_status atmsae_trainer_load(atmsae_context *ctx, const char *path, atmsae_source *source, atmsae_trainer **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    if (!source) AMS_CALL(ctx, load_file(ctx, path, NULL, out));
+    AMS_CALL(ctx, load_file(ctx, path, source, out), {"source", ams_source_use(source), true});
 }

@@ -85,12 +85,17 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_trainer_create(atmsae_context *ctx, const atmsae_trainer_config *config, atmsae_trainer **out)
+static atmsae_status create(atmsae_context *ctx, const atmsae_trainer_config *config, atmsae_trainer **out)
 {
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_create: out is NULL");
-    *out = NULL;
-    if (!ctx) return ATMSAE_E_ARG;
     return ams_trainer_build(ctx, config, false, out);
+}
+
+atmsae_status atmsae_trainer_create(atmsae_context *ctx, const atmsae_trainer_config *config, atmsae_trainer **out)
+{
+    if (out) *out = NULL;
+    if (!ctx) return ATMSAE_E_ARG;
+    AMS_CALL(ctx, create(ctx, config, out));
 }
 
 void atmsae_trainer_destroy(atmsae_trainer *t)
@@ -107,13 +112,18 @@ void atmsae_trainer_destroy(atmsae_trainer *t)
     atmsae_context_destroy(ctx);
 }
 
-atmsae_status atmsae_trainer_prepare(atmsae_trainer *t, const atmsae_batch *batch)
+static atmsae_status prepare(atmsae_trainer *t, const atmsae_batch *batch)
 {
-    if (!t) return ATMSAE_E_ARG;
     if (t->steps > 0)
         return ams_fail(t->ctx, ATMSAE_E_STATE, "trainer_prepare: %llu steps were already done; prepare comes first",
                         (unsigned long long)t->steps);
-    return atmsae_model_prepare(t->model, batch);
+    return ams_model_prepare(t->model, batch);
+}
+
+atmsae_status atmsae_trainer_prepare(atmsae_trainer *t, const atmsae_batch *batch)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, prepare(t, batch), AMS_TRAINER(AMS_CHANGES, t));
 }
 
 static double sparsity_scale(const atmsae_trainer *t)
@@ -130,10 +140,12 @@ static uint64_t count_masked(const atmsae_mask *mask)
     return count;
 }
 
-atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_step_stats *stats)
+static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_step_stats *stats)
 {
-    if (!t) return ATMSAE_E_ARG;
-    AMS_TRY(atmsae_masker_draw(t->masker, t->steps));
+    if (atmsae_stop_requested(t->ctx))
+        return ams_fail(t->ctx, ATMSAE_E_STOPPED, "trainer_step: a stop was requested after %llu steps",
+                        (unsigned long long)t->steps);
+    AMS_TRY(ams_masker_draw(t->masker, t->steps));
 
     atmsae_forward_options options;
     atmsae_forward_options_init(&options, sizeof options);
@@ -142,18 +154,18 @@ atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, 
     options.sparsity_scale = sparsity_scale(t);
     atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = options.n_dead, .r = t->masker->rate,
                            .mean_p = t->masker->mean_p, .masked = count_masked(options.mask),
-                           .lr = atmsae_optimizer_lr(t->optimizer)};
+                           .lr = ams_optimizer_lr(t->optimizer)};
     if (stats) AMS_TRY(ams_struct_check(t->ctx, "atmsae_step_stats", stats, sizeof s));
 
     atmsae_loss loss = {.size = sizeof loss};
-    AMS_TRY(atmsae_forward(t->model, batch, &options, t->codes, &loss));
-    AMS_TRY(atmsae_backward(t->model, t->codes, t->gradients));
-    AMS_TRY(atmsae_optimizer_step(t->optimizer, t->model, t->gradients, &s.grad_norm));
-
+    AMS_TRY(ams_forward(t->model, batch, &options, t->codes, &loss));
+    AMS_TRY(ams_backward(t->model, t->codes, t->gradients));
     atmsae_latent_sums sums = {.size = sizeof sums};
     AMS_TRY(atmsae_gradients_sums(t->gradients, &sums));
-    AMS_TRY(atmsae_tracker_observe(t->tracker, &sums));
-    AMS_TRY(atmsae_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae));
+    AMS_TRY(ams_tracker_check(t->tracker, &sums)); /* nothing after this can fail half-way */
+    AMS_TRY(ams_optimizer_step(t->optimizer, t->model, t->gradients, &s.grad_norm));
+    AMS_TRY(ams_tracker_observe(t->tracker, &sums));
+    AMS_TRY(ams_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae));
     t->steps++;
 
     s.rows = loss.rows;
@@ -166,23 +178,34 @@ atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, 
     return stats ? ams_struct_out(t->ctx, "atmsae_step_stats", stats, &s, sizeof s, sizeof s) : ATMSAE_OK;
 }
 
-atmsae_status atmsae_trainer_calibrate(atmsae_trainer *t, const atmsae_batch *batch)
-{
-    return t ? atmsae_model_calibrate(t->model, batch) : ATMSAE_E_ARG;
-}
-
-atmsae_status atmsae_trainer_begin_cooldown(atmsae_trainer *t, uint64_t steps)
+atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_step_stats *stats)
 {
     if (!t) return ATMSAE_E_ARG;
-    AMS_TRY(atmsae_masker_begin_cooldown(t->masker, t->steps, steps));
+    AMS_CALL(t->ctx, step(t, batch, stats), AMS_TRAINER(AMS_CHANGES, t));
+}
+
+atmsae_status atmsae_trainer_calibrate(atmsae_trainer *t, const atmsae_batch *batch)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, ams_model_calibrate(t->model, batch), AMS_TRAINER(AMS_CHANGES, t));
+}
+
+static atmsae_status begin_cooldown(atmsae_trainer *t, uint64_t steps)
+{
+    AMS_TRY(ams_masker_begin_cooldown(t->masker, t->steps, steps));
     t->optimizer->cooldown_from = t->optimizer->steps;
     t->optimizer->cooldown_steps = steps;
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_trainer_set_total_rows(atmsae_trainer *t, uint64_t total_rows)
+atmsae_status atmsae_trainer_begin_cooldown(atmsae_trainer *t, uint64_t steps)
 {
     if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, begin_cooldown(t, steps), AMS_TRAINER(AMS_CHANGES, t));
+}
+
+static atmsae_status set_total_rows(atmsae_trainer *t, uint64_t total_rows)
+{
     uint64_t steps = steps_of(total_rows, t->batch_rows);
     if (steps != t->total_steps)
         ams_log(t->ctx, ATMSAE_LOG_WARNING,
@@ -198,12 +221,23 @@ atmsae_status atmsae_trainer_set_total_rows(atmsae_trainer *t, uint64_t total_ro
     return ATMSAE_OK;
 }
 
-atmsae_status atmsae_trainer_get_config(const atmsae_trainer *t, atmsae_trainer_config *config)
+atmsae_status atmsae_trainer_set_total_rows(atmsae_trainer *t, uint64_t total_rows)
 {
     if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, set_total_rows(t, total_rows), AMS_TRAINER(AMS_CHANGES, t));
+}
+
+static atmsae_status get_config(const atmsae_trainer *t, atmsae_trainer_config *config)
+{
     const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->shown_optimizer, &t->tracker->config,
                                          &t->shown_masker, t->total_rows, t->batch_rows, t->sparsity_warmup};
     return ams_struct_out(t->ctx, "atmsae_trainer_config", config, &local, sizeof local, sizeof local);
+}
+
+atmsae_status atmsae_trainer_get_config(const atmsae_trainer *t, atmsae_trainer_config *config)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, get_config(t, config), AMS_TRAINER(AMS_READS, t));
 }
 
 uint64_t atmsae_trainer_steps_done(const atmsae_trainer *t) { return t ? t->steps : 0; }

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What happens around every public call that computes or changes something: the handles it uses are
+ * claimed, so that a second thread or a callback that calls back in gets an error instead of a
+ * half-written handle; and the caller's floating-point environment steps aside, so that results do
+ * not depend on it.
+ */
+#include "base/context.h"
+
+#include <unistd.h>
+
+/* users: -1 while a call changes the handle, else the number of calls that read it. */
+static bool claim(const ams_claim *c)
+{
+    int users = atomic_load_explicit(&c->use->users, memory_order_relaxed);
+    do
+        if (c->changes ? users != 0 : users < 0) return false;
+    while (!atomic_compare_exchange_weak_explicit(&c->use->users, &users, c->changes ? -1 : users + 1,
+                                                  memory_order_acquire, memory_order_relaxed));
+    return true;
+}
+
+static void release(const ams_claim *claims, size_t n)
+{
+    while (n-- > 0)
+        if (claims[n].changes)
+            atomic_store_explicit(&claims[n].use->users, 0, memory_order_release);
+        else
+            atomic_fetch_sub_explicit(&claims[n].use->users, 1, memory_order_release);
+}
+
+bool ams_forked(const atmsae_context *ctx) { return ctx->pid != getpid(); }
+
+atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function, const ams_claim *claims)
+{
+    if (ams_forked(ctx)) /* its worker threads exist in the parent only */
+        return ams_fail(ctx, ATMSAE_E_STATE, "%s: the context was made by another process, before fork; make a new one",
+                        function);
+    *call = (ams_call){.claims = claims};
+    for (; claims[call->n].use; call->n++) {
+        if (claim(&claims[call->n])) continue;
+        release(claims, call->n);
+        return ams_fail(ctx, ATMSAE_E_STATE, "%s: the %s is in use by another call: of another thread, or the one whose "
+                        "callback this is", function, claims[call->n].name);
+    }
+    ams_float_begin(&call->environment);
+    return ATMSAE_OK;
+}
+
+atmsae_status ams_call_end(const ams_call *call, atmsae_status status)
+{
+    ams_float_end(&call->environment);
+    release(call->claims, call->n);
+    return status;
+}
+
+/* Round to nearest, denormals kept, no traps: fesetenv covers MXCSR with its FTZ and DAZ bits. */
+void ams_float_begin(fenv_t *caller)
+{
+    fegetenv(caller);
+    fesetenv(FE_DFL_ENV);
+}
+
+void ams_float_end(const fenv_t *caller) { fesetenv(caller); }

@@ -1,0 +1,80 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# usage: check_static.sh SOURCE [gcc|clang|cppcheck|clang-tidy|shellcheck...]
+# The compilers' warnings as errors, cppcheck, clang-tidy with the static analyser (the one that
+# scan-build runs), shellcheck: no findings. What is wrong about a finding is said where it is, in a
+# NOLINT or cppcheck-suppress comment with the reason. A tool that is missing is left out, and said.
+set -u
+export LC_ALL=C
+source=$1
+shift
+[ $# -gt 0 ] || set -- gcc clang cppcheck clang-tidy shellcheck
+cd "$source" || exit 1
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+run=0
+
+pass() { echo "ok $((run += 1)) - $1"; }
+fail() { echo "not ok $((run += 1)) - $1"; failed=1; }
+missing() { echo "left out: $1 (Debian: $2)"; left_out="${left_out:+$left_out, }$1"; }
+failed=0 left_out=
+
+# -Wframe-larger-than: callers may have small stacks. Only the tests' own frames may be larger.
+compile() { # COMPILER
+    CC=$1 meson setup --werror -Dc_args=-Wframe-larger-than=8192 "$tmp/$1" . >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "$1"; return; }
+    if meson compile -C "$tmp/$1" --ninja-args=-k0 >"$tmp/log" 2>&1; then pass "$1"
+    else grep -E 'error|FAILED' "$tmp/log"; fail "$1"
+    fi
+}
+
+# clang-tidy: all of bugprone, cert, misc, performance, portability and the analyser, but not
+#   easily-swappable-parameters            style; (n, d) of one type are everywhere
+#   sizeof-expression                      takes sizeof of an array of pointers for a slip
+#   cert-err33-c                           results of fprintf to a terminal
+#   cert-flp30-c, FloatLoopCounter         the ticks of an axis are numbers
+#   no-int-to-ptr                          only const is taken away that way
+#   DeprecatedOrUnsafeBufferHandling       asks for Annex K, which no libc has
+#   Padding                                tables are in the order in which they are read
+checks='-*,bugprone-*,cert-*,misc-*,performance-*,portability-*,clang-analyzer-*'
+checks="$checks,readability-misleading-indentation,readability-redundant-*,readability-duplicate-include"
+for check in bugprone-easily-swappable-parameters bugprone-sizeof-expression cert-err33-c cert-flp30-c \
+    clang-analyzer-security.FloatLoopCounter performance-no-int-to-ptr \
+    clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling clang-analyzer-optin.performance.Padding; do
+    checks=$checks,-$check
+done
+
+commands() { # the compile commands of lib/ and examples/, once a file
+    [ -f "$tmp/commands/compile_commands.json" ] && return
+    CC=clang meson setup -Dtests=false -Dbench=false "$tmp/commands" . >"$tmp/log" 2>&1 || { cat "$tmp/log"; return 1; }
+}
+
+for tool; do
+    case $tool in
+    gcc | clang)
+        command -v "$tool" >/dev/null || { missing "$tool" "$tool libomp-dev"; continue; }
+        echo '#include <blis.h>' | "$tool" -fsyntax-only -xc - 2>/dev/null || { missing "$tool with blis.h" "libomp-dev"; continue; }
+        compile "$tool" ;;
+    cppcheck)
+        command -v cppcheck >/dev/null || { missing cppcheck cppcheck; continue; }
+        # invalidPointerCast: rows are bytes whose type is known at run time only.
+        cppcheck --std=c11 -D_GNU_SOURCE -D__x86_64__ -D__GNUC__=12 -Iinclude -Ilib -Iexamples/common --library=posix,gnu \
+            --enable=warning,portability,performance,style --inline-suppr --suppress=missingIncludeSystem --suppress=invalidPointerCast \
+            --error-exitcode=1 --quiet -j2 lib examples >"$tmp/log" 2>&1 && pass cppcheck || { cat "$tmp/log"; fail cppcheck; } ;;
+    clang-tidy)
+        tidy=$(command -v clang-tidy-14 || command -v clang-tidy) || { missing clang-tidy clang-tidy; continue; }
+        commands || { fail clang-tidy; continue; }
+        find lib examples -name '*.c' | sort |
+            xargs -P2 -n4 "$tidy" -quiet -p "$tmp/commands" --checks="$checks" --warnings-as-errors='*' >"$tmp/log" 2>/dev/null &&
+            pass clang-tidy || { grep -E '(warning|error):' "$tmp/log"; fail clang-tidy; } ;;
+    shellcheck)
+        command -v shellcheck >/dev/null || { missing shellcheck shellcheck; continue; }
+        # SC2086: words that are meant to split; SC1091, SC2154: what a sourced file has
+        { git ls-files -co --exclude-standard 2>/dev/null || find . -type f -not -path './build*'; } |
+            xargs grep -lE '^#!/bin/(ba)?sh' | xargs shellcheck -x -S warning && pass shellcheck || fail shellcheck ;;
+    *) echo "no tool $tool"; exit 2 ;;
+    esac
+done
+[ -z "$left_out" ] || echo "skipped: $left_out"
+[ "$failed" -eq 0 ] || exit 1
+[ "$run" -gt 0 ] || exit 77

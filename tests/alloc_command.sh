@@ -9,6 +9,7 @@
 set -u
 atmsae=$1 shim=${2:-}
 [ -n "$shim" ] || { echo "skipped: a sanitizer's malloc cannot be replaced"; exit 77; }
+case $shim in /*) ;; *) shim=$PWD/$shim ;; esac
 data=$(cd "$(dirname "$0")/../examples/data" && pwd)
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # usage: check_coverage.sh SOURCE [BUILD]
-# Line and branch coverage of lib/ by the suites unit and command (gcc, Debian's gcovr): a table by
+# Line and branch coverage of lib/ by the suite unit (gcc, Debian's gcovr): a table by
 # folder, and limits below which it must not fall. BUILD: keep that build folder and what it has
 # counted so far.
 set -u
@@ -16,14 +16,17 @@ build=${2:-$tmp/build}
 
 # percent of lines, percent of branches: file or folder
 limits='
-@LIMITS@'
+98 87 lib
+99 91 lib/format
+97 69 lib/train/checkpoint.c
+100 95 lib/base/abi.c'
 
 if [ ! -f "$build/build.ninja" ]; then
     CC=gcc meson setup --buildtype=debugoptimized -Db_coverage=true -Dbench=false "$build" "$source" >"$tmp/log" 2>&1 ||
         { cat "$tmp/log"; exit 1; }
 fi
-# Failures belong to the plain build's run of the same tests; some tests of symbols fail here by design.
-meson test -C "$build" --suite unit --suite command >"$tmp/log" 2>&1 || grep -E 'FAIL|TIMEOUT' "$tmp/log"
+# Failures belong to the plain build's run of the same tests.
+meson test -C "$build" --suite unit >"$tmp/log" 2>&1 || grep -E 'FAIL|TIMEOUT' "$tmp/log"
 gcovr --root "$source" --filter "$source/lib/" --gcov-ignore-parse-errors --csv -j 2 "$build" >"$tmp/csv" || exit 1
 
 awk -F, -v limits="$limits" '

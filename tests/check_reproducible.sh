@@ -17,7 +17,7 @@ for place in one "two/far longer/place"; do
         cat log
         exit 1
     fi
-    (cd build && sha256sum lib/libatmsae.so.*.*.* lib/libatmsae.a examples/atmsae) >"$tmp/sums-${#place}"
+    (cd build && sha256sum lib/libatmsae.so lib/libatmsae.a examples/atmsae) >"$tmp/sums-${#place}"
 done
 if ! diff "$tmp"/sums-*; then
     echo "the same sources gave different bytes"

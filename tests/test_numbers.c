@@ -116,6 +116,16 @@ typedef struct run {
     char name[160];
 } run;
 
+static atmsae_context *small_context(void)
+{
+    atmsae_context *ctx;
+    atmsae_context_config cc;
+    atmsae_context_config_init(&cc, sizeof cc);
+    cc.threads = 1;
+    ck_assert_int_eq(atmsae_context_create(&cc, &ctx), ATMSAE_OK);
+    return ctx;
+}
+
 static void start(run *a, const shape *s, int kind, int32_t activation, int32_t input_norm)
 {
     static const uint64_t prefixes[] = {5, 10};
@@ -130,10 +140,9 @@ static void start(run *a, const shape *s, int kind, int32_t activation, int32_t 
     for (uint64_t r = 0; r < s->n && s->weights == 2; r++)
         a->weights[r] = 1.1f + noise(r + 300);
 
-    atmsae_context_config cc;
-    atmsae_context_config_init(&cc, sizeof cc);
-    cc.threads = 1;
-    ck_assert_int_eq(atmsae_context_create(&cc, &a->ctx), ATMSAE_OK);
+    static atmsae_context *shared; /* one in each of Check's processes */
+    if (!shared) shared = small_context();
+    a->ctx = shared;
     atmsae_model_config model;
     atmsae_model_config_init(&model, sizeof model);
     model.d_in = s->d;
@@ -167,7 +176,6 @@ static void start(run *a, const shape *s, int kind, int32_t activation, int32_t 
 static void stop(run *a)
 {
     atmsae_trainer_destroy(a->trainer);
-    atmsae_context_destroy(a->ctx);
 }
 
 /* ---- all numbers of a trainer ------------------------------------------------------------------------------- */
@@ -429,16 +437,6 @@ START_TEST(every_activation_on_all_data)
 END_TEST
 
 /* ---- masks and importances at their edges -------------------------------------------------------------------- */
-
-static atmsae_context *small_context(void)
-{
-    atmsae_context *ctx;
-    atmsae_context_config cc;
-    atmsae_context_config_init(&cc, sizeof cc);
-    cc.threads = 1;
-    ck_assert_int_eq(atmsae_context_create(&cc, &ctx), ATMSAE_OK);
-    return ctx;
-}
 
 START_TEST(importances)
 {

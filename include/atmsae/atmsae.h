@@ -70,9 +70,10 @@
  * Errors. Functions that can fail return atmsae_status: 0 or a negative code. The text of the last
  * failure on a context, with the values and the allowed range, is atmsae_last_error(). After a
  * failure the handle is as it was before the call and stays usable; codes and gradients that a
- * failed call was filling hold nothing then. The library never prints,
- * exits, aborts, installs signal handlers or changes process-wide settings. One exception is not
- * ours: BLIS aborts when its own memory allocation fails.
+ * failed call was filling hold nothing then. The library never prints, exits, aborts, installs
+ * signal handlers or changes process-wide settings. One exception is not ours: BLIS aborts (and
+ * the OpenMP runtime under it exits) when its own allocation fails. context_create takes what BLIS
+ * needs in advance; small blocks for each product remain in its OpenMP and pthread builds.
  *
  * Threads. Different handles may be used from different threads at the same time. One handle: one
  * thread at a time, except that functions taking it as `const` may run concurrently while no other
@@ -322,7 +323,8 @@ ATMSAE_API atmsae_status atmsae_codes_get(const atmsae_codes *codes, atmsae_code
 
 /* Inference: fills codes with the latents of x (y and row_weights are ignored). No mask is
  * involved; a row's result does not depend on the other rows. BATCHTOPK needs its threshold
- * (calibrate, or at least one training step): E_STATE before. E_NONFINITE names the first bad row. */
+ * (calibrate, or at least one training step): E_STATE before. E_NONFINITE names the first bad row,
+ * one whose pre-activations overflow included. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes *codes);
 /* Writes the reconstruction of each row, [n_rows, d_out] f32 in the units of y. ld 0: d_out. */
@@ -337,7 +339,7 @@ ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 
 /* Saves a SAELens v6 folder: dir/cfg.json and dir/sae_weights.safetensors, each written to a
- * temporary file, synced and renamed. Scales are folded into the weights; BATCHTOPK and both
+ * temporary file, synced and renamed; load refuses two files that are not of the same save. Scales are folded into the weights; BATCHTOPK and both
  * JumpReLU forms are written as "jumprelu", Matryoshka likewise. The folder is made if its parent
  * exists. The strings go into cfg.json's metadata. */
 typedef struct atmsae_save_options {
@@ -675,7 +677,7 @@ typedef struct atmsae_metrics_result {
     double l1;      /* mean sum of latents */
     uint64_t dead;  /* latents that never fired on these rows */
     uint64_t dense; /* latents that fired on more than 10 % of them */
-    double bias;    /* sum |y^|^2 / sum y.y^, 1 if unbiased */
+    double bias;    /* sum |y^|^2 / sum y.y^, 1 if unbiased; NaN if sum y.y^ is 0 */
 } atmsae_metrics_result;
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_metrics_create(const atmsae_model *model, atmsae_metrics **out);

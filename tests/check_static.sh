@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: MIT
 #
 # usage: check_static.sh SOURCE [gcc|clang|cppcheck|clang-tidy|shellcheck...]
-# The compilers' warnings as errors, cppcheck, clang-tidy with the static analyser (the one that
-# scan-build runs), shellcheck: no findings. What is wrong about a finding is said where it is, in a
+# The compilers' warnings as errors, cppcheck, shellcheck; on request clang-tidy with the analyser that
+# scan-build runs: no findings. What is wrong about a finding is said where it is, in a
 # NOLINT or cppcheck-suppress comment with the reason. A tool that is missing is left out, and said.
 set -u
 export LC_ALL=C
 source=$1
 shift
-[ $# -gt 0 ] || set -- gcc clang cppcheck clang-tidy shellcheck
+[ $# -gt 0 ] || set -- shellcheck cppcheck gcc clang
 cd "$source" || exit 1
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
@@ -20,9 +20,9 @@ fail() { echo "not ok $((run += 1)) - $1"; failed=1; }
 missing() { echo "left out: $1 (Debian: $2)"; left_out="${left_out:+$left_out, }$1"; }
 failed=0 left_out=
 
-# Callers may have small stacks; the tests themselves need not.
+# Callers may have small stacks; the tests need not.
 compile() { # COMPILER
-    for build in "false 8192" "true 32768"; do
+    for build in "false 8192" "true 131072"; do
         CC=$1 meson setup --werror -Dtests="${build% *}" -Dc_args=-Wframe-larger-than="${build#* }" "$tmp/$1-${build% *}" . >"$tmp/log" 2>&1 &&
             meson compile -C "$tmp/$1-${build% *}" --ninja-args=-k0 >"$tmp/log" 2>&1 && continue
         grep -E 'error|ERROR|FAILED' "$tmp/log"

@@ -410,7 +410,7 @@ typedef struct atmsae_masker_config {
     uint64_t seed;   /* of the draws; default 0: in a trainer, the model's */
     int32_t kind;    /* default ATMSAE_MASK_ATM */
     int32_t per_row; /* 1: a fresh mask for every row; 0 (default): one for the whole step */
-    double c;        /* theta = mu + c sigma; >= 0; default 1 */
+    double c;        /* theta = mu + c sigma; 0 .. 1e9; default 1 */
     double r;        /* 0 .. 30; default 0.25 */
     uint64_t total_steps;  /* 0 (default): unknown, no cool-down until asked for. Trainer fills it */
     uint64_t warmup_steps; /* r = 0 before this step; default UINT64_MAX: 50, or 10 % of total_steps
@@ -625,7 +625,8 @@ ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_tracker_create(atmsae_context *context, const atmsae_tracker_config *config, atmsae_tracker **out);
 ATMSAE_API void atmsae_tracker_destroy(atmsae_tracker *tracker);
 /* Takes the sums of one step. A latent with rows[i] = 0 keeps its averages; the first observation
- * sets them. E_NONFINITE or E_ARG (negative rows, magnitude or frequency): nothing is changed. */
+ * sets them. E_NONFINITE or E_ARG (negative rows, magnitude or frequency, a size above 1e200): nothing
+ * is changed. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_tracker_observe(atmsae_tracker *tracker, const atmsae_latent_sums *sums);
 /* Lends, until the next observe: importance [F] (0 before any observation), the three moving

@@ -239,6 +239,15 @@ START_TEST(ties_go_to_the_lower_index)
 }
 END_TEST
 
+/* What row r got among the others is what it got alone, to the bit. */
+static void assert_same_row(const atmsae_codes_view *all, uint64_t r, const atmsae_codes_view *alone)
+{
+    uint64_t first = all->row_start[r], count = all->row_start[r + 1] - first;
+    ck_assert_uint_eq(alone->row_start[1], count);
+    ck_assert_mem_eq(alone->latent, all->latent + first, count * sizeof *alone->latent);
+    ck_assert_mem_eq(alone->value, all->value + first, count * sizeof *alone->value);
+}
+
 /* Rows so small that their squares vanish, and latents that differ in their last bits: what the
  * product says and what ams_dot says must not be taken for the same. */
 START_TEST(small_rows_do_not_depend_on_the_others)
@@ -265,10 +274,7 @@ START_TEST(small_rows_do_not_depend_on_the_others)
         atmsae_batch row = batch_of(x + r * d, 1);
         ok(atmsae_encode(m, &row, single), ctx);
         ok(atmsae_codes_get(single, &one), ctx);
-        uint64_t first = v.row_start[r], count = v.row_start[r + 1] - first;
-        ck_assert_uint_eq(one.row_start[1], count);
-        ck_assert_mem_eq(one.latent, v.latent + first, count * sizeof *one.latent);
-        ck_assert_mem_eq(one.value, v.value + first, count * sizeof *one.value);
+        assert_same_row(&v, r, &one);
     }
     free(w);
     free(x);
@@ -305,13 +311,10 @@ START_TEST(a_row_does_not_depend_on_the_others)
             atmsae_batch row = batch_of(x + r * d, 1);
             ok(atmsae_encode(m, &row, single), ctx);
             ok(atmsae_codes_get(single, &w), ctx);
-            uint64_t first = v.row_start[r], count = v.row_start[r + 1] - first;
-            ck_assert_uint_eq(w.row_start[1], count);
-            ck_assert_mem_eq(w.latent, v.latent + first, count * sizeof *w.latent);
-            ck_assert_mem_eq(w.value, v.value + first, count * sizeof *w.value);
+            assert_same_row(&v, r, &w);
             ok(atmsae_decode(m, single, one, 0), ctx);
             ck_assert_mem_eq(one, all + r * d, d * sizeof *one);
-            for (uint64_t p = 0; p < count; p++)
+            for (uint64_t p = 0; p < w.row_start[1]; p++)
                 ck_assert_float_gt(w.value[p], 0);
         }
         atmsae_codes_destroy(codes);

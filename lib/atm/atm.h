@@ -45,8 +45,6 @@ struct atmsae_masker {
     bool drawn;
     uint64_t cooldown_from, cooldown_steps; /* 0 steps: none asked for */
 };
-/* Moves the schedule to another run length. */
-void ams_masker_schedule(atmsae_masker *masker, uint64_t total_steps);
 /* The settings, with steps in place of defaults that follow the run's length. */
 atmsae_masker_config ams_masker_resolved(const atmsae_masker *masker);
 

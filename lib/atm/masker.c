@@ -172,8 +172,6 @@ static double rate(const atmsae_masker *m, uint64_t step)
     return r;
 }
 
-void ams_masker_schedule(atmsae_masker *m, uint64_t total_steps) { m->config.total_steps = total_steps; }
-
 atmsae_status ams_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step, uint64_t steps)
 {
     if (steps == 0) return ams_fail(m->ctx, ATMSAE_E_ARG, "begin_cooldown: steps = 0, allowed: at least 1");

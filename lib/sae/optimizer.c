@@ -32,8 +32,6 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_optimizer_config *c
     return ATMSAE_OK;
 }
 
-void ams_optimizer_schedule(atmsae_optimizer *o, uint64_t total_steps) { o->config.total_steps = total_steps; }
-
 static atmsae_status create(const atmsae_model *model, const atmsae_optimizer_config *caller, atmsae_optimizer **out)
 {
     atmsae_context *ctx = model->ctx;

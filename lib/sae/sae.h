@@ -203,7 +203,6 @@ struct atmsae_optimizer {
     uint64_t steps;                               /* done */
     uint64_t cooldown_from, cooldown_steps;       /* 0 steps: none asked for */
 };
-void ams_optimizer_schedule(atmsae_optimizer *optimizer, uint64_t total_steps);
 /* The settings, with steps in place of defaults that follow the run's length. */
 atmsae_optimizer_config ams_optimizer_resolved(const atmsae_optimizer *optimizer);
 

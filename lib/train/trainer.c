@@ -215,8 +215,8 @@ static atmsae_status set_total_rows(atmsae_trainer *t, uint64_t total_rows)
                 (unsigned long long)t->tracker->config.dead_window);
     t->total_rows = total_rows;
     t->total_steps = steps;
-    ams_optimizer_schedule(t->optimizer, steps);
-    ams_masker_schedule(t->masker, steps);
+    t->optimizer->config.total_steps = steps;
+    t->masker->config.total_steps = steps;
     show_schedules(t);
     return ATMSAE_OK;
 }

@@ -4,6 +4,7 @@
  * nothing, be it another thread or a callback that calls back in; a signal stops training.
  */
 #include "handles.h"
+#include "sae/sae.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -274,6 +275,17 @@ static void clear_scene(scene *s)
     atmsae_context_destroy(s->ctx);
 }
 
+/* A mask per row needs memory that a forward without one does not. */
+static atmsae_status forward_with_mask(scene *s, const atmsae_batch *batch)
+{
+    static const double p[F];
+    const atmsae_mask mask = {.size = sizeof mask, .d_sae = F, .p = p};
+    atmsae_forward_options options;
+    atmsae_forward_options_init(&options, sizeof options);
+    options.mask = &mask;
+    return atmsae_forward(s->model, batch, &options, s->trained_codes, NULL);
+}
+
 #define CALL(name, call)                          \
     static atmsae_status name(scene *s)           \
     {                                             \
@@ -292,6 +304,7 @@ CALL(model_config, atmsae_model_get_config(s->model, &(atmsae_model_config){.siz
 CALL(codes_get, atmsae_codes_get(s->codes, &(atmsae_codes_view){.size = sizeof(atmsae_codes_view)}))
 CALL(forward, atmsae_forward(s->model, &batch, NULL, s->codes, NULL))
 CALL(backward, atmsae_backward(s->model, s->trained_codes, s->gradients))
+CALL(trained_codes_forward, forward_with_mask(s, &batch))
 CALL(trained_codes_encode, atmsae_encode(s->model, &batch, s->trained_codes))
 CALL(gradients_get, atmsae_gradients_get(s->gradients, ATMSAE_B_DEC, s->out, D))
 CALL(gradients_sums, atmsae_gradients_sums(s->gradients, &(atmsae_latent_sums){.size = sizeof(atmsae_latent_sums)}))
@@ -339,11 +352,8 @@ static const struct {
     {"prepare, encode", model_prepare, model_encode, ATMSAE_E_STATE},
     {"prepare, get_config", model_prepare, model_config, ATMSAE_E_STATE},
     {"prepare, prepare", model_prepare, model_prepare, ATMSAE_E_STATE},
-    {"backward, backward", backward, backward, ATMSAE_E_STATE},
-    {"backward, gradients_get", backward, gradients_get, ATMSAE_E_STATE},
-    {"backward, gradients_sums", backward, gradients_sums, ATMSAE_E_STATE},
-    {"backward, optimizer_step", backward, optimizer_step, ATMSAE_E_STATE},
-    {"backward, encode: same codes", backward, trained_codes_encode, ATMSAE_E_STATE},
+    {"forward, backward: same codes", trained_codes_forward, backward, ATMSAE_E_STATE},
+    {"forward, encode: same codes", trained_codes_forward, trained_codes_encode, ATMSAE_E_STATE},
     {"metrics_add, metrics_add", metrics_add, metrics_add, ATMSAE_E_STATE},
     {"metrics_add, metrics_get", metrics_add, metrics_get, ATMSAE_E_STATE},
     {"metrics_add, model_set", metrics_add, model_set, ATMSAE_E_STATE},
@@ -392,6 +402,27 @@ START_TEST(contest)
     ok(trainer_step(&s), s.ctx);
     ok(part_encode(&s), s.ctx);
     ok(source_next(&s), s.ctx);
+    clear_scene(&s);
+}
+END_TEST
+
+/* No call that uses gradients allocates or calls back, so the test claims them itself. */
+START_TEST(gradients_in_use)
+{
+    static scene s;
+    set_scene(&s);
+    atmsae_status (*const calls[])(scene *) = {backward, gradients_get, gradients_sums, optimizer_step};
+    const ams_claim claims[] = {AMS_CHANGES("gradients", s.gradients), {0}};
+    ams_call call;
+    ok(backward(&s), s.ctx);
+    ok(ams_call_begin(&call, s.ctx, "test", claims), s.ctx);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        ck_assert_int_eq(calls[i](&s), ATMSAE_E_STATE);
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(s.ctx), "gradients is in use by another call"));
+    }
+    ok(ams_call_end(&call, ATMSAE_OK), s.ctx);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        ok(calls[i](&s), s.ctx);
     clear_scene(&s);
 }
 END_TEST
@@ -472,6 +503,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, concurrent_trainers);
     tcase_add_test(tests, one_trainer_many_threads);
     tcase_add_loop_test(tests, contest, 0, 2 * (int)(sizeof contests / sizeof *contests));
+    tcase_add_test(tests, gradients_in_use);
     tcase_add_test(tests, stop_changes_nothing);
     tcase_add_test(tests, stop_by_signal);
 }

@@ -5,6 +5,7 @@
 #include "context.h"
 #include "kernels/kernels.h"
 
+#include <sys/mman.h>
 #include <errno.h>
 #include <locale.h>
 #include <stdarg.h>
@@ -52,11 +53,20 @@ const char *atmsae_status_name(atmsae_status status)
     return "unknown status";
 }
 
+/* Rows of large matrices are read in no order: with pages of 4 KB most of their addresses would have to
+ * be looked up in memory too. */
+enum { HUGE_PAGE = 2 << 20 };
+
 static void *default_alloc(void *opaque, size_t align, size_t bytes)
 {
     (void)opaque;
     void *memory = NULL;
-    return posix_memalign(&memory, align, bytes) == 0 ? memory : NULL;
+    const bool large = bytes >= 2 * HUGE_PAGE;
+    if (posix_memalign(&memory, large && align < HUGE_PAGE ? HUGE_PAGE : align, bytes) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (large) (void)madvise(memory, bytes - bytes % HUGE_PAGE, MADV_HUGEPAGE); /* a wish */
+#endif
+    return memory;
 }
 
 static void default_free(void *opaque, void *memory)

@@ -16,6 +16,12 @@ float ams_dot(const float *a, const float *b, uint64_t n);
 double ams_norm(const float *x, uint64_t n);
 /* out[i] = ams_dot(rows + i * ld, x, n) for i = 0 .. count-1. */
 void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x, uint64_t n, float *out);
+/* Asks for a row that will be read soon: rows come from all over memory, which no CPU guesses. */
+static inline void ams_prefetch(const float *row, uint64_t n)
+{
+    for (uint64_t j = 0; j < n; j += 16)
+        __builtin_prefetch(row + j);
+}
 /* y[j] += a * x[j] */
 void ams_axpy(float *y, float a, const float *x, uint64_t n);
 /* One step of Adam on n elements: scale * g is the gradient; g NULL: zeros.

@@ -44,6 +44,7 @@ static inline unsigned mask4(const int32_t *c)
 #define TARGET
 #define VL 4
 #define MASK(c) mask4((const int32_t *)&(c))
+#define SQRT(x) ((VF){sqrtf((x)[0]), sqrtf((x)[1]), sqrtf((x)[2]), sqrtf((x)[3])})
 #include "vec_template.h"
 
 #if defined(__x86_64__)
@@ -53,12 +54,14 @@ static inline unsigned mask4(const int32_t *c)
 #define TARGET __attribute__((target("avx2,f16c")))
 #define VL 8
 #define MASK(c) ((unsigned)_mm256_movemask_ps((__m256)(c)))
+#define SQRT(x) ((VF)_mm256_sqrt_ps((__m256)(x)))
 #include "vec_template.h"
 
 #define SUFFIX(name) JOIN(name, avx512)
 #define TARGET __attribute__((target("avx512f,avx512dq,f16c")))
 #define VL 16
 #define MASK(c) ((unsigned)_mm512_movepi32_mask((__m512i)(c)))
+#define SQRT(x) ((VF)_mm512_sqrt_ps((__m512)(x)))
 #include "vec_template.h"
 
 __attribute__((target("avx,f16c"))) static void f16_to_f32_f16c(float *out, const uint16_t *in, uint64_t n)

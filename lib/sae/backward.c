@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Gradients of a forward's loss (doc/method.md, section 2). Work follows the live entries: an index by
- * latent makes the gradients of row i of W_enc and W_dec sums over the few rows in which latent i has
+ * Gradients of a forward's loss (doc/method.md, section 2). Work follows the live entries: their index
+ * by latent makes the gradients of row i of W_enc and W_dec sums over the few rows in which latent i has
  * an entry. A thread owns whole latents, rows come in ascending order, so nothing depends on the number
  * of threads.
  */
@@ -10,27 +10,6 @@
 #include <math.h>
 #include <string.h>
 
-
-/* ---- entries by latent -------------------------------------------------------------------------------- */
-
-static void index_entries(const ams_sparse *s, uint64_t F, uint64_t *start, uint32_t *row, uint64_t *at)
-{
-    memset(start, 0, (size_t)(F + 1) * sizeof *start);
-    uint64_t total = s->start[s->n];
-    for (uint64_t p = 0; p < total; p++)
-        start[s->latent[p]]++;
-    uint64_t sum = 0;
-    for (uint64_t i = 0; i <= F; i++) { /* counts to ends */
-        sum += i < F ? start[i] : 0;
-        start[i] = sum;
-    }
-    for (uint64_t r = s->n; r-- > 0;)
-        for (uint64_t p = s->start[r + 1]; p-- > s->start[r];) { /* from the back: ends become starts */
-            uint64_t slot = --start[s->latent[p]];
-            row[slot] = (uint32_t)r;
-            at[slot] = p;
-        }
-}
 
 /* ---- one latent ------------------------------------------------------------------------------------------ */
 
@@ -52,6 +31,7 @@ typedef struct latent {
     double norm, b_enc, a, threshold, r_mag, b_mag;
     double by_norm;      /* d penalty / d |d_i| */
     double magnitude, frequency, contribution;
+    uint64_t next; /* of its entries: the first that is not summed yet */
 } latent;
 
 /* One entry: its row, its weight's share of W, its values. */
@@ -140,7 +120,8 @@ static void main_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
     }
     l->b_enc += x.by_z;
     l->a += x.by_z + x.by_magnitude;
-    ams_axpy(l->g_enc, (float)(x.by_z + x.by_magnitude), c->x + row * m->d_in, m->d_in);
+    if (x.by_z + x.by_magnitude != 0)
+        ams_axpy(l->g_enc, (float)(x.by_z + x.by_magnitude), c->x + row * m->d_in, m->d_in);
 }
 
 static void aux_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
@@ -154,6 +135,11 @@ static void aux_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
     ams_axpy(l->g_enc, (float)by_z, c->x + row * m->d_in, m->d_in);
     l->b_enc += by_z;
     l->a += by_z;
+}
+
+static bool has_pre_activation_loss(const atmsae_model *m, const atmsae_codes *c, uint64_t i)
+{
+    return m->config.activation == ATMSAE_JUMPRELU_TANH && m->config.pre_act_coef > 0 && !c->masked[i];
 }
 
 /* The sum over all rows of the pre-activation loss; main_entry takes the firing rows out again. */
@@ -179,54 +165,130 @@ static const float *group_residual(const pass *a, uint64_t i)
     return a->c->residual + g * a->c->n * a->c->d_out;
 }
 
-static void latent_gradient(const pass *a, uint64_t i)
+/* False: the latent has no entries, and its gradient is 0. */
+static bool start_latent(const pass *a, uint64_t i, latent *l)
 {
     const atmsae_model *m = a->m;
     const atmsae_codes *c = a->c;
-    atmsae_gradients *g = a->g;
-    latent l = {.i = i,
-                .dec = m->w_dec + i * m->d_out,
-                .part = group_residual(a, i),
-                .e = c->residual + (c->n_residuals - 1) * c->n * c->d_out,
-                .g_enc = a->w_enc + i * m->d_in,
-                .g_dec = a->w_dec + i * m->d_out,
-                .norm = (double)m->dec_norm[i]};
-    bool dense = m->config.activation == ATMSAE_JUMPRELU_TANH && m->config.pre_act_coef > 0 && !c->masked[i];
-    bool aux = c->aux_scale > 0 && g->aux_start[i] < g->aux_start[i + 1];
-    g->touched[i] = dense || aux || g->main_start[i] < g->main_start[i + 1];
-    if (g->touched[i]) {
-        memset(l.g_enc, 0, (size_t)m->d_in * sizeof *l.g_enc);
-        memset(l.g_dec, 0, (size_t)m->d_out * sizeof *l.g_dec);
-        if (dense) pre_activation(a, &l);
-        for (uint64_t s = g->main_start[i]; s < g->main_start[i + 1]; s++)
-            main_entry(a, &l, g->main_row[s], g->main_at[s]);
-        if (aux)
-            for (uint64_t s = g->aux_start[i]; s < g->aux_start[i + 1]; s++)
-                aux_entry(a, &l, g->aux_row[s], g->aux_at[s]);
-        if (l.by_norm != 0 && l.norm > 0) ams_axpy(l.g_dec, (float)(l.by_norm / l.norm), l.dec, m->d_out);
-    }
-    a->b_enc[i] = (float)l.b_enc;
-    if (a->threshold) a->threshold[i] = (float)(l.threshold * (double)m->threshold[i]); /* by log theta */
-    if (a->r_mag) a->r_mag[i] = (float)l.r_mag;
-    if (a->b_mag) a->b_mag[i] = (float)l.b_mag;
-    g->pre_sum[i] = l.a;
-    double seen = c->masked[i] ? 0 : c->weight_sum * (c->has_row_p ? 1 - c->row_p[i] : 1);
-    const double sums[4] = {seen, l.magnitude, l.frequency, l.contribution};
-    for (uint64_t k = 0; k < 4; k++)
-        g->sums[k * m->d_sae + i] = sums[k];
+    *l = (latent){.i = i,
+                  .dec = m->w_dec + i * m->d_out,
+                  .part = group_residual(a, i),
+                  .e = c->residual + (c->n_residuals - 1) * c->n * c->d_out,
+                  .norm = (double)m->dec_norm[i]};
+    if (a->g->slot[i] == AMS_NO_SLOT) return false;
+    l->g_enc = a->w_enc + a->g->slot[i] * m->d_in;
+    l->g_dec = a->w_dec + a->g->slot[i] * m->d_out;
+    memset(l->g_enc, 0, (size_t)m->d_in * sizeof *l->g_enc);
+    memset(l->g_dec, 0, (size_t)m->d_out * sizeof *l->g_dec);
+    if (has_pre_activation_loss(m, c, i)) pre_activation(a, l);
+    return true;
 }
 
-/* ---- b_dec, and all of it ------------------------------------------------------------------------------- */
+static void end_latent(const pass *a, latent *l)
+{
+    const atmsae_codes *c = a->c;
+    atmsae_gradients *g = a->g;
+    const uint64_t i = l->i;
+    if (l->by_norm != 0 && l->norm > 0) ams_axpy(l->g_dec, (float)(l->by_norm / l->norm), l->dec, a->m->d_out);
+    a->b_enc[i] = (float)l->b_enc;
+    if (a->threshold) a->threshold[i] = (float)(l->threshold * (double)a->m->threshold[i]); /* by log theta */
+    if (a->r_mag) a->r_mag[i] = (float)l->r_mag;
+    if (a->b_mag) a->b_mag[i] = (float)l->b_mag;
+    g->pre_sum[i] = l->a;
+    double seen = c->masked[i] ? 0 : c->weight_sum * (c->has_row_p ? 1 - c->row_p[i] : 1);
+    const double sums[4] = {seen, l->magnitude, l->frequency, l->contribution};
+    for (uint64_t k = 0; k < 4; k++)
+        g->sums[k * a->m->d_sae + i] = sums[k];
+}
 
-enum { LATENTS_A_JOB = 16, COLUMNS_A_JOB = 64 };
+/* ---- all latents ---------------------------------------------------------------------------------------- */
 
+enum { LATENTS_A_JOB = 16, ROWS_A_BLOCK = 16, COLUMNS_A_JOB = 64 };
+
+/* Asks for the rows that the entry after this one needs. */
+static void prefetch(const pass *a, const float *rest, const ams_index *by_latent, uint64_t next, uint64_t end)
+{
+    if (next >= end) return;
+    ams_prefetch(rest + by_latent->row[next] * a->m->d_out, a->m->d_out);
+    ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
+}
+
+/* Where entries are dense, a job takes some rows for all its latents before it goes on to others: the
+ * rows are then in cache. The order of a latent's entries is the same. */
+static uint64_t rows_a_block(const atmsae_codes *c, const ams_index *by_latent, const latent *all, uint64_t count)
+{
+    uint64_t entries = 0;
+    for (const latent *l = all; l < all + count; l++)
+        entries += by_latent->start[l->i + 1] - by_latent->start[l->i];
+    return entries / count > c->n / AMS_SPARSE ? ROWS_A_BLOCK : c->n;
+}
+
+/* Walks entries of `count` latents, in blocks of rows. */
+static void walk(const pass *a, latent *all, uint64_t count, const ams_index *by_latent, const float *rest,
+                 void (*take)(const pass *, latent *, uint64_t, uint64_t))
+{
+    const uint64_t n = a->c->n, rows = rows_a_block(a->c, by_latent, all, count);
+    for (latent *l = all; l < all + count; l++)
+        l->next = by_latent->start[l->i];
+    for (uint64_t end_row = rows; end_row < n + rows; end_row += rows)
+        for (latent *l = all; l < all + count; l++)
+            for (uint64_t end = by_latent->start[l->i + 1]; l->next < end && by_latent->row[l->next] < end_row; l->next++) {
+                prefetch(a, rest ? rest : l->part, by_latent, l->next + 1, end);
+                take(a, l, by_latent->row[l->next], by_latent->at[l->next]);
+            }
+}
+
+static void latents_gradients(const pass *a, const uint32_t *ids, uint64_t n_ids)
+{
+    const atmsae_codes *c = a->c;
+    latent all[LATENTS_A_JOB];
+    uint64_t count = 0; /* of those with entries */
+    for (uint64_t k = 0; k < n_ids; k++)
+        if (start_latent(a, ids[k], &all[count]))
+            count++;
+        else
+            end_latent(a, &all[count]);
+    if (count > 0) walk(a, all, count, &c->by_latent, NULL, main_entry);
+    if (count > 0 && c->aux_scale > 0) walk(a, all, count, &c->aux_by_latent, c->aux_residual, aux_entry);
+    for (uint64_t k = 0; k < count; k++)
+        end_latent(a, &all[k]);
+}
+
+static bool has_entries(const ams_index *by_latent, uint64_t i) { return by_latent->start[i] < by_latent->start[i + 1]; }
+
+/* Latents in a row, but for AuxK's: those have many entries each, and go best together. */
 static void latents_job(void *arg, uint64_t job, unsigned worker)
 {
     (void)worker;
     const pass *a = arg;
-    uint64_t last = ams_min((job + 1) * LATENTS_A_JOB, a->m->d_sae);
-    for (uint64_t i = job * LATENTS_A_JOB; i < last; i++)
-        latent_gradient(a, i);
+    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->m->d_sae);
+    uint32_t ids[LATENTS_A_JOB];
+    uint64_t count = 0;
+    for (uint64_t i = first; i < last; i++)
+        if (a->c->aux_scale == 0 || !has_entries(&a->c->aux_by_latent, i)) ids[count++] = (uint32_t)i;
+    latents_gradients(a, ids, count);
+}
+
+static void aux_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->c->n_aux);
+    uint32_t ids[LATENTS_A_JOB];
+    uint64_t count = 0;
+    for (uint64_t j = first; j < last; j++)
+        if (has_entries(&a->c->aux_by_latent, a->c->aux_list[j])) ids[count++] = a->c->aux_list[j];
+    latents_gradients(a, ids, count);
+}
+
+/* Packs the gradients' rows: one for each latent that has entries. */
+static void give_slots(const atmsae_model *m, const atmsae_codes *c, atmsae_gradients *g)
+{
+    uint32_t count = 0;
+    for (uint64_t i = 0; i < m->d_sae; i++) {
+        bool entries = has_entries(&c->by_latent, i) || (c->aux_scale > 0 && has_entries(&c->aux_by_latent, i));
+        g->slot[i] = entries || has_pre_activation_loss(m, c, i) ? count++ : AMS_NO_SLOT;
+    }
 }
 
 /* Through the reconstruction (all prefixes: the first suffix sum), and through x~ = .. - b_dec. */
@@ -254,16 +316,6 @@ static void b_dec_job(void *arg, uint64_t job, unsigned worker)
         a->b_dec[first + j] = (float)sum[j];
 }
 
-/* As much as the codes have room for, so that later batches with more entries need no more. */
-static atmsae_status reserve(const atmsae_codes *c, atmsae_gradients *g)
-{
-    uint64_t entries = c->main.latent_capacity, aux = c->aux.latent_capacity;
-    AMS_TRY(ams_grow(g->ctx, &g->main_row, &g->main_row_capacity, entries, 0, sizeof *g->main_row));
-    AMS_TRY(ams_grow(g->ctx, &g->main_at, &g->main_at_capacity, entries, 0, sizeof *g->main_at));
-    AMS_TRY(ams_grow(g->ctx, &g->aux_row, &g->aux_row_capacity, aux, 0, sizeof *g->aux_row));
-    return ams_grow(g->ctx, &g->aux_at, &g->aux_at_capacity, aux, 0, sizeof *g->aux_at);
-}
-
 atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
 {
     if (c->state != AMS_CODES_FORWARD)
@@ -276,9 +328,7 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     if (!same)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: codes and gradients belong to a model of another shape");
     g->state = AMS_GRADIENTS_NONE;
-    AMS_TRY(reserve(c, g));
-    index_entries(&c->main, m->d_sae, g->main_start, g->main_row, g->main_at);
-    if (c->aux_scale > 0) index_entries(&c->aux, m->d_sae, g->aux_start, g->aux_row, g->aux_at);
+    give_slots(m, c, g);
     memcpy(g->masked, c->masked, (size_t)m->d_sae);
     g->min_kept = c->min_kept;
 
@@ -294,6 +344,7 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     if (m->config.target_l0 > 0)
         a.l0_slope = 2 * c->lambda * (c->l0 / m->config.target_l0 - 1) / m->config.target_l0;
     ams_parallel(g->ctx, (m->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB, latents_job, &a);
+    if (c->aux_scale > 0) ams_parallel(g->ctx, (c->n_aux + LATENTS_A_JOB - 1) / LATENTS_A_JOB, aux_job, &a);
     ams_parallel(g->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, b_dec_job, &a);
     g->state = AMS_GRADIENTS_READY;
     return ATMSAE_OK;

@@ -22,6 +22,7 @@ typedef struct pass {
     const atmsae_batch *b;
     atmsae_codes *c;
     float *e; /* = the last residual: [n, d_out] */
+    uint64_t rows; /* of a decode's job */
 } pass;
 
 static float *residual(const atmsae_codes *c, uint64_t g) { return c->residual + g * c->n * c->d_out; }
@@ -99,6 +100,7 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
                    .row_mask = row_mask};
     AMS_TRY(ams_search_reserve(c->search, m, &q, &c->aux));
+    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, &c->aux, c->d_sae));
     AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, c->d_sae, 0, sizeof *c->aux_list));
     AMS_TRY(ams_grow(c->ctx, &c->aux_residual, &c->aux_capacity, c->n * c->d_out, 0, sizeof *c->aux_residual));
     uint64_t count = 0;
@@ -110,7 +112,7 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     }
     if (count == 0) return ATMSAE_OK;
     q.list = c->aux_list;
-    q.n_list = count;
+    q.n_list = c->n_aux = count;
     AMS_TRY(ams_search_run(c->search, m, &q, &c->aux));
     c->aux_scale = m->config.aux_coef * fmin(1, (double)count / (double)m->config.aux_k);
     return ATMSAE_OK;
@@ -227,52 +229,102 @@ static double row_penalty(const atmsae_model *m, const atmsae_codes *c, uint64_t
     }
 }
 
-static void subtract(float *e, const ams_sparse *s, uint64_t p, const atmsae_model *m)
+/* Rows of one job of a decode. Latents come in ascending order for all of them, so the more rows, the
+ * less often W_dec is read from memory; but where entries are dense, rows that stay in the CPU's own
+ * cache are worth more. */
+static uint64_t rows_a_job(const atmsae_codes *c, const ams_sparse *s, uint64_t latents)
 {
-    if (s->value[p] != 0) ams_axpy(e, -s->value[p], m->w_dec + s->latent[p] * m->d_out, m->d_out);
+    const uint64_t workers = ams_workers(c->ctx);
+    bool dense = s->start[s->n] / latents > s->n / AMS_SPARSE;
+    return dense ? 64 : ams_max(1, (s->n + workers - 1) / workers);
 }
 
-static void row_job(void *arg, uint64_t r, unsigned worker)
+/* Takes a latent's share out of rows first .. last-1 of `rest` [n, d_out]. */
+static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, const float *value,
+                     float *rest, uint64_t first, uint64_t last)
 {
-    (void)worker;
-    pass *a = arg;
+    const uint64_t d = a->m->d_out, end = by_latent->start[i + 1];
+    const float *dec = a->m->w_dec + i * d;
+    for (uint64_t p = ams_index_find(by_latent, by_latent->start[i], end, first); p < end; p++) {
+        if (by_latent->row[p] >= last) return;
+        if (p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
+        float f = value[by_latent->at[p]];
+        if (f != 0) ams_axpy(rest + by_latent->row[p] * d, -f, dec, d);
+    }
+}
+
+/* The losses of a row whose residuals are complete. */
+static void sum_row(const pass *a, uint64_t r)
+{
     const atmsae_model *m = a->m;
     atmsae_codes *c = a->c;
     const uint64_t d = m->d_out;
     double *sums = c->row_sums + r * SUMS;
-    float *e = a->e + r * d;
-    uint64_t first = c->main.start[r], last = c->main.start[r + 1], prefixes = c->n_residuals - 1;
-
-    if (m->config.activation == ATMSAE_GATED) {
-        float *gate = c->gate_residual + r * d;
-        memcpy(gate, e, (size_t)d * sizeof *e);
-        for (uint64_t p = first; p < last; p++)
-            ams_axpy(gate, -c->pre[p], m->w_dec + c->main.latent[p] * d, d);
-        sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
-    }
-    uint64_t g = 0;
-    for (uint64_t p = first; p < last; p++) {
-        for (; g < prefixes && c->main.latent[p] >= m->prefixes[g]; g++)
-            memcpy(residual(c, g) + r * d, e, (size_t)d * sizeof *e);
-        subtract(e, &c->main, p, m);
+    const float *e = a->e + r * d, *gate = c->gate_residual + r * d;
+    for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
         sums[SUM_PENALTY] += row_penalty(m, c, p);
         sums[SUM_COUNT] += c->main.value[p] > 0;
     }
-    for (; g < prefixes; g++)
-        memcpy(residual(c, g) + r * d, e, (size_t)d * sizeof *e);
+    if (m->config.activation == ATMSAE_GATED) sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
     sums[SUM_MSE] = (double)ams_dot(e, e, d);
-    for (g = prefixes; g-- > 0;) {
+    for (uint64_t g = c->n_residuals - 1; g-- > 0;) {
         float *part = residual(c, g) + r * d;
         sums[SUM_PREFIX] += (double)ams_dot(part, part, d);
         ams_axpy(part, 1, residual(c, g + 1) + r * d, d); /* from here on: the suffix sum */
     }
-    if (c->aux_scale > 0) {
-        float *rest = c->aux_residual + r * d;
-        memcpy(rest, e, (size_t)d * sizeof *e);
-        for (uint64_t p = c->aux.start[r]; p < c->aux.start[r + 1]; p++)
-            subtract(rest, &c->aux, p, m);
-        sums[SUM_AUX] = (double)ams_dot(rest, rest, d);
+}
+
+static void decode_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    const atmsae_model *m = a->m;
+    atmsae_codes *c = a->c;
+    const uint64_t first = job * a->rows, last = ams_min(first + a->rows, c->n), d = m->d_out;
+    const size_t bytes = (size_t)((last - first) * d) * sizeof(float);
+    const bool gated = m->config.activation == ATMSAE_GATED;
+    if (gated) memcpy(c->gate_residual + first * d, a->e + first * d, bytes);
+    uint64_t i = 0;
+    for (uint64_t g = 0; g < c->n_residuals; g++) {
+        const uint64_t end = g + 1 < c->n_residuals ? m->prefixes[g] : m->d_sae;
+        for (; i < end; i++) {
+            subtract(a, &c->by_latent, i, c->main.value, a->e, first, last);
+            if (gated) subtract(a, &c->by_latent, i, c->pre, c->gate_residual, first, last);
+        }
+        if (end < m->d_sae) memcpy(residual(c, g) + first * d, a->e + first * d, bytes);
     }
+    for (uint64_t r = first; r < last; r++)
+        sum_row(a, r);
+}
+
+static void aux_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    atmsae_codes *c = a->c;
+    const uint64_t first = job * a->rows, last = ams_min(first + a->rows, c->n), d = a->m->d_out;
+    memcpy(c->aux_residual + first * d, a->e + first * d, (size_t)((last - first) * d) * sizeof(float));
+    for (uint64_t j = 0; j < c->n_aux; j++) {
+        if (j + 1 < c->n_aux) ams_prefetch(a->m->w_dec + c->aux_list[j + 1] * d, d);
+        subtract(a, &c->aux_by_latent, c->aux_list[j], c->aux.value, c->aux_residual, first, last);
+    }
+    for (uint64_t r = first; r < last; r++) {
+        const float *rest = c->aux_residual + r * d;
+        c->row_sums[r * SUMS + SUM_AUX] = (double)ams_dot(rest, rest, d);
+    }
+}
+
+static atmsae_status decode(pass *a)
+{
+    atmsae_codes *c = a->c;
+    AMS_TRY(ams_index_build(c->ctx, &c->by_latent, &c->main, c->d_sae));
+    a->rows = rows_a_job(c, &c->main, c->d_sae);
+    ams_parallel(c->ctx, (c->n + a->rows - 1) / a->rows, decode_job, a);
+    if (c->aux_scale == 0) return ATMSAE_OK;
+    AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, &c->aux, c->d_sae));
+    a->rows = rows_a_job(c, &c->aux, c->n_aux);
+    ams_parallel(c->ctx, (c->n + a->rows - 1) / a->rows, aux_job, a);
+    return ATMSAE_OK;
 }
 
 /* ---- the pre-activation loss: all rows minus the firing ones ------------------------------------------ */
@@ -411,7 +463,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     AMS_TRY(find_codes(m, c, n_live, active_rows, row_mask));
     AMS_TRY(find_aux(m, c, &o, row_mask));
     c->lambda = m->config.sparsity_coef * o.sparsity_scale;
-    ams_parallel(c->ctx, c->n, row_job, &a);
+    AMS_TRY(decode(&a));
     keep_smallest(m, c);
 
     atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};

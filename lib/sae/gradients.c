@@ -24,14 +24,12 @@ static atmsae_status create(const atmsae_model *m, atmsae_gradients **out)
         g->params[p].value = ams_alloc(ctx, g->params[p].count, sizeof(float));
         complete = complete && g->params[p].value;
     }
-    g->touched = ams_calloc(ctx, g->d_sae, sizeof *g->touched);
+    g->slot = ams_calloc(ctx, g->d_sae, sizeof *g->slot);
     g->masked = ams_calloc(ctx, g->d_sae, sizeof *g->masked);
     g->sums = ams_calloc(ctx, 4 * g->d_sae, sizeof *g->sums);
     g->pre_sum = ams_calloc(ctx, g->d_sae, sizeof *g->pre_sum);
     g->norms = ams_calloc(ctx, g->d_sae + 1, sizeof *g->norms);
-    g->main_start = ams_calloc(ctx, g->d_sae + 1, sizeof *g->main_start);
-    g->aux_start = ams_calloc(ctx, g->d_sae + 1, sizeof *g->aux_start);
-    if (!complete || !g->touched || !g->masked || !g->sums || !g->pre_sum || !g->norms || !g->main_start || !g->aux_start) {
+    if (!complete || !g->slot || !g->masked || !g->sums || !g->pre_sum || !g->norms) {
         atmsae_gradients_destroy(g);
         return ams_nomem(ctx, "gradients");
     }
@@ -52,8 +50,7 @@ void atmsae_gradients_destroy(atmsae_gradients *g)
     atmsae_context *ctx = g->ctx;
     for (unsigned p = 0; p < g->n_params; p++)
         ams_free(ctx, g->params[p].value);
-    void *arrays[] = {g->touched, g->masked, g->sums, g->pre_sum, g->norms, g->main_start, g->aux_start,
-                      g->main_row, g->aux_row, g->main_at, g->aux_at};
+    void *arrays[] = {g->slot, g->masked, g->sums, g->pre_sum, g->norms};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(ctx, arrays[i]);
     ams_free(ctx, g);
@@ -76,10 +73,13 @@ static atmsae_status get(const atmsae_gradients *g, int32_t parameter, float *ou
         if (!out || count != g->params[p].count)
             return ams_fail(g->ctx, ATMSAE_E_ARG, "gradients_get: parameter %d has %llu values, got room for %llu",
                             parameter, (unsigned long long)g->params[p].count, (unsigned long long)count);
-        memcpy(out, g->params[p].value, (size_t)count * sizeof *out);
         uint64_t cols = parameter == ATMSAE_W_ENC ? g->d_in : parameter == ATMSAE_W_DEC ? g->d_out : 0;
+        if (!cols) memcpy(out, g->params[p].value, (size_t)count * sizeof *out);
         for (uint64_t i = 0; cols && i < g->d_sae; i++)
-            if (!g->touched[i]) memset(out + i * cols, 0, (size_t)cols * sizeof *out);
+            if (g->slot[i] == AMS_NO_SLOT)
+                memset(out + i * cols, 0, (size_t)cols * sizeof *out);
+            else
+                memcpy(out + i * cols, g->params[p].value + g->slot[i] * cols, (size_t)cols * sizeof *out);
         return ATMSAE_OK;
     }
     return ams_fail(g->ctx, ATMSAE_E_ARG, "gradients_get: this model trains no parameter %d", parameter);

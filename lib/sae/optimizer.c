@@ -130,6 +130,13 @@ enum { LATENTS_A_JOB = 32 };
 
 static double squares(const float *x, uint64_t n) { return (double)ams_dot(x, x, n); }
 
+/* NULL: all zeros. */
+static float *row_gradient(const atmsae_gradients *g, unsigned p, const ams_param *param, uint64_t i)
+{
+    if (!param->matrix) return g->params[p].value + i * param->cols;
+    return g->slot[i] == AMS_NO_SLOT ? NULL : g->params[p].value + g->slot[i] * param->cols;
+}
+
 /* Projects the decoder's gradients and takes each latent's squared norm. */
 static void norm_job(void *arg, uint64_t job, unsigned worker)
 {
@@ -141,8 +148,8 @@ static void norm_job(void *arg, uint64_t job, unsigned worker)
         double sum = 0;
         for (unsigned p = 0; p < m->n_params; p++) {
             const ams_param *param = &m->params[p];
-            if (!param->per_latent || (param->matrix && !a->g->touched[i])) continue;
-            float *g = a->g->params[p].value + i * param->cols;
+            float *g = param->per_latent ? row_gradient(a->g, p, param, i) : NULL;
+            if (!g) continue;
             /* Rows of a unit decoder have norm 1; one that was set to nearly 0 has no direction to keep. */
             if (param->id == ATMSAE_W_DEC && m->config.decoder_norm == ATMSAE_DECODER_UNIT && m->dec_norm[i] > 1e-15f) {
                 const float *d = param->value + i * param->cols;
@@ -167,8 +174,7 @@ static void update_latent(const pass *a, uint64_t i)
     for (unsigned p = 0; p < m->n_params; p++) {
         const ams_param *param = &m->params[p];
         if (!param->per_latent) continue;
-        bool zero = param->matrix && !a->g->touched[i];
-        update(a, p, i * param->cols, param->cols, zero ? NULL : a->g->params[p].value + i * param->cols);
+        update(a, p, i * param->cols, param->cols, row_gradient(a->g, p, param, i));
     }
     if (m->config.decoder_norm == ATMSAE_DECODER_UNIT) {
         float *d = m->w_dec + i * m->d_out, norm = sqrtf(ams_dot(d, d, m->d_out));

@@ -15,7 +15,7 @@ typedef struct ams_param {
     int32_t id; /* ATMSAE_W_ENC .. */
     const char *name;
     bool per_latent;
-    bool matrix; /* W_enc, W_dec: gradient rows are written only where a latent was touched */
+    bool matrix; /* W_enc, W_dec: a gradient has rows only for latents with entries */
     uint64_t rows, cols;
     float *value;
 } ams_param;
@@ -77,6 +77,21 @@ typedef struct ams_sparse {
 void ams_sparse_free(atmsae_context *ctx, ams_sparse *sparse);
 atmsae_status ams_sparse_reserve(atmsae_context *ctx, ams_sparse *sparse, uint64_t n, uint64_t entries);
 
+/* The entries of sparse rows by latent: those of latent i are start[i] .. start[i+1]-1, rows ascending;
+ * `at` is an entry's place in the rows. */
+enum { AMS_SPARSE = 16 }; /* entries are sparse while fewer than one row in so many has one of a latent's */
+typedef struct ams_index {
+    uint64_t *start; /* [F + 1] */
+    uint32_t *row, *at;
+    uint64_t start_capacity, row_capacity, at_capacity;
+} ams_index;
+void ams_index_free(atmsae_context *ctx, ams_index *index);
+/* As much memory as the rows have room for, so that later batches with more entries need no more. */
+atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, const ams_sparse *sparse, uint64_t F);
+atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, const ams_sparse *sparse, uint64_t F);
+/* The first of the places from .. to-1 of one latent whose row is at least `row`; else to. */
+uint64_t ams_index_find(const ams_index *index, uint64_t from, uint64_t to, uint64_t row);
+
 /* ---- search: which latents have a pre-activation above their cut ------------------------------- */
 
 enum { AMS_ABOVE = 1, AMS_ROW_TOPK = 2, AMS_BATCH_TOPK = 3 };
@@ -136,8 +151,10 @@ struct atmsae_codes {
     uint32_t *list;    /* latents that are not masked */
     uint64_t list_capacity;
     uint32_t *aux_list; /* dead latents that are not masked */
-    uint64_t aux_list_capacity;
+    uint64_t aux_list_capacity, n_aux;
+    ams_index by_latent;
     ams_sparse aux;    /* AuxK: value a */
+    ams_index aux_by_latent;
     float *aux_residual; /* [n, d_out] e - sum a d */
     uint64_t aux_capacity;
     double aux_scale;  /* aux_coef * min(1, n_dead / aux_k); 0: no AuxK in this batch */
@@ -164,6 +181,7 @@ void ams_activate(const atmsae_model *model, atmsae_codes *codes);
 
 /* none yet; of the last backward; used by the optimiser (W_dec's are projected, sums still hold) */
 enum { AMS_GRADIENTS_NONE = 0, AMS_GRADIENTS_READY = 1, AMS_GRADIENTS_USED = 2 };
+#define AMS_NO_SLOT UINT32_MAX
 struct atmsae_gradients {
     atmsae_context *ctx;
     ams_use use;
@@ -172,20 +190,16 @@ struct atmsae_gradients {
     struct {
         int32_t id;
         uint64_t count;
-        float *value; /* per-latent rows are valid where `touched`; else they stand for zeros */
+        float *value; /* W_enc, W_dec: row slot[i] is latent i's */
     } params[AMS_MAX_PARAMS];
-    uint8_t *touched;  /* [F] */
+    uint32_t *slot;    /* [F] rows are packed: memory of latents that never fire together is never touched;
+                          AMS_NO_SLOT: the gradient is 0 */
     uint8_t *masked;   /* [F] of the step */
     double *sums;      /* [4, F]: rows, magnitude, frequency, contribution */
     double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
     double *norms;     /* [F] squared norms, for clipping */
     int state;         /* AMS_GRADIENTS_.. */
     float min_kept;
-    /* Entries by latent: those of main, then of aux, rows ascending. */
-    uint64_t *main_start, *aux_start; /* [F + 1] */
-    uint32_t *main_row, *aux_row;
-    uint64_t *main_at, *aux_at;       /* position of the entry in its row-wise arrays */
-    uint64_t main_row_capacity, main_at_capacity, aux_row_capacity, aux_at_capacity;
 };
 /* The gradient array of a parameter; NULL if the model does not train it. */
 float *ams_gradient(const atmsae_gradients *gradients, int32_t parameter);

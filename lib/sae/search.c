@@ -121,6 +121,12 @@ static float pre_activation(const run *a, uint64_t row, uint64_t latent)
 
 static bool row_takes_part(const ams_query *q, uint64_t row) { return !q->weights || q->weights[row] != 0; }
 
+/* The next entry to score, of `count`. */
+static void prefetch(const run *a, const ams_entry *entries, uint64_t next, uint64_t count)
+{
+    if (next < count) ams_prefetch(a->m->w_enc + entries[next].latent * a->m->d_in, a->m->d_in);
+}
+
 /* ---- lists of candidates -------------------------------------------------------------------------- */
 
 /* A product's value above this may belong to the k largest. Ties come in: a lower row or latent may be
@@ -133,6 +139,7 @@ static void rescore(const run *a, list *l)
     uint64_t kept = l->exact;
     for (uint64_t i = l->exact; i < l->count; i++) {
         ams_entry e = l->entries[i];
+        prefetch(a, l->entries, i + 1, l->count);
         e.value = pre_activation(a, e.row, e.latent);
         if (e.value > 0) l->entries[kept++] = e;
     }
@@ -396,8 +403,10 @@ static void rescore_job(void *arg, uint64_t job, unsigned which)
     run *a = arg;
     list *l = &a->s->shared;
     uint64_t last = ams_min((job + 1) * ENTRIES_A_JOB, l->count);
-    for (uint64_t i = job * ENTRIES_A_JOB; i < last; i++)
+    for (uint64_t i = job * ENTRIES_A_JOB; i < last; i++) {
+        prefetch(a, l->entries, i + 1, last);
         l->entries[i].value = pre_activation(a, l->entries[i].row, l->entries[i].latent);
+    }
 }
 
 static void sort_job(void *arg, uint64_t row, unsigned which)

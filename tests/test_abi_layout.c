@@ -23,7 +23,8 @@ AT(atmsae_context_config, log_level, 12);
 AT(atmsae_context_config, allocator, 16);
 AT(atmsae_context_config, log, 24);
 AT(atmsae_context_config, log_opaque, 32);
-SIZE(atmsae_context_config, 40);
+AT(atmsae_context_config, precision, 40);
+SIZE(atmsae_context_config, 48);
 
 AT(atmsae_model_config, size, 0);
 AT(atmsae_model_config, d_in, 8);

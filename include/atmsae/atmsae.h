@@ -159,6 +159,8 @@ typedef struct atmsae_allocator {
 
 enum { ATMSAE_LOG_ERROR = 1, ATMSAE_LOG_WARNING = 2, ATMSAE_LOG_INFO = 3 };
 
+enum { ATMSAE_PRECISION_F32 = 0, ATMSAE_PRECISION_BF16 = 1 };
+
 typedef struct atmsae_context_config {
     size_t size;
     uint32_t threads; /* threads that compute, the caller's included; 0 (default): one a CPU */
@@ -166,6 +168,13 @@ typedef struct atmsae_context_config {
     const atmsae_allocator *allocator; /* NULL (default): malloc */
     void (*log)(void *opaque, int32_t level, const char *message); /* NULL (default): silent */
     void *log_opaque;
+    int32_t precision; /* of the matrix product that proposes latents: ATMSAE_PRECISION_F32 (default) or
+                          BF16. Results are the same to the bit, since every value is computed again in
+                          f32 and selection allows for the product's error; BF16 is faster where the CPU
+                          has AMX or AVX512-BF16, takes 2 bytes more per weight of W_enc, and is F32
+                          elsewhere. With AMX it asks Linux for the tile registers, for the whole process
+                          and for good (signal stacks must then have 8 KB more). Others: E_ARG */
+    int32_t pad0_;
 } atmsae_context_config;
 
 ATMSAE_API void atmsae_context_config_init(atmsae_context_config *config, size_t size);

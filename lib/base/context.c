@@ -3,6 +3,7 @@
  * The context: memory hook, log hook, error text, life of the worker threads.
  */
 #include "context.h"
+#include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
 #include <sys/mman.h>
@@ -81,6 +82,22 @@ void atmsae_context_config_init(atmsae_context_config *config, size_t size)
     ams_struct_init(config, size, &defaults, sizeof defaults);
 }
 
+static void choose_precision(atmsae_context *ctx, int32_t precision)
+{
+    ctx->bf16 = -1;
+    if (precision != ATMSAE_PRECISION_BF16) return;
+    unsigned level = ams_bf16_request();
+    if (level == AMS_BF16_PORTABLE) {
+        ams_log(ctx, ATMSAE_LOG_WARNING, "this CPU multiplies no bf16 (AMX, AVX512-BF16): products stay in fp32");
+        return;
+    }
+    ctx->bf16 = (int)level;
+    size_t used = strlen(ctx->cpu);
+    ams_format(ctx->cpu + used, sizeof ctx->cpu - used, ", search in bf16 (%s)", ams_bf16_name(level));
+}
+
+int ams_bf16_of(const atmsae_context *ctx) { return ctx->bf16; }
+
 static atmsae_status create(const atmsae_context_config *caller, atmsae_context **out)
 {
     atmsae_context_config config;
@@ -91,6 +108,7 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     atmsae_allocator allocator = {NULL, default_alloc, default_free};
     if (config.allocator) allocator = *config.allocator;
     if (!allocator.alloc || !allocator.free) return ATMSAE_E_ARG;
+    if (config.precision != ATMSAE_PRECISION_F32 && config.precision != ATMSAE_PRECISION_BF16) return ATMSAE_E_ARG;
     atmsae_context *ctx = allocator.alloc(allocator.opaque, 64, sizeof *ctx);
     if (!ctx) return ATMSAE_E_NOMEM;
     memset(ctx, 0, sizeof *ctx);
@@ -113,6 +131,7 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     if (ctx->threads > 1024) ctx->threads = 1024;
     ctx->pool = ams_pool_create(ctx, &ctx->threads);
     ams_kernels_describe(ctx->cpu, sizeof ctx->cpu);
+    choose_precision(ctx, config.precision);
     ams_gemm_check(ctx);
     ams_gemm_warm_up(ctx);
     *out = ctx;

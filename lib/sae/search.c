@@ -7,10 +7,10 @@
  * never exists. The product only proposes: its values differ from the library's own (ams_dot plus
  * bias) by at most the row's `slack`, so everything within that distance of a cut is kept, computed
  * again by ams_dot, and selected by those values. The result is therefore independent of BLIS, of
- * tiles and of threads. For few rows the tile is filled by ams_dot at once, and the slack is 0. See
+ * tiles, of threads and of the product's precision, which may be bf16. For few rows the tile is filled by ams_dot at once, and the slack is 0. See
  * doc/method.md, section 4.
  */
-#include "sae/sae.h"
+#include "sae/packed.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -67,6 +67,7 @@ struct ams_search {
     uint64_t slack_capacity;
     uint32_t *found;      /* [n] entries of each row */
     uint64_t found_capacity;
+    ams_packed packed;
 };
 
 atmsae_status ams_search_create(atmsae_context *ctx, ams_search **out)
@@ -91,6 +92,7 @@ void ams_search_destroy(ams_search *s)
     }
     for (uint64_t b = 0; b < s->blocks_capacity; b++)
         ams_free(s->ctx, s->blocks[b].entries);
+    ams_packed_free(s->ctx, &s->packed);
     void *arrays[] = {s->workers, s->blocks, s->shared.entries, s->by_row, s->slack, s->found};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(s->ctx, arrays[i]);
@@ -109,6 +111,7 @@ typedef struct run {
     uint64_t row_room; /* candidates a row (ROW_TOPK) */
     uint64_t batch_room;
     bool exact;        /* tiles by ams_dot */
+    int bf16;          /* level of products in bf16; -1: they are in fp32 */
     float max_slack;
     _Atomic int32_t status;
 } run;
@@ -239,7 +242,8 @@ static tile load_tile(const run *a, worker *w, uint64_t first)
     }
     for (uint64_t i = 0; i < t.count; i++) {
         uint64_t latent = q->list[first + i];
-        memcpy(w->packed + i * m->d_in, m->w_enc + latent * m->d_in, (size_t)m->d_in * sizeof(float));
+        if (a->bf16 < 0)
+            memcpy(w->packed + i * m->d_in, m->w_enc + latent * m->d_in, (size_t)m->d_in * sizeof(float));
         w->bias[i] = m->b_enc[latent];
         if (q->low) w->low[i] = q->low[latent];
     }
@@ -299,6 +303,17 @@ static uint64_t scan_row(const run *a, const worker *w, uint64_t row, const list
     return ams_scan(values, t->bias, limit, t->count, w->hits);
 }
 
+static void multiply(const run *a, const worker *w, uint64_t first_row, uint64_t rows, const tile *t)
+{
+    const uint64_t d = a->m->d_in, depth = ams_bf16_depth(d);
+    const ams_packed *p = &a->s->packed;
+    if (a->bf16 < 0)
+        ams_gemm_abt(rows, t->count, d, a->q->x + first_row * d, d, t->weights, d, w->tile, a->tile_ld);
+    else
+        ams_bf16_product((unsigned)a->bf16, rows, t->count, d, p->x + first_row * depth, p->w + t->first * depth, w->tile,
+                         a->tile_ld);
+}
+
 static void block_job(void *arg, uint64_t job, unsigned which)
 {
     run *a = arg;
@@ -314,9 +329,7 @@ static void block_job(void *arg, uint64_t job, unsigned which)
     for (uint64_t first = 0; first < a->latents; first += TILE_LATENTS) {
         if (atomic_load_explicit(&a->status, memory_order_relaxed) < 0) return;
         tile t = load_tile(a, w, first);
-        if (!a->exact)
-            ams_gemm_abt(rows, t.count, m->d_in, q->x + first_row * m->d_in, m->d_in, t.weights, m->d_in, w->tile,
-                         a->tile_ld);
+        if (!a->exact) multiply(a, w, first_row, rows, &t);
         for (uint64_t r = 0; r < rows; r++) {
             uint64_t row = first_row + r;
             if (!row_takes_part(q, row)) continue;
@@ -471,6 +484,7 @@ static atmsae_status reserve(run *a, uint64_t blocks)
     atmsae_context *ctx = s->ctx;
     AMS_TRY(ams_grow(ctx, &s->slack, &s->slack_capacity, q->n, 0, sizeof *s->slack));
     AMS_TRY(ams_grow(ctx, &s->found, &s->found_capacity, q->n, 0, sizeof *s->found));
+    if (a->bf16 >= 0) AMS_TRY(ams_packed_reserve(ctx, &s->packed, a->m, q->n));
     for (unsigned i = 0; i < ams_workers(ctx); i++)
         AMS_TRY(reserve_worker(a, &s->workers[i]));
     if (q->kind == AMS_ROW_TOPK) return ams_sparse_reserve(ctx, a->out, q->n, q->n * q->k);
@@ -497,6 +511,9 @@ static void bound_errors(run *a)
     for (uint64_t r = 0; r < q->n; r++) {
         double scale = a->exact ? 0 : 1.01 * ams_norm(q->x + r * d, d) * a->m->enc_norm_max;
         double slack = (2 * g + 4 * u) * scale + 4 * u * (double)a->m->b_enc_max * (scale > 0);
+        if (a->bf16 >= 0)
+            slack += ams_bf16_bound(d, ams_norm(q->x + r * d, d), (double)a->s->packed.x_error[r], a->m->enc_norm_max,
+                                    a->s->packed.w_error);
         a->s->slack[r] = nextafterf((float)slack, slack > 0 ? INFINITY : 0);
         if (row_takes_part(q, r) && a->s->slack[r] > a->max_slack) a->max_slack = a->s->slack[r];
     }
@@ -518,18 +535,21 @@ static void start_lists(run *a)
 static run plan(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *out)
 {
     run a = {.s = s, .m = m, .q = q, .out = out, .exact = q->n <= EXACT_ROWS};
+    a.bf16 = a.exact ? -1 : ams_bf16_of(s->ctx);
+    const uint64_t near = a.bf16 < 0 ? 1 : 2; /* a wider bound leaves more near-ties */
     a.latents = q->list ? q->n_list : m->d_sae;
     a.tile_ld = ams_min(TILE_LATENTS, m->d_sae) + 16; /* not a multiple of 4 KB: rows would share cache sets */
     const uint64_t workers = ams_workers(s->ctx);
     a.rows = ams_min(TILE_ROWS, ams_max(1, (q->n + workers - 1) / workers));
     if (q->kind == AMS_ROW_TOPK) {
         q->k = ams_min(q->k, m->d_sae);
-        a.row_room = 2 * q->k + 32;
+        a.row_room = near * (2 * q->k + 32);
         a.rows = ams_min(a.rows, ams_max(1, CANDIDATE_BYTES / (a.row_room * sizeof(ams_entry))));
     }
+    if (a.bf16 >= 0) a.rows = (a.rows + AMS_BF16_PANEL - 1) / AMS_BF16_PANEL * AMS_BF16_PANEL;
     if (q->kind == AMS_BATCH_TOPK) {
         q->k = ams_min(q->k, q->n * m->d_sae);
-        a.batch_room = q->k + q->k / 2 + 4096;
+        a.batch_room = q->k + near * (q->k / 2 + 4096);
     }
     return a;
 }
@@ -553,7 +573,12 @@ atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_que
         memset(out->start, 0, (size_t)(q.n + 1) * sizeof *out->start);
         return ATMSAE_OK;
     }
+    if (a.bf16 >= 0) ams_packed_fill(s->ctx, &s->packed, m, &q, a.latents);
     bound_errors(&a);
+    if (a.max_slack == INFINITY) { /* sums could leave a float's range in bf16's hands */
+        a.bf16 = -1;
+        bound_errors(&a);
+    }
     start_lists(&a);
     ams_parallel(s->ctx, blocks, block_job, &a);
     AMS_TRY(atomic_load(&a.status));

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Products in bf16 only propose latents: training and encoding give the bits of products in fp32, for
+ * every architecture, with masks, AuxK, ties, and rows too large for bf16's sums. The portable level
+ * stands in for CPUs with bf16.
+ */
+#include "base/context.h"
+#include "kernels/bf16.h"
+
+#include <atmsae/atmsae.h>
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { D = 40, F = 300, N = 75, STEPS = 8 };
+
+static atmsae_context *context(int bf16)
+{
+    atmsae_context_config config;
+    atmsae_context_config_init(&config, sizeof config);
+    config.threads = 2;
+    atmsae_context *ctx;
+    ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
+    ctx->bf16 = bf16;
+    return ctx;
+}
+
+/* Row r of kind 0: noise; 1: three rows again and again; 2: of very different sizes. */
+static void fill(float *x, int kind)
+{
+    uint64_t state = 7;
+    for (int r = 0; r < N; r++)
+        for (int j = 0; j < D; j++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            float value = (float)((double)(state >> 33) * 0x1p-30 - 1);
+            x[r * D + j] = kind == 1 && r > 2 ? x[r % 3 * D + j] : kind == 2 ? ldexpf(value, r % 30 - 15) : value;
+        }
+}
+
+typedef struct outcome {
+    float w_enc[F * D], w_dec[F * D];
+    uint64_t entries;
+    uint32_t latent[N * F];
+    float value[N * F];
+} outcome;
+
+static void train(int32_t activation, int kind, int bf16, outcome *out)
+{
+    static float x[N * D];
+    fill(x, kind);
+    atmsae_context *ctx = context(bf16);
+    atmsae_model_config model;
+    atmsae_model_config_init(&model, sizeof model);
+    model.d_in = D;
+    model.d_sae = F;
+    model.k = 6;
+    model.activation = activation;
+    atmsae_tracker_config tracker;
+    atmsae_tracker_config_init(&tracker, sizeof tracker);
+    tracker.dead_window = 2 * N; /* so that AuxK takes part */
+    atmsae_masker_config masker;
+    atmsae_masker_config_init(&masker, sizeof masker);
+    masker.kind = ATMSAE_MASK_ATM;
+    masker.warmup_steps = 2;
+    atmsae_trainer_config config;
+    atmsae_trainer_config_init(&config, sizeof config);
+    config.model = &model;
+    config.tracker = &tracker;
+    config.masker = &masker;
+    atmsae_trainer *trainer;
+    ck_assert_msg(atmsae_trainer_create(ctx, &config, &trainer) == ATMSAE_OK, "%s", atmsae_last_error(ctx));
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.n_rows = N;
+    batch.x = x;
+    ck_assert_int_eq(atmsae_trainer_prepare(trainer, &batch), ATMSAE_OK);
+    for (int s = 0; s < STEPS; s++)
+        ck_assert_msg(atmsae_trainer_step(trainer, &batch, NULL) == ATMSAE_OK, "%s", atmsae_last_error(ctx));
+    ck_assert_int_eq(atmsae_trainer_calibrate(trainer, &batch), ATMSAE_OK);
+    const atmsae_model *m = atmsae_trainer_model(trainer);
+    uint64_t count;
+    memcpy(out->w_enc, atmsae_model_view(m, ATMSAE_W_ENC, &count), sizeof out->w_enc);
+    memcpy(out->w_dec, atmsae_model_view(m, ATMSAE_W_DEC, &count), sizeof out->w_dec);
+    atmsae_codes *codes;
+    ck_assert_int_eq(atmsae_codes_create(ctx, &codes), ATMSAE_OK);
+    ck_assert_int_eq(atmsae_encode(m, &batch, codes), ATMSAE_OK);
+    atmsae_codes_view view = {.size = sizeof view};
+    ck_assert_int_eq(atmsae_codes_get(codes, &view), ATMSAE_OK);
+    out->entries = view.row_start[N];
+    memcpy(out->latent, view.latent, out->entries * sizeof *view.latent);
+    memcpy(out->value, view.value, out->entries * sizeof *view.value);
+    atmsae_codes_destroy(codes);
+    atmsae_trainer_destroy(trainer);
+    atmsae_context_destroy(ctx);
+}
+
+/* _i: activation * 3 + kind of rows */
+START_TEST(same_bits)
+{
+    static outcome f32, bf16;
+    train(_i / 3, _i % 3, -1, &f32);
+    train(_i / 3, _i % 3, AMS_BF16_PORTABLE, &bf16);
+    ck_assert_mem_eq(f32.w_enc, bf16.w_enc, sizeof f32.w_enc);
+    ck_assert_mem_eq(f32.w_dec, bf16.w_dec, sizeof f32.w_dec);
+    ck_assert_uint_gt(f32.entries, 0);
+    ck_assert_uint_eq(f32.entries, bf16.entries);
+    ck_assert_mem_eq(f32.latent, bf16.latent, f32.entries * sizeof *f32.latent);
+    ck_assert_mem_eq(f32.value, bf16.value, f32.entries * sizeof *f32.value);
+}
+END_TEST
+
+/* Sums that bf16's product could not hold: it is not used. */
+START_TEST(huge_rows)
+{
+    static float x[N * D], w[F * D];
+    static uint32_t latent[2][N];
+    for (int b = 0; b < 2; b++) {
+        fill(x, 0);
+        for (int j = 0; j < N * D; j++)
+            x[j] *= 1e37f;
+        atmsae_context *ctx = context(b == 0 ? -1 : AMS_BF16_PORTABLE);
+        atmsae_model_config config;
+        atmsae_model_config_init(&config, sizeof config);
+        config.d_in = D;
+        config.d_sae = F;
+        config.k = 1;
+        config.activation = ATMSAE_TOPK;
+        atmsae_model *model;
+        ck_assert_int_eq(atmsae_model_create(ctx, &config, &model), ATMSAE_OK);
+        uint64_t count;
+        memcpy(w, atmsae_model_view(model, ATMSAE_W_ENC, &count), sizeof w);
+        atmsae_codes *codes;
+        ck_assert_int_eq(atmsae_codes_create(ctx, &codes), ATMSAE_OK);
+        atmsae_batch batch;
+        atmsae_batch_init(&batch, sizeof batch);
+        batch.n_rows = N;
+        batch.x = x;
+        ck_assert_msg(atmsae_encode(model, &batch, codes) == ATMSAE_OK, "%s", atmsae_last_error(ctx));
+        atmsae_codes_view view = {.size = sizeof view};
+        ck_assert_int_eq(atmsae_codes_get(codes, &view), ATMSAE_OK);
+        ck_assert_uint_eq(view.row_start[N], N);
+        memcpy(latent[b], view.latent, sizeof latent[b]);
+        atmsae_codes_destroy(codes);
+        atmsae_model_destroy(model);
+        atmsae_context_destroy(ctx);
+    }
+    ck_assert_mem_eq(latent[0], latent[1], sizeof latent[0]);
+}
+END_TEST
+
+/* The setting: refused where it makes no sense, and harmless on CPUs without bf16. */
+START_TEST(setting)
+{
+    atmsae_context_config config;
+    atmsae_context_config_init(&config, sizeof config);
+    ck_assert_int_eq(config.precision, ATMSAE_PRECISION_F32);
+    atmsae_context *ctx;
+    config.precision = 2;
+    ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_E_ARG);
+    config.precision = ATMSAE_PRECISION_BF16;
+    ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
+    ck_assert_int_eq(ams_bf16_of(ctx) >= 0, ams_bf16_levels() > 1);
+    ck_assert_int_eq(strstr(atmsae_context_cpu(ctx), "bf16") != NULL, ams_bf16_levels() > 1);
+    printf("%s\n", atmsae_context_cpu(ctx));
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("precision");
+    TCase *tests = tcase_create("precision");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, same_bits, 3 * ATMSAE_RELU, 3 * (ATMSAE_GATED + 1));
+    tcase_add_test(tests, huge_rows);
+    tcase_add_test(tests, setting);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

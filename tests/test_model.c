@@ -760,6 +760,7 @@ int main(void)
 {
     Suite *suite = suite_create("model");
     TCase *t = tcase_create("selection");
+    tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, selection_equals_the_naive_one, 0, SHAPES);
     tcase_add_test(t, ties_go_to_the_lower_index);
     tcase_add_test(t, small_rows_do_not_depend_on_the_others);

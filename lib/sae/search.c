@@ -7,8 +7,8 @@
  * never exists. The product only proposes: its values differ from the library's own (ams_dot plus
  * bias) by at most the row's `slack`, so everything within that distance of a cut is kept, computed
  * again by ams_dot, and selected by those values. The result is therefore independent of BLIS, of
- * tiles, of threads and of the product's precision, which may be bf16. For few rows the tile is filled by ams_dot at once, and the slack is 0. See
- * doc/method.md, section 4.
+ * tiles, of threads and of the product's precision, which may be bf16 (packed.c). For few rows all
+ * values are made by ams_dot, and the slack is 0. See doc/method.md, section 4.
  */
 #include "sae/packed.h"
 
@@ -21,6 +21,7 @@ enum {
     TILE_LATENTS = 1024,    /* with 1024 rows: 4 MB, and packing is a few per cent of the product */
     TILE_ROWS = 1024,
     EXACT_ROWS = 4,         /* up to so many rows, reading W_enc once a row beats packing it */
+    EXACT_LATENTS = 128,    /* of one job then */
     CANDIDATE_BYTES = 8 << 20, /* of a thread's row lists; bounds the rows of a block for large k */
     LOCAL_ENTRIES = 4096    /* a thread's candidates for the batch's list, before it takes the lock */
 };
@@ -68,6 +69,8 @@ struct ams_search {
     uint32_t *found;      /* [n] entries of each row */
     uint64_t found_capacity;
     ams_packed packed;
+    float *values;        /* [n, eligible latents] products of few rows */
+    uint64_t values_capacity;
 };
 
 atmsae_status ams_search_create(atmsae_context *ctx, ams_search **out)
@@ -93,7 +96,7 @@ void ams_search_destroy(ams_search *s)
     for (uint64_t b = 0; b < s->blocks_capacity; b++)
         ams_free(s->ctx, s->blocks[b].entries);
     ams_packed_free(s->ctx, &s->packed);
-    void *arrays[] = {s->workers, s->blocks, s->shared.entries, s->by_row, s->slack, s->found};
+    void *arrays[] = {s->workers, s->blocks, s->shared.entries, s->by_row, s->slack, s->found, s->values};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(s->ctx, arrays[i]);
     pthread_mutex_destroy(&s->lock);
@@ -110,7 +113,7 @@ typedef struct run {
     uint64_t tile_ld;
     uint64_t row_room; /* candidates a row (ROW_TOPK) */
     uint64_t batch_room;
-    bool exact;        /* tiles by ams_dot */
+    bool exact;        /* few rows: values by ams_dot, threads share latents */
     int bf16;          /* level of products in bf16; -1: they are in fp32 */
     float max_slack;
     _Atomic int32_t status;
@@ -242,7 +245,7 @@ static tile load_tile(const run *a, worker *w, uint64_t first)
     }
     for (uint64_t i = 0; i < t.count; i++) {
         uint64_t latent = q->list[first + i];
-        if (a->bf16 < 0)
+        if (!a->exact && a->bf16 < 0)
             memcpy(w->packed + i * m->d_in, m->w_enc + latent * m->d_in, (size_t)m->d_in * sizeof(float));
         w->bias[i] = m->b_enc[latent];
         if (q->low) w->low[i] = q->low[latent];
@@ -314,11 +317,23 @@ static void multiply(const run *a, const worker *w, uint64_t first_row, uint64_t
                          a->tile_ld);
 }
 
+static void exact_job(void *arg, uint64_t job, unsigned which)
+{
+    (void)which;
+    const run *a = arg;
+    const ams_query *q = a->q;
+    const uint64_t d = a->m->d_in, last = ams_min((job + 1) * EXACT_LATENTS, a->latents);
+    for (uint64_t i = job * EXACT_LATENTS; i < last; i++) {
+        const float *w = a->m->w_enc + (q->list ? q->list[i] : i) * d;
+        for (uint64_t r = 0; r < q->n; r++)
+            a->s->values[r * a->latents + i] = ams_dot(w, q->x + r * d, d);
+    }
+}
+
 static void block_job(void *arg, uint64_t job, unsigned which)
 {
     run *a = arg;
     const ams_query *q = a->q;
-    const atmsae_model *m = a->m;
     worker *w = &a->s->workers[which];
     block *b = q->kind == AMS_ABOVE ? &a->s->blocks[job] : NULL;
     if (b) b->count = 0;
@@ -333,9 +348,8 @@ static void block_job(void *arg, uint64_t job, unsigned which)
         for (uint64_t r = 0; r < rows; r++) {
             uint64_t row = first_row + r;
             if (!row_takes_part(q, row)) continue;
-            float *values = w->tile + r * a->tile_ld;
+            const float *values = a->exact ? a->s->values + row * a->latents + first : w->tile + r * a->tile_ld;
             list *l = by_row ? &w->lists[r] : NULL;
-            if (a->exact) ams_dot_rows(t.weights, m->d_in, t.count, q->x + row * m->d_in, m->d_in, values);
             uint64_t n_hits = scan_row(a, w, row, l, values, &t);
             if (n_hits > 0 && !take_hits(a, w, b, row, l, values, &t, n_hits)) return;
         }
@@ -468,8 +482,9 @@ static atmsae_status reserve_worker(const run *a, worker *w)
     const uint64_t width = ams_min(TILE_LATENTS, a->m->d_sae);
     const bool by_row = a->q->kind == AMS_ROW_TOPK;
     uint64_t entries = by_row ? a->rows * a->row_room : a->q->kind == AMS_BATCH_TOPK ? LOCAL_ENTRIES : 0;
-    AMS_TRY(ams_grow(ctx, &w->tile, &w->tile_capacity, a->rows * a->tile_ld, 0, sizeof *w->tile));
-    AMS_TRY(ams_grow(ctx, &w->packed, &w->packed_capacity, width * a->m->d_in, 0, sizeof *w->packed));
+    const bool tiles = !a->exact;
+    AMS_TRY(ams_grow(ctx, &w->tile, &w->tile_capacity, tiles ? a->rows * a->tile_ld : 0, 0, sizeof *w->tile));
+    AMS_TRY(ams_grow(ctx, &w->packed, &w->packed_capacity, tiles ? width * a->m->d_in : 0, 0, sizeof *w->packed));
     AMS_TRY(ams_grow(ctx, &w->bias, &w->bias_capacity, width, 0, sizeof *w->bias));
     AMS_TRY(ams_grow(ctx, &w->low, &w->low_capacity, width, 0, sizeof *w->low));
     AMS_TRY(ams_grow(ctx, &w->hits, &w->hits_capacity, width, 0, sizeof *w->hits));
@@ -485,6 +500,7 @@ static atmsae_status reserve(run *a, uint64_t blocks)
     AMS_TRY(ams_grow(ctx, &s->slack, &s->slack_capacity, q->n, 0, sizeof *s->slack));
     AMS_TRY(ams_grow(ctx, &s->found, &s->found_capacity, q->n, 0, sizeof *s->found));
     if (a->bf16 >= 0) AMS_TRY(ams_packed_reserve(ctx, &s->packed, a->m, q->n));
+    if (a->exact) AMS_TRY(ams_grow(ctx, &s->values, &s->values_capacity, q->n * a->m->d_sae, 0, sizeof *s->values));
     for (unsigned i = 0; i < ams_workers(ctx); i++)
         AMS_TRY(reserve_worker(a, &s->workers[i]));
     if (q->kind == AMS_ROW_TOPK) return ams_sparse_reserve(ctx, a->out, q->n, q->n * q->k);
@@ -580,6 +596,7 @@ atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_que
         bound_errors(&a);
     }
     start_lists(&a);
+    if (a.exact) ams_parallel(s->ctx, (a.latents + EXACT_LATENTS - 1) / EXACT_LATENTS, exact_job, &a);
     ams_parallel(s->ctx, blocks, block_job, &a);
     AMS_TRY(atomic_load(&a.status));
     if (q.kind == AMS_ABOVE) return collect_above(&a, blocks);

@@ -205,12 +205,14 @@ static void end_latent(const pass *a, latent *l)
 
 enum { LATENTS_A_JOB = 16, ROWS_A_BLOCK = 16, COLUMNS_A_JOB = 64 };
 
-/* Asks for the rows that the entry after this one needs. */
-static void prefetch(const pass *a, const float *rest, const ams_index *by_latent, uint64_t next, uint64_t end)
+/* Asks for the rows that the entry after this one needs; of x only where it fires: the entries of
+ * JUMPRELU in the band under theta do without. */
+static void prefetch(const pass *a, const float *rest, const float *value, const ams_index *by_latent, uint64_t next,
+                     uint64_t end)
 {
     if (next >= end) return;
     ams_prefetch(rest + by_latent->row[next] * a->m->d_out, a->m->d_out);
-    ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
+    if (value[by_latent->at[next]] > 0) ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
 }
 
 /* Where entries are dense, a job takes some rows for all its latents before it goes on to others: the
@@ -224,8 +226,8 @@ static uint64_t rows_a_block(const atmsae_codes *c, const ams_index *by_latent, 
 }
 
 /* Walks entries of `count` latents, in blocks of rows. */
-static void walk(const pass *a, latent *all, uint64_t count, const ams_index *by_latent, const float *rest,
-                 void (*take)(const pass *, latent *, uint64_t, uint64_t))
+static void walk(const pass *a, latent *all, uint64_t count, const ams_index *by_latent, const float *value,
+                 const float *rest, void (*take)(const pass *, latent *, uint64_t, uint64_t))
 {
     const uint64_t n = a->c->n, rows = rows_a_block(a->c, by_latent, all, count);
     for (latent *l = all; l < all + count; l++)
@@ -233,7 +235,7 @@ static void walk(const pass *a, latent *all, uint64_t count, const ams_index *by
     for (uint64_t end_row = rows; end_row < n + rows; end_row += rows)
         for (latent *l = all; l < all + count; l++)
             for (uint64_t end = by_latent->start[l->i + 1]; l->next < end && by_latent->row[l->next] < end_row; l->next++) {
-                prefetch(a, rest ? rest : l->part, by_latent, l->next + 1, end);
+                if (rows == n) prefetch(a, rest ? rest : l->part, value, by_latent, l->next + 1, end);
                 take(a, l, by_latent->row[l->next], by_latent->at[l->next]);
             }
 }
@@ -248,8 +250,8 @@ static void latents_gradients(const pass *a, const uint32_t *ids, uint64_t n_ids
             count++;
         else
             end_latent(a, &all[count]);
-    if (count > 0) walk(a, all, count, &c->by_latent, NULL, main_entry);
-    if (count > 0 && c->aux_scale > 0) walk(a, all, count, &c->aux_by_latent, c->aux_residual, aux_entry);
+    if (count > 0) walk(a, all, count, &c->by_latent, c->main.value, NULL, main_entry);
+    if (count > 0 && c->aux_scale > 0) walk(a, all, count, &c->aux_by_latent, c->aux.value, c->aux_residual, aux_entry);
     for (uint64_t k = 0; k < count; k++)
         end_latent(a, &all[k]);
 }

@@ -283,6 +283,10 @@ static bool take_hits(run *a, worker *w, block *b, uint64_t row, list *l, const 
         uint64_t at = w->hits[h], latent = q->list ? q->list[t->first + at] : t->first + at;
         if (q->row_mask && atmsae_mask_test(q->row_mask, row, latent)) continue;
         if (q->kind == AMS_ABOVE) {
+            if (h + 1 < n_hits) {
+                uint64_t next = t->first + w->hits[h + 1], d = a->m->d_in;
+                ams_prefetch(a->m->w_enc + (q->list ? q->list[next] : next) * d, d);
+            }
             if (!push_above(a, b, row, latent)) return false;
             continue;
         }

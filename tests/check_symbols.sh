@@ -8,11 +8,12 @@
 set -u
 export LC_ALL=C
 source=$1 build=$2
-header=$source/include/atmsae/atmsae.h
 shared=$build/lib/libatmsae.so static=$build/lib/libatmsae.a
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 status=0
+
+headers() { cat "$source"/include/atmsae/*.h; }
 
 same() { # NAME1 NAME2: the two lists of names are equal
     if ! diff "$tmp/$1" "$tmp/$2" >"$tmp/diff"; then
@@ -30,16 +31,16 @@ none() { # TEXT: standard input is empty
 }
 
 # Declarations: comments and directives gone, one a line, the name before the first parenthesis.
-sed '/^#/d' "$header" | tr '\n' ' ' | sed 's|/\*[^*]*\*\{1,\}\([^/*][^*]*\*\{1,\}\)*/| |g' | tr ';{}' '\n\n\n' |
+headers | sed '/^#/d' | tr '\n' ' ' | sed 's|/\*[^*]*\*\{1,\}\([^/*][^*]*\*\{1,\}\)*/| |g' | tr ';{}' '\n\n\n' |
     sed -n 's/.*ATMSAE_API[^(]*[ *]\([a-z0-9_]*\) *(.*/\1/p' | sort >"$tmp/header"
 sed -n 's/^ *\(atmsae_[a-z0-9_]*\);$/\1/p' "$source/lib/libatmsae.map" | sort >"$tmp/map"
 nm -D --defined-only "$shared" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$tmp/shared"
-grep -q . "$tmp/header" || { echo "no declarations found in $header"; exit 1; }
+grep -q . "$tmp/header" || { echo "no declarations found in the headers"; exit 1; }
 same header map
 same map shared
 
 grep '\*' "$source/lib/libatmsae.map" | grep -v '^ *\*;$' | none "pattern in the map"
-grep -E '^ *# *define' "$header" | grep -vE 'define (ATMSAE_[A-Z_]+)( |$)' | none "macro without our prefix in the header"
+headers | grep -E '^ *# *define' | grep -vE 'define (ATMSAE_[A-Z_]+)( |$)' | none "macro without our prefix in the header"
 nm -g --defined-only "$static" | awk 'NF == 3 { print $3 }' | grep -vE '^(atmsae|ams)_' | none "global name without our prefix in the static library"
 
 nm -D --undefined-only "$shared" | awk '{ sub(/@.*/, "", $2); print $2 }' |

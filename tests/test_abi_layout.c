@@ -3,7 +3,7 @@
  * The ABI of version 1 of every public struct on 64-bit machines, and the value of every constant.
  * Compiling is the test. A line here never changes: structs grow at the end, constants by new ones.
  */
-#include <atmsae/atmsae.h>
+#include <atmsae/eval.h>
 
 #define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")
 #define AT(type, field, offset) \
@@ -73,7 +73,18 @@ SIZE(atmsae_codes_view, 48);
 AT(atmsae_save_options, size, 0);
 AT(atmsae_save_options, model_name, 8);
 AT(atmsae_save_options, hook_name, 16);
-SIZE(atmsae_save_options, 24);
+AT(atmsae_save_options, format, 24);
+AT(atmsae_save_options, fold_decoder_norm, 32);
+AT(atmsae_save_options, layer, 36);
+AT(atmsae_save_options, latents, 40);
+AT(atmsae_save_options, strengths, 48);
+AT(atmsae_save_options, n_latents, 56);
+SIZE(atmsae_save_options, 64);
+AT(atmsae_model_origin, size, 0);
+AT(atmsae_model_origin, format, 8);
+AT(atmsae_model_origin, model_name, 16);
+AT(atmsae_model_origin, hook_name, 24);
+SIZE(atmsae_model_origin, 32);
 
 AT(atmsae_optimizer_config, size, 0);
 AT(atmsae_optimizer_config, lr, 8);
@@ -252,6 +263,156 @@ AT(atmsae_tensor_info, rank, 24);
 AT(atmsae_tensor_info, shape, 32);
 SIZE(atmsae_tensor_info, 96);
 
+AT(atmsae_absorption_entry, size, 0);
+AT(atmsae_absorption_entry, words, 8);
+AT(atmsae_absorption_entry, absorbed, 16);
+AT(atmsae_absorption_entry, n_split, 24);
+AT(atmsae_absorption_entry, split, 32);
+AT(atmsae_absorption_entry, full_rate, 112);
+AT(atmsae_absorption_entry, fraction_v060, 120);
+AT(atmsae_absorption_entry, fraction_v032, 128);
+AT(atmsae_absorption_entry, probe_f1, 136);
+AT(atmsae_absorption_entry, sparse_f1, 144);
+AT(atmsae_absorption_entry, split_f1, 152);
+AT(atmsae_absorption_entry, split_recall, 160);
+AT(atmsae_absorption_entry, main_recall, 168);
+AT(atmsae_absorption_entry, main_precision, 176);
+AT(atmsae_absorption_entry, used, 184);
+AT(atmsae_absorption_entry, pad0_, 188);
+SIZE(atmsae_absorption_entry, 192);
+
+AT(atmsae_absorption_measures, size, 0);
+AT(atmsae_absorption_measures, classes, 8);
+AT(atmsae_absorption_measures, words, 16);
+AT(atmsae_absorption_measures, absorbed, 24);
+AT(atmsae_absorption_measures, full_rate, 32);
+AT(atmsae_absorption_measures, full_rate_sd, 40);
+AT(atmsae_absorption_measures, fraction_v060, 48);
+AT(atmsae_absorption_measures, fraction_v060_sd, 56);
+AT(atmsae_absorption_measures, classes_v032, 64);
+AT(atmsae_absorption_measures, fraction_v032, 72);
+AT(atmsae_absorption_measures, fraction_v032_sd, 80);
+AT(atmsae_absorption_measures, mean_split, 88);
+AT(atmsae_absorption_measures, probe_f1, 96);
+AT(atmsae_absorption_measures, sparse_f1, 104);
+AT(atmsae_absorption_measures, split_f1, 112);
+AT(atmsae_absorption_measures, split_recall, 120);
+AT(atmsae_absorption_measures, main_recall, 128);
+AT(atmsae_absorption_measures, main_precision, 136);
+SIZE(atmsae_absorption_measures, 144);
+
+AT(atmsae_probing_config, size, 0);
+AT(atmsae_probing_config, n_tasks, 8);
+AT(atmsae_probing_config, ks, 16);
+AT(atmsae_probing_config, n_ks, 24);
+AT(atmsae_probing_config, texts, 32);
+AT(atmsae_probing_config, c, 40);
+AT(atmsae_probing_config, protocol, 48);
+AT(atmsae_probing_config, pad0_, 52);
+SIZE(atmsae_probing_config, 56);
+
+AT(atmsae_probing_entry, accuracy, 0);
+AT(atmsae_probing_entry, f1, 8);
+AT(atmsae_probing_entry, auc, 16);
+AT(atmsae_probing_entry, c, 24);
+AT(atmsae_probing_entry, best, 32);
+SIZE(atmsae_probing_entry, 40);
+
+AT(atmsae_metrics_details, size, 0);
+AT(atmsae_metrics_details, rows, 8);
+AT(atmsae_metrics_details, mse_per_dim, 16);
+AT(atmsae_metrics_details, explained_variance, 24);
+AT(atmsae_metrics_details, explained_variance_centred, 32);
+AT(atmsae_metrics_details, error_norm, 40);
+AT(atmsae_metrics_details, norm_ratio, 48);
+AT(atmsae_metrics_details, alive, 56);
+AT(atmsae_metrics_details, over_1_percent, 64);
+AT(atmsae_metrics_details, over_10_percent, 72);
+AT(atmsae_metrics_details, firings_over_1_percent, 80);
+AT(atmsae_metrics_details, firings_over_10_percent, 88);
+AT(atmsae_metrics_details, saebench_mse, 96);
+AT(atmsae_metrics_details, saebench_explained_variance, 104);
+SIZE(atmsae_metrics_details, 112);
+
+AT(atmsae_lm_output, size, 0);
+AT(atmsae_lm_output, n_tokens, 8);
+AT(atmsae_lm_output, activations, 16);
+AT(atmsae_lm_output, outputs, 24);
+AT(atmsae_lm_output, keep, 32);
+AT(atmsae_lm_output, ce, 40);
+AT(atmsae_lm_output, logits, 48);
+AT(atmsae_lm_output, vocab, 56);
+SIZE(atmsae_lm_output, 64);
+
+AT(atmsae_language_model, size, 0);
+AT(atmsae_language_model, n_batches, 8);
+AT(atmsae_language_model, opaque, 16);
+AT(atmsae_language_model, run, 24);
+SIZE(atmsae_language_model, 32);
+
+AT(atmsae_lm_result, size, 0);
+AT(atmsae_lm_result, tokens, 8);
+AT(atmsae_lm_result, ce_original, 16);
+AT(atmsae_lm_result, ce_reconstruction, 24);
+AT(atmsae_lm_result, ce_zero, 32);
+AT(atmsae_lm_result, ce_score, 40);
+AT(atmsae_lm_result, kl_reconstruction, 48);
+AT(atmsae_lm_result, kl_zero, 56);
+AT(atmsae_lm_result, kl_score, 64);
+SIZE(atmsae_lm_result, 72);
+
+AT(atmsae_match_result, size, 0);
+AT(atmsae_match_result, pairs, 8);
+AT(atmsae_match_result, mcc, 16);
+AT(atmsae_match_result, shared, 24);
+SIZE(atmsae_match_result, 32);
+
+AT(atmsae_hedging_result, size, 0);
+AT(atmsae_hedging_result, projection, 8);
+AT(atmsae_hedging_result, random_projection, 16);
+AT(atmsae_hedging_result, score, 24);
+SIZE(atmsae_hedging_result, 32);
+
+AT(atmsae_tree_config, size, 0);
+AT(atmsae_tree_config, d, 8);
+AT(atmsae_tree_config, n_features, 16);
+AT(atmsae_tree_config, seed, 24);
+AT(atmsae_tree_config, probability, 32);
+AT(atmsae_tree_config, parent, 40);
+AT(atmsae_tree_config, children, 48);
+AT(atmsae_tree_config, mean, 56);
+AT(atmsae_tree_config, sd, 64);
+AT(atmsae_tree_config, directions, 72);
+AT(atmsae_tree_config, scale_children, 80);
+AT(atmsae_tree_config, compensate, 84);
+AT(atmsae_tree_config, orthogonal_steps, 88);
+AT(atmsae_tree_config, orthogonal_lr, 96);
+AT(atmsae_tree_config, correlation_rank, 104);
+AT(atmsae_tree_config, correlation_scale, 112);
+AT(atmsae_tree_config, bias_norm, 120);
+SIZE(atmsae_tree_config, 128);
+
+AT(atmsae_truth_result, size, 0);
+AT(atmsae_truth_result, true_l0, 8);
+AT(atmsae_truth_result, l0, 16);
+AT(atmsae_truth_result, dead, 24);
+AT(atmsae_truth_result, mcc, 32);
+AT(atmsae_truth_result, mcc_signed, 40);
+AT(atmsae_truth_result, uniqueness, 48);
+AT(atmsae_truth_result, precision, 56);
+AT(atmsae_truth_result, recall, 64);
+AT(atmsae_truth_result, f1, 72);
+AT(atmsae_truth_result, accuracy, 80);
+AT(atmsae_truth_result, parents, 88);
+AT(atmsae_truth_result, parent_recall_child_on, 96);
+AT(atmsae_truth_result, parent_recall_child_off, 104);
+AT(atmsae_truth_result, absorption, 112);
+AT(atmsae_truth_result, decoder_leak, 120);
+AT(atmsae_truth_result, fraction_v060, 128);
+AT(atmsae_truth_result, fraction_v032, 136);
+AT(atmsae_truth_result, full_rate, 144);
+SIZE(atmsae_truth_result, 152);
+
 #endif
 
 SIZE(atmsae_status, 4);
@@ -317,5 +478,17 @@ IS(ATMSAE_MASK_ATM, 2);
 IS(ATMSAE_MASK_PAPER, 3);
 IS(ATMSAE_MASK_UNIFORM, 4);
 IS(ATMSAE_MASK_PERMUTED, 5);
+
+IS(ATMSAE_ROW_NOT_COUNTED, 0);
+IS(ATMSAE_ROW_KEPT, 1);
+IS(ATMSAE_ROW_ABSORBED, 2);
+IS(ATMSAE_PROBING_SAEBENCH, 1);
+IS(ATMSAE_PROBING_SAE_PROBES, 2);
+IS(ATMSAE_CHILDREN_FREE, 0);
+IS(ATMSAE_CHILDREN_KEEP_ONE, 1);
+IS(ATMSAE_CHILDREN_CHOOSE_ONE, 2);
+IS(ATMSAE_SYNTH_BENCH_16K, 1);
+IS(ATMSAE_SYNTH_CHANIN, 2);
+IS(ATMSAE_SYNTH_MATRYOSHKA, 3);
 
 int main(void) { return 0; }

@@ -57,7 +57,7 @@ expect 2 "no command is a usage error"
 expect 0 "--help" --help
 says out "train"
 expect 0 "--version" --version
-for command in train eval info; do
+for command in train eval info convert; do
     expect 0 "$command --help" $command --help
     says out "examples"
 done
@@ -159,6 +159,30 @@ says out "fvu"
 expect 0 "eval --json with words" eval --sae whole --input v.npy --words "$data/words.safetensors" --json
 says out '"absorption":'
 says out '"densities":'
+says out '"absorption_fraction_v060":'
+says out '"main_precision":'
+expect 0 "absorption's settings" eval --sae whole --input v.npy --words "$data/words.safetensors" --absorption-max-split 1
+says out "mean_split *1$"
+expect 0 "eval with a pair" eval --sae whole --input v.npy --pair whole
+says out "pair_mcc *1$"
+expect 1 "a pair that is none" eval --sae whole --input v.npy --pair nowhere
+# Forty texts: rows of the sample, two tasks whose labels alternate, every other pair of texts for training.
+{
+    printf '\000\001\000\000\000\000\000\000'
+    printf '%-256s' '{"activations":{"dtype":"F16","shape":[40,576],"data_offsets":[0,46080]},"labels":{"dtype":"I8","shape":[40,2],"data_offsets":[46080,46160]},"is_train":{"dtype":"U8","shape":[40],"data_offsets":[46160,46200]}}'
+    tail -c +129 "$data/activations-valid.npy" | head -c 46080
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do printf '\001\000\000\001'; done
+    for i in 1 2 3 4 5 6 7 8 9 10; do printf '\000\000\001\001'; done
+} >texts.safetensors
+echo ' [ "odd", "\"even\"" ] ' >texts.tasks.json
+expect 0 "eval with probing" eval --sae whole --input v.npy --probing texts.tasks.json --json
+says out '"probing_tasks": 2'
+says out '"probing_raw_all":'
+says out '"task": "\\"even\\""'
+echo '["odd"' >bad.tasks.json
+expect 1 "task names that are none" eval --sae whole --input v.npy --probing bad.tasks.json
+says err "not a JSON list"
+expect 1 "tasks of another name" eval --sae whole --input v.npy --probing texts.json
 expect 1 "eval on rows of another width" eval --sae whole --input whole/sae_weights.safetensors --tensor W_enc
 expect 1 "eval without an SAE" eval --sae nowhere --input v.npy
 expect 0 "info" info whole part/checkpoint.safetensors a.npy "$data/words.safetensors"
@@ -167,6 +191,43 @@ says out "F16 \[1200, 576\]"
 says out "mask *atm"
 expect 0 "info --json" info whole --json
 expect 1 "info on nothing" info nowhere
+
+# ---- convert and info on the formats of others ----
+formats=$(dirname "$data")/../tests/fixtures/formats
+for sae in dictionary_BatchTopKSAE/ae.pt gemma_scope/params.npz gemma_scope_2 sparsify_topk saelens_batchtopk; do
+    expect 0 "info $sae" info "$formats/$sae"
+    says out "kind *SAE"
+    says out "d-sae *16"
+    expect 0 "convert $sae" convert "$formats/$sae" converted --force
+    says out "d-sae *16"
+    expect 0 "... and the result is an SAE" info converted
+    says out "format *saelens"
+done
+expect 0 "info says the language model" info "$formats/dictionary_BatchTopKSAE" --json
+says out '"model-name": "EleutherAI/pythia-70m-deduped"'
+expect 1 "convert replaces nothing" convert "$formats/gemma_scope" converted
+says err "--force"
+expect 0 "convert to .npz" convert "$formats/saelens_batchtopk" c.npz --fold-decoder-norm --model-name m --json
+says out '"format": "saelens"'
+expect 0 "... which is Gemma Scope's" info c.npz
+says out "format *gemma-scope"
+expect 0 "convert to .gguf" convert "$formats/saelens_batchtopk" c.gguf --latents 3,5 --strength 8 --layer 20
+grep -q "direction.20" c.gguf
+report $? "... and the direction is in it"
+expect 2 "a .gguf needs latents" convert "$formats/saelens_batchtopk" d.gguf
+says err "--latents and --layer"
+expect 2 "latents are for a .gguf" convert "$formats/saelens_batchtopk" d --latents 3
+expect 1 "a latent that is none" convert "$formats/saelens_batchtopk" d.gguf --latents 16 --layer 2
+says err "allowed: 0 to d_sae - 1 = 15"
+expect 2 "one path" convert "$formats/saelens_batchtopk"
+expect 2 "an unknown format" convert "$formats/saelens_batchtopk" d --to saelnes
+says err "did you mean saelens?"
+expect 1 "what cannot be represented" convert "$formats/sparsify_topk" d.npz
+says err "not TOPK"
+head -c 2000 "$formats/dictionary_BatchTopKSAE/ae.pt" >ae.pt
+cp "$formats/dictionary_BatchTopKSAE/config.json" .
+expect 1 "a .pt that is cut" convert ae.pt d
+says err "ae.pt"
 
 echo "1..$tests"
 [ "$failures" -eq 0 ]

@@ -4,7 +4,7 @@
  * than this library's (a newer header), as large, or of no known size. That of version 1 is the
  * smallest there is; what an older caller's smaller struct does is tested in test_base.c.
  */
-#include <atmsae/atmsae.h>
+#include <atmsae/eval.h>
 
 #include <check.h>
 #include <stdio.h>
@@ -23,11 +23,13 @@ typedef struct world {
     atmsae_synth *synth;
     atmsae_absorption *absorption;
     atmsae_metrics *metrics;
+    atmsae_model *wider; /* more latents than model */
     atmsae_tensors *tensors;
     atmsae_batch batch;
     float x[N * D];
     int32_t labels[N];
     uint8_t is_train[N];
+    int8_t task[N];
     char dir[32];
 } world;
 
@@ -55,6 +57,27 @@ CREATES(source, atmsae_source_config, atmsae_source, atmsae_source_create(w->ctx
 CREATES(synth, atmsae_synth_config, atmsae_synth, atmsae_synth_create(w->ctx, config, &made))
 CREATES(absorption, atmsae_absorption_config, atmsae_absorption,
         atmsae_absorption_create(w->ctx, config, &w->batch, D, w->labels, w->is_train, &made))
+
+CREATES(probing, atmsae_probing_config, atmsae_probing,
+        atmsae_probing_create(w->ctx, config, &w->batch, D, w->task, w->is_train, &made))
+/* Trees make handles of another type's name. */
+static atmsae_status tree(world *w, void *caller)
+{
+    atmsae_synth *made = NULL;
+    atmsae_status status = atmsae_synth_create_tree(w->ctx, caller, &made);
+    ck_assert_int_eq(status == ATMSAE_OK, made != NULL);
+    atmsae_synth_destroy(made);
+    return status;
+}
+static int32_t no_tokens(void *opaque, uint64_t batch, const float *replacement, atmsae_lm_output *out)
+{
+    return (void)opaque, (void)batch, (void)replacement, (void)out, 0;
+}
+static atmsae_status language_model(world *w, void *caller)
+{
+    atmsae_lm_result result = {.size = sizeof result};
+    return atmsae_model_language(w->model, caller, &result);
+}
 
 static atmsae_status batch(world *w, void *caller) { return atmsae_encode(w->model, caller, w->codes); }
 static atmsae_status save_options(world *w, void *caller) { return atmsae_model_save(w->model, w->dir, caller); }
@@ -117,6 +140,27 @@ static void fill_absorption(world *w, void *c)
     atmsae_absorption_config_init(c, sizeof(atmsae_absorption_config));
     ((atmsae_absorption_config *)c)->n_classes = 2;
 }
+static void fill_probing(world *w, void *c)
+{
+    (void)w;
+    atmsae_probing_config_init(c, sizeof(atmsae_probing_config));
+    ((atmsae_probing_config *)c)->n_tasks = 1;
+}
+static void fill_tree(world *w, void *c)
+{
+    static const double probability[] = {0.5, 0.5};
+    atmsae_tree_config *config = c;
+    (void)w;
+    atmsae_tree_config_init(c, sizeof *config);
+    config->d = D;
+    config->n_features = 2;
+    config->probability = probability;
+}
+static void fill_language(world *w, void *c)
+{
+    (void)w;
+    memcpy(c, &(atmsae_language_model){.size = sizeof(atmsae_language_model), .run = no_tokens}, sizeof(atmsae_language_model));
+}
 static void fill_batch(world *w, void *c) { memcpy(c, &w->batch, sizeof w->batch); }
 static void fill_save(world *w, void *c) { (void)w, atmsae_save_options_init(c, sizeof(atmsae_save_options)); }
 static void fill_forward(world *w, void *c) { (void)w, atmsae_forward_options_init(c, sizeof(atmsae_forward_options)); }
@@ -133,15 +177,16 @@ static void fill_sums(world *w, void *c)
 
 static const struct {
     const char *name;
-    size_t size;
+    size_t size, first; /* now, and in the first release */
     void (*fill)(world *, void *);
     use *read;
 } inputs[] = {
-#define IN(type, fill, read) {#type, sizeof(type), fill, read}
-    IN(atmsae_context_config, fill_context, context),
+#define IN(type, fill, read) {#type, sizeof(type), sizeof(type), fill, read}
+#define GREW(type, field, fill, read) {#type, sizeof(type), offsetof(type, field), fill, read}
+    GREW(atmsae_context_config, precision, fill_context, context),
     IN(atmsae_model_config, fill_model, model),
     IN(atmsae_batch, fill_batch, batch),
-    IN(atmsae_save_options, fill_save, save_options),
+    GREW(atmsae_save_options, format, fill_save, save_options),
     IN(atmsae_optimizer_config, fill_optimizer, optimizer),
     IN(atmsae_tracker_config, fill_tracker, tracker),
     IN(atmsae_masker_config, fill_masker, masker),
@@ -152,11 +197,15 @@ static const struct {
     IN(atmsae_latent_sums, fill_sums, observed_sums),
     IN(atmsae_absorption_config, fill_absorption, absorption),
     IN(atmsae_synth_config, fill_synth, synth),
+    IN(atmsae_probing_config, fill_probing, probing),
+    IN(atmsae_tree_config, fill_tree, tree),
+    IN(atmsae_language_model, fill_language, language_model),
 };
 
 /* ---- what the library writes ---------------------------------------------------------------- */
 
 static atmsae_status get_model(world *w, void *c) { return atmsae_model_get_config(w->model, c); }
+static atmsae_status get_origin(world *w, void *c) { return atmsae_model_get_origin(w->model, c); }
 static atmsae_status get_trainer(world *w, void *c) { return atmsae_trainer_get_config(w->trainer, c); }
 static atmsae_status get_codes(world *w, void *c) { return atmsae_codes_get(w->codes, c); }
 static atmsae_status get_stats(world *w, void *c) { return atmsae_trainer_step(w->trainer, &w->batch, c); }
@@ -165,6 +214,16 @@ static atmsae_status get_sums(world *w, void *c) { return atmsae_gradients_sums(
 static atmsae_status get_metrics(world *w, void *c) { return atmsae_metrics_get(w->metrics, c); }
 static atmsae_status get_absorption(world *w, void *c) { return atmsae_absorption_score(w->absorption, w->model, c, NULL); }
 static atmsae_status get_synth(world *w, void *c) { return atmsae_synth_score(w->synth, w->model, 0, N, c); }
+static atmsae_status get_measures(world *w, void *c) { return atmsae_absorption_measure(w->absorption, w->model, c, NULL, NULL); }
+static atmsae_status get_details(world *w, void *c) { return atmsae_metrics_get_details(w->metrics, c); }
+static atmsae_status get_lm(world *w, void *c)
+{
+    const atmsae_language_model lm = {.size = sizeof lm, .run = no_tokens};
+    return atmsae_model_language(w->model, &lm, c);
+}
+static atmsae_status get_match(world *w, void *c) { return atmsae_model_match(w->model, w->wider, ATMSAE_W_DEC, 0, NULL, c); }
+static atmsae_status get_hedging(world *w, void *c) { return atmsae_model_hedging(w->model, w->wider, 0, c); }
+static atmsae_status get_truth(world *w, void *c) { return atmsae_synth_truth(w->synth, w->model, 0, N, c); }
 static atmsae_status get_tensor(world *w, void *c) { return atmsae_tensors_info(w->tensors, 0, c); }
 
 static const struct {
@@ -174,10 +233,13 @@ static const struct {
 } outputs[] = {
 #define OUT(type, write) {#type, sizeof(type), write}
     OUT(atmsae_model_config, get_model),       OUT(atmsae_trainer_config, get_trainer),
-    OUT(atmsae_codes_view, get_codes),         OUT(atmsae_step_stats, get_stats),
+    OUT(atmsae_model_origin, get_origin),      OUT(atmsae_codes_view, get_codes),         OUT(atmsae_step_stats, get_stats),
     OUT(atmsae_loss, get_loss),                OUT(atmsae_latent_sums, get_sums),
     OUT(atmsae_metrics_result, get_metrics),   OUT(atmsae_absorption_result, get_absorption),
     OUT(atmsae_synth_result, get_synth),       OUT(atmsae_tensor_info, get_tensor),
+    OUT(atmsae_absorption_measures, get_measures), OUT(atmsae_metrics_details, get_details),
+    OUT(atmsae_lm_result, get_lm),             OUT(atmsae_match_result, get_match),
+    OUT(atmsae_hedging_result, get_hedging),   OUT(atmsae_truth_result, get_truth),
 };
 
 /* ---- a small world -------------------------------------------------------------------------- */
@@ -198,6 +260,7 @@ static void open_world(world *w)
     }
     for (int i = 0; i < N; i++) {
         w->labels[i] = i & 1;
+        w->task[i] = i & 1;
         w->is_train[i] = i % 4 < 2;
         w->x[i * D] += i & 1 ? 2 : -2;
     }
@@ -216,6 +279,10 @@ static void open_world(world *w)
     OK(atmsae_backward(w->model, w->codes, w->gradients));
     OK(atmsae_metrics_create(w->model, &w->metrics));
     OK(atmsae_metrics_add(w->metrics, &w->batch));
+    atmsae_model_config model_config;
+    fill_model(w, &model_config);
+    model_config.d_sae = F + 3;
+    OK(atmsae_model_create(w->ctx, &model_config, &w->wider));
     atmsae_synth_config synth_config;
     fill_synth(w, &synth_config);
     synth_config.d = D;
@@ -244,6 +311,7 @@ static void close_world(world *w)
     rmdir(w->dir);
     atmsae_tensors_close(w->tensors);
     atmsae_absorption_destroy(w->absorption);
+    atmsae_model_destroy(w->wider);
     atmsae_synth_destroy(w->synth);
     atmsae_metrics_destroy(w->metrics);
     atmsae_gradients_destroy(w->gradients);
@@ -267,6 +335,8 @@ START_TEST(inputs_of_all_ages)
         inputs[i].fill(&w, caller);
         ck_assert_msg(*size == ours, "%s: size %zu", name, *size);
         ck_assert_msg(inputs[i].read(&w, caller) == ATMSAE_OK, "%s: %s", name, atmsae_last_error(w.ctx));
+        *size = inputs[i].first; /* the oldest caller */
+        ck_assert_msg(inputs[i].read(&w, caller) == ATMSAE_OK, "%s, oldest: %s", name, atmsae_last_error(w.ctx));
         *size = ours + TAIL; /* a newer caller that sets nothing new */
         ck_assert_msg(inputs[i].read(&w, caller) == ATMSAE_OK, "%s, newer: %s", name, atmsae_last_error(w.ctx));
         for (size_t at = ours; at < ours + TAIL; at += TAIL - 1) { /* ... and one that does */
@@ -275,7 +345,7 @@ START_TEST(inputs_of_all_ages)
             caller[at] = 0;
         }
         for (size_t s = 0; s < sizeof wrong_sizes / sizeof *wrong_sizes + 1; s++) {
-            *size = s ? wrong_sizes[s - 1] : ours - 1;
+            *size = s ? wrong_sizes[s - 1] : inputs[i].first - 1;
             ck_assert_msg(inputs[i].read(&w, caller) == ATMSAE_E_ABI, "%s: size %zu", name, *size);
         }
     }

@@ -21,12 +21,12 @@ typedef struct command {
     int (*run)(const setting *settings);
 } command;
 
-extern const command command_train, command_eval, command_info;
+extern const command command_train, command_eval, command_info, command_convert;
 
 /* Prints the context's last error; returns EXIT_FAILED. */
 int command_failed(const atmsae_context *context);
-/* A context whose log goes to stderr. NULL after a message. */
-atmsae_context *command_context(const setting *threads, bool quiet);
+/* A context whose log goes to stderr. precision NULL: the default. NULL after a message. */
+atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet);
 
 /* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent
  * by *metrics, which the caller then destroys. */

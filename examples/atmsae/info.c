@@ -13,34 +13,39 @@ enum { I_PATH, I_JSON, I_OPTIONS };
 
 static const option info_options[I_OPTIONS] = {
     [I_PATH] = {.group = "what", .kind = OPTION_TEXTS, .required = true, .value = "PATH",
-                .help = "SAE folders, checkpoints, .npy and .safetensors files"},
+                .help = "SAEs in any format, checkpoints, .npy, .npz, .safetensors and .pt files"},
     [I_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object a path on stdout"},
 };
 
 static const char info_help[] =
     "usage: atmsae info PATH... [--json]\n\n"
-    "Shows shapes and settings: of an SAE folder its architecture and sizes, of a checkpoint every\n"
-    "setting of its run and how far it got, of a .npy or .safetensors file its tensors.\n\n"
+    "Shows shapes and settings: of an SAE its format, architecture and sizes, of a checkpoint every\n"
+    "setting of its run and how far it got, of another tensor file its tensors.\n\n"
     "examples\n"
     "  atmsae info out/atm\n"
-    "  atmsae info out/atm/checkpoint.safetensors activations.npy\n";
+    "  atmsae info out/atm/checkpoint.safetensors activations.npy\n"
+    "  atmsae info trainer_0/ae.pt params.npz\n";
 
-static bool folder_info(atmsae_context *context, const char *path, fields *out)
+static bool sae_info(atmsae_context *context, const char *path, fields *out)
 {
     atmsae_model *model;
     if (atmsae_model_load(context, path, &model) < 0) return false;
     atmsae_model_config config;
     atmsae_model_config_init(&config, sizeof config);
-    const bool good = atmsae_model_get_config(model, &config) >= 0;
+    atmsae_model_origin origin = {.size = sizeof origin};
+    const bool good = atmsae_model_get_config(model, &config) >= 0 && atmsae_model_get_origin(model, &origin) >= 0;
     if (good) {
         static const char *const names[] = {"?", "standard", "topk", "batchtopk", "jumprelu", "jumprelu", "gated"};
-        fields_text(out, "kind", "SAE folder");
+        fields_text(out, "kind", "SAE");
+        fields_text(out, "format", origin.format);
         fields_text(out, "arch", config.activation >= 1 && config.activation <= 6 ? names[config.activation] : "?");
         fields_count(out, "d-in", config.d_in);
         fields_count(out, "d-out", config.d_out ? config.d_out : config.d_in);
         fields_count(out, "d-sae", config.d_sae);
         if (config.activation == ATMSAE_TOPK) fields_real(out, "k", config.k);
         fields_flag(out, "transcoder", config.transcoder);
+        if (origin.model_name) fields_text(out, "model-name", origin.model_name);
+        if (origin.hook_name) fields_text(out, "hook-name", origin.hook_name);
     }
     atmsae_model_destroy(model);
     return good;
@@ -102,16 +107,17 @@ static bool path_info(atmsae_context *context, const char *path, fields *out)
 {
     struct stat stats;
     fields_text(out, "path", path);
-    if (stat(path, &stats) == 0 && S_ISDIR(stats.st_mode)) return folder_info(context, path, out);
-    /* A checkpoint is a .safetensors file too; only loading it tells. */
-    if (!ends_with(path, ".npy") && checkpoint_info(context, path, out)) return true;
+    if (stat(path, &stats) == 0 && S_ISDIR(stats.st_mode)) return sae_info(context, path, out);
+    /* Checkpoints and SAEs are tensor files too; only loading them tells. */
+    if (ends_with(path, ".safetensors") && checkpoint_info(context, path, out)) return true;
     if (ends_with(path, "checkpoint.safetensors")) fields_text(out, "no checkpoint", atmsae_last_error(context));
+    else if (!ends_with(path, ".npy") && sae_info(context, path, out)) return true;
     return tensors_info(context, path, out);
 }
 
 static int run_info(const setting *s)
 {
-    atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, true);
+    atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, NULL, true);
     if (!context) return EXIT_FAILED;
     int code = EXIT_OK;
     for (size_t i = 0; i < s[I_PATH].n; i++) {

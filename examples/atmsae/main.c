@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_train, &command_eval, &command_info};
+static const command *const commands[] = {&command_train, &command_eval, &command_info, &command_convert};
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
 static void print_usage(FILE *out)
@@ -115,11 +115,12 @@ static void log_all(void *opaque, int32_t level, const char *message)
     fprintf(stderr, "atmsae: %s%s\n", level <= ATMSAE_LOG_WARNING ? "warning: " : "", message);
 }
 
-atmsae_context *command_context(const setting *threads, bool quiet)
+atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet)
 {
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     if (threads->given) config.threads = (uint32_t)threads->count;
+    if (precision) setting_choice(precision, &config.precision);
     config.log = quiet ? log_quiet : log_all;
     atmsae_context *context;
     const atmsae_status status = atmsae_context_create(&config, &context);

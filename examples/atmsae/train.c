@@ -369,7 +369,8 @@ static int train(run *r)
 
 static int run_train(const setting *settings)
 {
-    run r = {.settings = settings, .code = EXIT_FAILED, .folder = -1, .context = command_context(&settings[T_THREADS], settings[T_QUIET].given)};
+    run r = {.settings = settings, .code = EXIT_FAILED, .folder = -1,
+             .context = command_context(&settings[T_THREADS], &settings[T_PRECISION], settings[T_QUIET].given)};
     if (!r.context) return EXIT_FAILED;
     const int code = train(&r);
     history_destroy(r.history);

@@ -11,7 +11,7 @@
  *   5. Sources                     rows from memory, files, callbacks
  *   6. The loop by hand            forward, backward, tracker, masker, optimizer
  *   7. Evaluation                  reconstruction, absorption, synthetic truth
- *   8. Tensor files                read single tensors of .npy and .safetensors
+ *   8. Tensor files                read single tensors of .npy, .npz, .safetensors and .pt
  *
  * The smallest program that trains an SAE on rows in memory:
  *
@@ -347,21 +347,55 @@ atmsae_decode(const atmsae_model *model, const atmsae_codes *codes, float *out, 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 
-/* Saves a SAELens v6 folder: dir/cfg.json and dir/sae_weights.safetensors, each written to a
- * temporary file, synced and renamed; load refuses two files that are not of the same save. Scales are folded into the weights; BATCHTOPK and both
- * JumpReLU forms are written as "jumprelu", Matryoshka likewise. The folder is made if its parent
- * exists. The strings go into cfg.json's metadata. */
+/* Formats of files, by name:
+ *   "saelens"             SAELens v6: a folder with cfg.json, sae_weights.safetensors      read, written
+ *   "gemma-scope"         Gemma Scope: params.npz                                          read, written
+ *   "gemma-scope-2"       Gemma Scope 2: params.safetensors, config.json                   read
+ *   "sparsify"            eai-sparsify: a folder with cfg.json, sae.safetensors            read
+ *   "dictionary-learning" dictionary_learning: ae.pt, config.json (its classes AutoEncoder,
+ *                         AutoEncoderNew, AutoEncoderTopK, BatchTopKSAE, MatryoshkaBatchTopKSAE,
+ *                         JumpReluAutoEncoder, GatedAutoEncoder); in builds with -Dtorch  read
+ *   "gguf"                llama.cpp's control vector of chosen latents                     written
+ * doc/formats.md says what of each is represented and how.
+ *
+ * save writes temporary files, which it syncs and renames. Scales are folded into the weights.
+ *   saelens: path is the folder, made if its parent exists; load refuses two files that are not of the
+ *     same save. BATCHTOPK and both JumpReLU forms are written as "jumprelu", Matryoshka likewise.
+ *   gemma-scope: JumpReLU, BATCHTOPK and RELU models. The centring of the input is folded into b_enc.
+ *     At most 4 GiB.
+ *   gguf: one direction, sum of strength_i W_dec_i in the units of the rows: what the latents add to the
+ *     reconstruction when their values are strength_i. llama.cpp adds it to the output of block `layer`.
+ * E_UNSUPPORTED: the model cannot be written so that the format's readers compute the same. */
 typedef struct atmsae_save_options {
     size_t size;
-    const char *model_name; /* NULL: left out */
-    const char *hook_name;  /* NULL: left out */
+    const char *model_name; /* of the language model; NULL: as in the file the model was loaded from, if any */
+    const char *hook_name;  /* where its rows were taken; NULL: likewise */
+    const char *format;     /* NULL (default): by the path's ending: .npz gemma-scope, .gguf gguf, else saelens */
+    int32_t fold_decoder_norm; /* 1: W_dec gets rows of norm 1, as SAEBench wants them; latents grow by
+                                  the norm, reconstructions stay. Twice is once. TOPK: only where it changes
+                                  nothing. 0 (default): W_dec as it is. gguf: no meaning */
+    uint32_t layer;         /* gguf: block whose output is steered, from 0; >= 1 */
+    const uint32_t *latents; /* gguf: [n_latents] */
+    const float *strengths;  /* gguf: [n_latents]; NULL (default): 1 */
+    uint64_t n_latents;
 } atmsae_save_options;
 ATMSAE_API void atmsae_save_options_init(atmsae_save_options *options, size_t size);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
-atmsae_model_save(const atmsae_model *model, const char *dir, const atmsae_save_options *options);
-/* Reads such a folder (standard, topk, jumprelu, gated, and their transcoder forms). */
+atmsae_model_save(const atmsae_model *model, const char *path, const atmsae_save_options *options);
+/* Reads a folder or file of any format that can be read; which one, its name and the names of the files in
+ * it tell. What the model then computes is what the format's own package computes at inference; E_UNSUPPORTED
+ * says what it is that cannot be represented. Scales are 1. Nothing of a file is ever executed. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
-atmsae_model_load(atmsae_context *context, const char *dir, atmsae_model **out);
+atmsae_model_load(atmsae_context *context, const char *path, atmsae_model **out);
+/* Where a loaded model came from. Strings are lent by the model; NULL: not known, or not loaded. */
+typedef struct atmsae_model_origin {
+    size_t size;
+    const char *format;     /* one of the names above */
+    const char *model_name;
+    const char *hook_name;
+} atmsae_model_origin;
+ATMSAE_API atmsae_status
+atmsae_model_get_origin(const atmsae_model *model, atmsae_model_origin *origin);
 
 /* ============================================================================================
  * 4. Trainer
@@ -787,7 +821,8 @@ atmsae_synth_score(const atmsae_synth *synth, const atmsae_model *model, uint64_
  * 8. Tensor files
  * ============================================================================================ */
 
-/* Reads a .npy (one tensor, named "") or a .safetensors file. The header is checked at open. */
+/* Reads a .npy (one tensor, named ""), .npz, .safetensors or .pt file (torch.save of a dict of tensors; in
+ * builds with -Dtorch). The header is checked at open. */
 typedef struct atmsae_tensors atmsae_tensors;
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_tensors_open(atmsae_context *context, const char *path, atmsae_tensors **out);

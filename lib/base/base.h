@@ -150,10 +150,11 @@ static inline double ams_uniform(uint32_t high, uint32_t low)
 /* Two independent N(0, 1) (Box-Muller) from four words. */
 void ams_normal2(const uint32_t words[4], double out[2]);
 
-/* ---- CRC-64/XZ ------------------------------------------------------------------------------- */
+/* ---- CRC-64/XZ and CRC-32 ---------------------------------------------------------------------- */
 
 /* Start with 0; feed pieces in order. */
 uint64_t ams_crc64(uint64_t crc, const void *data, size_t bytes);
+uint32_t ams_crc32(uint32_t crc, const void *data, size_t bytes);
 
 #ifdef __clang_analyzer__
 /* The analyzer sees one file at a time, and would follow paths on which a failure is not negative. */

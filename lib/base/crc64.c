@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * CRC-64/XZ (the reflected ECMA-182 polynomial), eight bytes a step. The CRC is linear, so what a byte
+ * CRC-64/XZ (the reflected ECMA-182 polynomial), eight bytes a step; CRC-32 (IEEE 802.3), one byte a
+ * step, for the archives that have it. The CRC is linear, so what a byte
  * leaves behind is the sum of what its bits leave: the compiler makes the tables from 64 numbers.
  */
 #include "base.h"
@@ -53,5 +54,17 @@ uint64_t ams_crc64(uint64_t crc, const void *data, size_t bytes)
     }
     for (; bytes > 0; bytes--)
         crc = crc >> 8 ^ table[7][(crc ^ *p++) & 255];
+    return ~crc;
+}
+
+static const uint32_t table32[256] = TABLE(0x77073096u, 0xEE0E612Cu, 0x076DC419u, 0x0EDB8832u, 0x1DB71064u, 0x3B6E20C8u,
+                                           0x76DC4190u, 0xEDB88320u);
+
+uint32_t ams_crc32(uint32_t crc, const void *data, size_t bytes)
+{
+    const unsigned char *p = data;
+    crc = ~crc;
+    for (; bytes > 0; bytes--)
+        crc = crc >> 8 ^ table32[(crc ^ *p++) & 255];
     return ~crc;
 }

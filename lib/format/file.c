@@ -114,7 +114,7 @@ static atmsae_status resolve(ams_writer *w)
     }
     memcpy(w->file, w->path, length + 1);
     int error = 0;
-    for (int hops = 0; hops <= 40; hops++) {
+    for (int hops = 0;; hops++) {
         struct stat st;
         error = 0;
         if (lstat(w->file, &st) < 0) {
@@ -158,7 +158,9 @@ static int sweep(const ams_writer *w)
     if (old < 0) return errno == ENOENT ? 0 : errno;
     int locked = AGAIN(w->io->flock(old, LOCK_EX | LOCK_NB));
     int error = locked == 0 ? 0 : errno == EWOULDBLOCK ? EBUSY : EEXIST;
-    if (!error && still_named(w, old) && AGAIN(w->io->unlinkat(w->dir, w->temp, 0)) < 0 && errno != ENOENT) error = errno;
+    if (!error && still_named(w, old) && AGAIN(w->io->unlinkat(w->dir, w->temp, 0)) < 0 &&
+        errno != ENOENT)
+        error = errno;
     (void)w->io->close(old);
     return error;
 }

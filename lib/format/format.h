@@ -13,12 +13,19 @@
 
 /* Bytes of an element of a safetensors dtype ("F16" 2, "I64" 8, ...); 0 if unknown or below a byte. */
 size_t ams_dtype_size(const char *dtype);
-/* Elements first .. first+count-1 of a tensor as they are in the file (little-endian), by pread. */
+/* UINT64_MAX if there is none. */
+uint64_t ams_tensors_index(const atmsae_tensors *tensors, const char *name);
+/* Elements first .. first+count-1 of a tensor as they are in the file (little-endian, in its order), by
+ * pread. */
 atmsae_status ams_tensors_read_raw(const atmsae_tensors *tensors, uint64_t index, uint64_t first,
                                    uint64_t count, void *out);
 /* The same, converted: the float types to f32. */
 atmsae_status ams_tensors_read_part(const atmsae_tensors *tensors, uint64_t index, uint64_t first,
                                     uint64_t count, float *out);
+/* Stored column by column, which the two functions above show and atmsae_tensors_read_f32 does not? */
+bool ams_tensors_column_major(const atmsae_tensors *tensors, uint64_t index);
+/* Compares the CRC-32 of every entry of a ZIP archive (.npz, .pt) with the archive's own. */
+atmsae_status ams_tensors_check_spans(const atmsae_tensors *tensors);
 /* Value of a string in __metadata__; NULL if there is none. Lent until close. */
 const char *ams_tensors_metadata(const atmsae_tensors *tensors, const char *key);
 

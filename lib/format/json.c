@@ -159,7 +159,8 @@ static atmsae_status number(ams_json *json, ams_json_token *token)
         good = n > 0;
         p += n;
     }
-    if (!good || (*p && !strchr(",]} \t\r\n", *p))) return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "bad number");
+    if (!good || (*p && !strchr(",]} \t\r\n", *p)))
+        return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "bad number");
     token->length = (size_t)(p - token->text);
     json->at += token->length;
     /* Checked here and not where the value is used, so that no ignored key can hide one. Without an
@@ -287,7 +288,8 @@ atmsae_status ams_json_next(ams_json *json, ams_json_token *token)
     char end = in_array(json) ? ']' : '}';
     switch (json->state) {
     case DONE:
-        if (json->at != json->length) return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "something follows the value");
+        if (json->at != json->length)
+            return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "something follows the value");
         token->kind = AMS_JSON_END;
         return ATMSAE_OK;
     case COMMA_OR_END:
@@ -336,7 +338,8 @@ atmsae_status ams_json_u64(ams_json *json, const ams_json_token *token, const ch
         good = c >= '0' && c <= '9' && ams_mul(v, 10, &v) && !__builtin_add_overflow(v, (uint64_t)(c - '0'), &v);
     }
     if (!good)
-        return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "%s must be a whole number from 0 to 2^64 - 1, in digits",
+        return ams_json_fail(json, ATMSAE_E_FORMAT, token->at,
+                             "%s must be a whole number from 0 to 2^64 - 1, in digits",
                              what);
     *value_out = v;
     return ATMSAE_OK;
@@ -344,7 +347,8 @@ atmsae_status ams_json_u64(ams_json *json, const ams_json_token *token, const ch
 
 atmsae_status ams_json_double(ams_json *json, const ams_json_token *token, const char *what, double *value_out)
 {
-    if (token->kind != AMS_JSON_NUMBER) return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "%s must be a number", what);
+    if (token->kind != AMS_JSON_NUMBER)
+        return ams_json_fail(json, ATMSAE_E_FORMAT, token->at, "%s must be a number", what);
     *value_out = ams_strtod(token->text, NULL);
     return ATMSAE_OK;
 }

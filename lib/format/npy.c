@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * .npy, versions 1 to 3: magic, length, a Python dict as text, then one array. Only the dict that
- * numpy writes is read, with its three keys in any order; nothing is evaluated.
+ * numpy writes is read, with its three keys in any order; nothing is evaluated. And .npz: named ones.
  */
-#include "format/tensors.h"
+#include "format/zip.h"
 
 #include <string.h>
 
@@ -138,11 +138,12 @@ static atmsae_status dict(cursor *c, ams_tensor *tensor)
     return ATMSAE_OK;
 }
 
-static atmsae_status read_header(atmsae_tensors *t)
+/* The array of `size` bytes at byte `at` of the file. */
+static atmsae_status read_array(const atmsae_tensors *t, uint64_t at, uint64_t size, ams_tensor *tensor)
 {
     unsigned char fixed[12] = {0};
-    uint64_t got = ams_min(t->size, sizeof fixed);
-    AMS_TRY(ams_pread(t->ctx, t->path, t->fd, fixed, got, 0));
+    uint64_t got = ams_min(size, sizeof fixed);
+    AMS_TRY(ams_pread(t->ctx, t->path, t->fd, fixed, got, at));
     if (memcmp(fixed, "\x93NUMPY", (size_t)ams_min(got, 6)) != 0) return ams_fail(t->ctx, ATMSAE_E_FORMAT, "not a .npy file");
     bool wide = fixed[6] != 1; /* the length takes 4 bytes from version 2 on */
     uint64_t start = wide ? 12 : 10;
@@ -152,30 +153,75 @@ static atmsae_status read_header(atmsae_tensors *t)
     if (wide) length |= (uint64_t)fixed[10] << 16 | (uint64_t)fixed[11] << 24;
     if (got >= start && length > MAX_HEADER)
         return ams_fail(t->ctx, ATMSAE_E_FORMAT, "a header of %llu bytes, at most %d are read", (unsigned long long)length, MAX_HEADER);
-    if (got < start || length > t->size - start)
-        return ams_fail(t->ctx, ATMSAE_E_TRUNCATED, "%llu bytes: the header is not all there", (unsigned long long)t->size);
+    if (got < start || length > size - start)
+        return ams_fail(t->ctx, ATMSAE_E_TRUNCATED, "%llu bytes: the header is not all there", (unsigned long long)size);
 
-    t->header = ams_alloc(t->ctx, length + 1, 1);
-    t->items = ams_calloc(t->ctx, 1, sizeof *t->items);
-    if (!t->header || !t->items) return ams_nomem(t->ctx, t->path);
-    AMS_TRY(ams_pread(t->ctx, t->path, t->fd, t->header, length, start));
-    t->header[length] = '\0';
-    cursor c = {t->ctx, t->header, 0};
-    if (strlen(t->header) != length) return ams_fail(t->ctx, ATMSAE_E_FORMAT, "a NUL in the header");
-    ams_tensor *tensor = &t->items[0];
-    tensor->name = "";
-    AMS_TRY(dict(&c, tensor));
+    char *text = ams_alloc(t->ctx, length + 1, 1);
+    if (!text) return ams_nomem(t->ctx, t->path);
+    cursor c = {t->ctx, text, 0};
+    atmsae_status status = ams_pread(t->ctx, t->path, t->fd, text, length, at + start);
+    text[length] = '\0';
+    if (status == ATMSAE_OK && strlen(text) != length) status = ams_fail(t->ctx, ATMSAE_E_FORMAT, "a NUL in the header");
+    if (status == ATMSAE_OK) status = dict(&c, tensor);
+    ams_free(t->ctx, text);
+    AMS_TRY(status);
     AMS_TRY(ams_tensor_size(t->ctx, tensor));
-    tensor->at = start + length;
-    t->count = 1;
-    uint64_t left = t->size - tensor->at;
+    tensor->at = at + start + length;
+    uint64_t left = size - start - length;
     if (tensor->bytes == left) return ATMSAE_OK;
     return ams_fail(t->ctx, tensor->bytes > left ? ATMSAE_E_TRUNCATED : ATMSAE_E_FORMAT, "%llu bytes of data, its shape needs %llu",
                     (unsigned long long)left, (unsigned long long)tensor->bytes);
 }
 
+static atmsae_status read_npy(atmsae_tensors *t)
+{
+    t->items = ams_calloc(t->ctx, 1, sizeof *t->items);
+    if (!t->items) return ams_nomem(t->ctx, t->path);
+    t->items[0].name = "";
+    AMS_TRY(read_array(t, 0, t->size, &t->items[0]));
+    t->count = 1;
+    return ATMSAE_OK;
+}
+
 atmsae_status ams_npy_header(atmsae_tensors *t)
 {
-    atmsae_status status = read_header(t);
+    atmsae_status status = read_npy(t);
+    return status == ATMSAE_OK || status == ATMSAE_E_IO ? status : ams_fail_in(t->ctx, status, t->path);
+}
+
+/* ---- .npz: a ZIP of them, NAME.npy each ------------------------------------------------------------ */
+
+static atmsae_status read_npz(atmsae_tensors *t, const ams_zip *zip)
+{
+    t->items = ams_calloc(t->ctx, zip->count, sizeof *t->items);
+    t->spans = ams_calloc(t->ctx, zip->count, sizeof *t->spans);
+    if (!t->items || !t->spans) return ams_nomem(t->ctx, t->path);
+    for (; t->count < zip->count; t->count++) {
+        const ams_zip_entry *entry = &zip->entries[t->count];
+        ams_tensor *tensor = &t->items[t->count];
+        uint64_t length = entry->name_length;
+        if (length < 4 || strcmp(entry->name + length - 4, ".npy") != 0)
+            return ams_fail(t->ctx, ATMSAE_E_FORMAT, "entry \"%.200s\" is no array: its name does not end in .npy", entry->name);
+        char *name = zip->directory + (entry->name - zip->directory); /* its own memory, writable */
+        name[length - 4] = '\0';
+        tensor->name = name;
+        tensor->name_length = (size_t)length - 4;
+        t->spans[t->n_spans++] = (ams_span){entry->at, entry->bytes, entry->crc};
+        atmsae_status status = read_array(t, entry->at, entry->bytes, tensor);
+        if (status < 0) return status == ATMSAE_E_IO ? status : ams_fail_in(t->ctx, status, tensor->name);
+    }
+    return ATMSAE_OK;
+}
+
+atmsae_status ams_npz_header(atmsae_tensors *t)
+{
+    ams_zip zip;
+    atmsae_status status = ams_zip_open(t, &zip);
+    if (status == ATMSAE_OK) {
+        status = read_npz(t, &zip);
+        t->header = zip.directory; /* the names are in it */
+        zip.directory = NULL;
+        ams_zip_close(t->ctx, &zip);
+    }
     return status == ATMSAE_OK || status == ATMSAE_E_IO ? status : ams_fail_in(t->ctx, status, t->path);
 }

@@ -25,7 +25,8 @@ static atmsae_status numbers(ams_json *json, const char *what, uint64_t *out, ui
         uint64_t value;
         AMS_TRY(ams_json_u64(json, &token, what, &value));
         if (*count == room)
-            return ams_json_fail(json, ATMSAE_E_LIMIT, token.at, "%s: more than %llu numbers", what, (unsigned long long)room);
+            return ams_json_fail(json, ATMSAE_E_LIMIT, token.at, "%s: more than %llu numbers", what,
+                                 (unsigned long long)room);
         out[*count] = value;
     }
 }
@@ -44,7 +45,8 @@ static atmsae_status entry(ams_json *json, ams_tensor *tensor, size_t at)
         if (ams_json_is(&token, "dtype")) {
             AMS_TRY(ams_json_expect(json, AMS_JSON_STRING, "a dtype in quotes", &token));
             tensor->dtype = ams_dtype_find(token.text, token.length);
-            if (!tensor->dtype) return ams_json_fail(json, ATMSAE_E_FORMAT, token.at, "unknown dtype \"%.40s\"", token.text);
+            if (!tensor->dtype)
+                return ams_json_fail(json, ATMSAE_E_FORMAT, token.at, "unknown dtype \"%.40s\"", token.text);
             seen |= DTYPE;
         } else if (ams_json_is(&token, "shape")) {
             AMS_TRY(numbers(json, "shape", tensor->shape, MAX_RANK, &tensor->rank));
@@ -66,7 +68,8 @@ static atmsae_status entry(ams_json *json, ams_tensor *tensor, size_t at)
                              !(seen & DTYPE) ? "dtype" : !(seen & SHAPE) ? "shape" : "data_offsets");
     AMS_TRY(ams_tensor_size(json->ctx, tensor));
     if (offsets[1] < offsets[0] || offsets[1] - offsets[0] != tensor->bytes)
-        return ams_json_fail(json, ATMSAE_E_FORMAT, at, "tensor \"%.200s\" needs %llu bytes, its data_offsets are [%llu, %llu]",
+        return ams_json_fail(json, ATMSAE_E_FORMAT, at,
+                             "tensor \"%.200s\" needs %llu bytes, its data_offsets are [%llu, %llu]",
                              tensor->name, (unsigned long long)tensor->bytes, (unsigned long long)offsets[0],
                              (unsigned long long)offsets[1]);
     tensor->at = offsets[0];
@@ -84,7 +87,8 @@ static atmsae_status metadata(ams_json *json, atmsae_tensors *t)
     for (;;) {
         AMS_TRY(ams_json_next(json, &token));
         if (token.kind == AMS_JSON_OBJECT_END) return ATMSAE_OK;
-        AMS_TRY(ams_grow(t->ctx, &t->metadata, &t->metadata_capacity, t->n_metadata + 1, t->n_metadata, sizeof *t->metadata));
+        AMS_TRY(ams_grow(t->ctx, &t->metadata, &t->metadata_capacity, t->n_metadata + 1, t->n_metadata,
+                         sizeof *t->metadata));
         t->metadata[t->n_metadata].key = token.text;
         AMS_TRY(ams_json_expect(json, AMS_JSON_STRING, "a string: __metadata__ holds nothing else", &token));
         t->metadata[t->n_metadata++].value = token.text;
@@ -103,7 +107,8 @@ static atmsae_status root(ams_json *json, atmsae_tensors *t)
             continue;
         }
         if (token.length > MAX_NAME)
-            return ams_json_fail(json, ATMSAE_E_LIMIT, token.at, "a name of %zu bytes, at most %d are read", token.length, MAX_NAME);
+            return ams_json_fail(json, ATMSAE_E_LIMIT, token.at, "a name of %zu bytes, at most %d are read",
+                                 token.length, MAX_NAME);
         AMS_TRY(ams_grow(t->ctx, &t->items, &t->capacity, t->count + 1, t->count, sizeof *t->items));
         ams_tensor *tensor = &t->items[t->count++];
         *tensor = (ams_tensor){.name = token.text, .name_length = token.length};
@@ -139,7 +144,8 @@ static atmsae_status check_spans(const atmsae_tensors *t, uint64_t data_bytes)
     uint64_t end = 0;
     for (uint64_t i = 0; i < t->count && status == ATMSAE_OK; i++) {
         if (spans[i].begin != end)
-            status = ams_fail(t->ctx, ATMSAE_E_FORMAT, "tensor \"%.200s\" begins at data byte %llu, where %llu was expected: %s",
+            status = ams_fail(t->ctx, ATMSAE_E_FORMAT,
+                              "tensor \"%.200s\" begins at data byte %llu, where %llu was expected: %s",
                               spans[i].name, (unsigned long long)spans[i].begin, (unsigned long long)end,
                               spans[i].begin < end ? "it overlaps another" : "there is a hole");
         end = spans[i].end;
@@ -150,7 +156,8 @@ static atmsae_status check_spans(const atmsae_tensors *t, uint64_t data_bytes)
         return ams_fail(t->ctx, ATMSAE_E_TRUNCATED, "the file has %llu bytes of data, its header describes %llu",
                         (unsigned long long)data_bytes, (unsigned long long)end);
     if (end < data_bytes)
-        return ams_fail(t->ctx, ATMSAE_E_FORMAT, "%llu bytes follow the last tensor", (unsigned long long)(data_bytes - end));
+        return ams_fail(t->ctx, ATMSAE_E_FORMAT, "%llu bytes follow the last tensor",
+                        (unsigned long long)(data_bytes - end));
     return ATMSAE_OK;
 }
 
@@ -158,10 +165,12 @@ static atmsae_status read_header(atmsae_tensors *t)
 {
     uint64_t n;
     if (t->size < sizeof n)
-        return ams_fail(t->ctx, ATMSAE_E_TRUNCATED, "%llu bytes: too few for a tensor file", (unsigned long long)t->size);
+        return ams_fail(t->ctx, ATMSAE_E_TRUNCATED, "%llu bytes: too few for a tensor file",
+                        (unsigned long long)t->size);
     AMS_TRY(ams_pread(t->ctx, t->path, t->fd, &n, sizeof n, 0));
     if (n > MAX_HEADER)
-        return ams_fail(t->ctx, ATMSAE_E_LIMIT, "a header of %llu bytes, at most %d are read (is it a .safetensors file?)",
+        return ams_fail(t->ctx, ATMSAE_E_LIMIT,
+                        "a header of %llu bytes, at most %d are read (is it a .safetensors file?)",
                         (unsigned long long)n, MAX_HEADER);
     if (n > t->size - sizeof n)
         return ams_fail(t->ctx, ATMSAE_E_TRUNCATED, "a header of %llu bytes in a file of %llu", (unsigned long long)n,
@@ -250,7 +259,8 @@ static atmsae_status plan(atmsae_context *ctx, output *outputs, const ams_tensor
         AMS_TRY(ams_tensor_size(ctx, &item.info));
         if (item.info.bytes > 0 && !tensors[i].data && !tensors[i].fill)
             return ams_fail(ctx, ATMSAE_E_ARG, "tensor \"%s\": no data", tensors[i].name);
-        if (__builtin_add_overflow(*bytes, item.info.bytes, bytes) || *bytes > INT64_MAX - MAX_HEADER)
+        *bytes += item.info.bytes; /* no wrap: below 2^63, and a tensor's bits fit 64 */
+        if (*bytes > INT64_MAX - MAX_HEADER)
             return ams_fail(ctx, ATMSAE_E_LIMIT, "more bytes than a file can hold");
         uint64_t place = i;
         for (; sort && place > 0 && goes_after(&outputs[place - 1], &item); place--)
@@ -297,7 +307,8 @@ static void compose(ams_text *text, const output *outputs, uint64_t n, const ams
         at += outputs[i].info.bytes;
     }
     if (checksum) {
-        ams_tensor sum = {.name = checksum_name, .dtype = ams_dtype_find("U64", 3), .rank = 1, .shape = {1}, .bytes = 8};
+        ams_tensor sum = {.name = checksum_name, .dtype = ams_dtype_find("U64", 3), .rank = 1, .shape = {1},
+                          .bytes = 8};
         add_entry(text, &sum, at);
     }
     ams_text_add(text, "}");
@@ -310,10 +321,9 @@ static void compose(ams_text *text, const output *outputs, uint64_t n, const ams
 }
 
 /* Appends a tensor whose rows are made on the way. */
-static void append_filled(ams_writer *writer, const output *item, void *buffer, uint64_t block_rows)
+static void append_filled(ams_writer *writer, const output *item, void *buffer, uint64_t rows, uint64_t row_bytes,
+                          uint64_t block_rows)
 {
-    uint64_t rows = item->info.rank ? item->info.shape[0] : 1;
-    uint64_t row_bytes = rows ? item->info.bytes / rows : 0;
     for (uint64_t first = 0; first < rows && writer->status == ATMSAE_OK; first += block_rows) {
         uint64_t n = ams_min(block_rows, rows - first);
         item->tensor->fill(item->tensor->arg, first, n, buffer);
@@ -336,7 +346,7 @@ static void append_tensor(ams_writer *writer, const output *item)
         writer->status = ams_nomem(writer->ctx, writer->path);
         return;
     }
-    append_filled(writer, item, buffer, block_rows);
+    append_filled(writer, item, buffer, rows, row_bytes, block_rows);
     ams_free(writer->ctx, buffer);
 }
 

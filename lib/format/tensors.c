@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tensor files: the public handle over .npy and .safetensors. The header is read and checked at
- * open, elements are read from the file when asked for.
+ * Tensor files: the public handle over .safetensors, .npy, .npz and .pt. The header is read and
+ * checked at open, elements are read from the file when asked for.
  */
 #include "format/tensors.h"
 #include "kernels/kernels.h"
@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "both file formats are little-endian and read without swapping"
+#error "all file formats are little-endian and read without swapping"
 #endif
 
 enum { BLOCK = 1 << 16 };
@@ -59,6 +59,40 @@ atmsae_status ams_tensor_size(atmsae_context *ctx, ams_tensor *tensor)
     return ATMSAE_OK;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t a = strlen(text), b = strlen(end);
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+/* Is the first entry of this ZIP an array of numpy's? */
+static bool holds_npy(const unsigned char *start, uint64_t bytes)
+{
+    enum { LOCAL_SIZE = 30 };
+    if (bytes < LOCAL_SIZE) return false;
+    uint64_t length = (uint64_t)start[26] | (uint64_t)start[27] << 8;
+    return length >= 4 && length <= bytes - LOCAL_SIZE && memcmp(start + LOCAL_SIZE + length - 4, ".npy", 4) == 0;
+}
+
+/* By the first bytes; by the name where they say nothing. */
+static atmsae_status read_header(atmsae_tensors *t)
+{
+    unsigned char start[256] = {0};
+    uint64_t bytes = ams_min(t->size, sizeof start);
+    AMS_TRY(ams_pread(t->ctx, t->path, t->fd, start, bytes, 0));
+    if (memcmp(start, "\x93NUMPY", 6) == 0 || ends_with(t->path, ".npy")) return ams_npy_header(t);
+    bool zip = memcmp(start, "PK\3\4", 4) == 0;
+    if (ends_with(t->path, ".npz") || (zip && holds_npy(start, bytes))) return ams_npz_header(t);
+    if (zip || ends_with(t->path, ".pt") || ends_with(t->path, ".pth")) {
+#ifdef AMS_NO_TORCH
+        return ams_fail(t->ctx, ATMSAE_E_UNSUPPORTED, "%s: this library was built without the reader of PyTorch's files", t->path);
+#else
+        return ams_torch_header(t);
+#endif
+    }
+    return ams_safetensors_header(t);
+}
+
 static atmsae_status open_tensors(atmsae_context *ctx, const char *path, atmsae_tensors **out)
 {
     if (!path || !out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_tensors_open: NULL argument");
@@ -74,11 +108,7 @@ static atmsae_status open_tensors(atmsae_context *ctx, const char *path, atmsae_
     status = ams_open_read(ctx, path, &t->fd, &t->size);
     if (status < 0) goto fail;
 
-    char magic[6] = "";
-    if (t->size >= sizeof magic) status = ams_pread(ctx, path, t->fd, magic, sizeof magic, 0);
-    if (status < 0) goto fail;
-    bool npy = memcmp(magic, "\x93NUMPY", 6) == 0 || (length >= 4 && strcmp(path + length - 4, ".npy") == 0);
-    status = npy ? ams_npy_header(t) : ams_safetensors_header(t);
+    status = read_header(t);
     if (status < 0) goto fail;
     *out = t;
     return ATMSAE_OK;
@@ -103,6 +133,7 @@ void atmsae_tensors_close(atmsae_tensors *t)
     ams_free(ctx, t->header);
     ams_free(ctx, t->items);
     ams_free(ctx, t->metadata);
+    ams_free(ctx, t->spans);
     ams_free(ctx, t);
     atmsae_context_destroy(ctx);
 }
@@ -126,16 +157,23 @@ atmsae_status atmsae_tensors_info(const atmsae_tensors *t, uint64_t index, atmsa
     return ams_struct_out(t->ctx, "atmsae_tensor_info", out, &info, sizeof info, sizeof info);
 }
 
+uint64_t ams_tensors_index(const atmsae_tensors *t, const char *name)
+{
+    size_t length = strlen(name);
+    for (uint64_t i = 0; i < t->count; i++)
+        if (t->items[i].name_length == length && memcmp(t->items[i].name, name, length) == 0) return i;
+    return UINT64_MAX;
+}
+
 atmsae_status atmsae_tensors_find(const atmsae_tensors *t, const char *name, uint64_t *index)
 {
     if (!t) return ATMSAE_E_ARG;
     if (!name || !index) return ams_fail(t->ctx, ATMSAE_E_ARG, "atmsae_tensors_find: NULL argument");
-    size_t length = strlen(name);
-    for (uint64_t i = 0; i < t->count; i++)
-        if (t->items[i].name_length == length && memcmp(t->items[i].name, name, length) == 0) {
-            *index = i;
-            return ATMSAE_OK;
-        }
+    uint64_t found = ams_tensors_index(t, name);
+    if (found < UINT64_MAX) {
+        *index = found;
+        return ATMSAE_OK;
+    }
     return ams_fail(t->ctx, ATMSAE_E_ARG, "%s: no tensor \"%.200s\"", t->path, name);
 }
 
@@ -238,10 +276,49 @@ atmsae_status ams_tensors_read_part(const atmsae_tensors *t, uint64_t index, uin
     return read_converted(t, index, first, count, out, sizeof *out, to_f32);
 }
 
+bool ams_tensors_column_major(const atmsae_tensors *t, uint64_t index) { return t->items[index].column_major; }
+
+atmsae_status ams_tensors_check_spans(const atmsae_tensors *t)
+{
+    enum { SPAN_BLOCK = 1 << 18 };
+    char *block = ams_alloc(t->ctx, t->n_spans ? ams_min(SPAN_BLOCK, t->size) : 1, 1);
+    if (!block) return ams_nomem(t->ctx, t->path);
+    atmsae_status status = ATMSAE_OK;
+    for (uint64_t i = 0; i < t->n_spans && status == ATMSAE_OK; i++) {
+        uint32_t crc = 0;
+        for (uint64_t at = 0; at < t->spans[i].bytes && status == ATMSAE_OK; at += SPAN_BLOCK) {
+            uint64_t n = ams_min(SPAN_BLOCK, t->spans[i].bytes - at);
+            status = ams_pread(t->ctx, t->path, t->fd, block, n, t->spans[i].at + at);
+            if (status == ATMSAE_OK) crc = ams_crc32(crc, block, (size_t)n);
+        }
+        if (status == ATMSAE_OK && crc != t->spans[i].crc)
+            status = ams_fail(t->ctx, ATMSAE_E_FORMAT, "the %llu bytes at %llu were damaged: their CRC-32 is %08x, the archive's %08x",
+                              (unsigned long long)t->spans[i].bytes, (unsigned long long)t->spans[i].at, (unsigned)crc,
+                              (unsigned)t->spans[i].crc);
+    }
+    ams_free(t->ctx, block);
+    return status;
+}
+
+/* From column by column to row by row. */
+static void transpose(const atmsae_tensors *t, uint64_t index, const void *columns, void *out, unsigned size)
+{
+    uint64_t rows = t->items[index].shape[0], cols = t->items[index].shape[1];
+    for (uint64_t i = 0; i < rows; i++)
+        for (uint64_t j = 0; j < cols; j++)
+            memcpy((char *)out + (i * cols + j) * size, (const char *)columns + (j * rows + i) * size, size);
+}
+
 static atmsae_status read_f32(const atmsae_tensors *t, uint64_t index, float *out, uint64_t count)
 {
     AMS_TRY(check_all(t, index, count, out));
-    return ams_tensors_read_part(t, index, 0, count, out);
+    if (!t->items[index].column_major) return ams_tensors_read_part(t, index, 0, count, out);
+    float *columns = ams_alloc(t->ctx, count, sizeof *columns);
+    if (!columns) return ams_nomem(t->ctx, t->path);
+    atmsae_status status = ams_tensors_read_part(t, index, 0, count, columns);
+    if (status == ATMSAE_OK) transpose(t, index, columns, out, sizeof *out);
+    ams_free(t->ctx, columns);
+    return status;
 }
 
 atmsae_status atmsae_tensors_read_f32(const atmsae_tensors *t, uint64_t index, float *out, uint64_t count)
@@ -264,6 +341,9 @@ static atmsae_status read_i64(const atmsae_tensors *t, uint64_t index, int64_t *
     AMS_TRY(check_all(t, index, count, out));
     const ams_dtype *dtype = t->items[index].dtype;
     if (dtype->kind == 0 || dtype->kind == 'f') return wrong_dtype(t, index, "integers");
+    if (t->items[index].column_major)
+        return ams_fail(t->ctx, ATMSAE_E_UNSUPPORTED, "%s: tensor \"%.200s\": integers stored column by column; save a contiguous copy",
+                        t->path, t->items[index].name);
     if (dtype->bits < 64) return read_converted(t, index, 0, count, out, sizeof *out, to_i64);
     AMS_TRY(ams_tensors_read_raw(t, index, 0, count, out));
     return dtype->kind == 'u' ? check_u64_range(t, index, out, count) : ATMSAE_OK;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The inside of an open tensor file, shared by its two formats.
+ * The inside of an open tensor file, shared by its formats.
  */
 #ifndef AMS_TENSORS_H
 #define AMS_TENSORS_H
@@ -20,7 +20,14 @@ typedef struct ams_tensor {
     uint64_t rank, shape[8];
     uint64_t count, bytes; /* elements, size */
     uint64_t at;           /* in the file */
+    bool column_major;     /* of rank 2, stored column by column (.pt only) */
 } ams_tensor;
+
+/* Bytes of the file with a CRC-32 of their own: entries of a ZIP. */
+typedef struct ams_span {
+    uint64_t at, bytes;
+    uint32_t crc;
+} ams_span;
 
 struct atmsae_tensors {
     atmsae_context *ctx;
@@ -32,6 +39,8 @@ struct atmsae_tensors {
     uint64_t count, capacity;
     ams_metadata_out *metadata;
     uint64_t n_metadata, metadata_capacity;
+    ams_span *spans;
+    uint64_t n_spans;
 };
 
 /* NULL if unknown. */
@@ -45,5 +54,7 @@ atmsae_status ams_tensor_size(atmsae_context *ctx, ams_tensor *tensor);
 /* Read and check the header of an open file. */
 atmsae_status ams_safetensors_header(atmsae_tensors *tensors);
 atmsae_status ams_npy_header(atmsae_tensors *tensors);
+atmsae_status ams_npz_header(atmsae_tensors *tensors);
+atmsae_status ams_torch_header(atmsae_tensors *tensors);
 
 #endif

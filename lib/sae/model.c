@@ -152,6 +152,8 @@ void atmsae_model_destroy(atmsae_model *m)
     ams_free(ctx, m->threshold);
     ams_free(ctx, m->enc_norm);
     ams_free(ctx, m->dec_norm);
+    ams_free(ctx, m->origin.model_name);
+    ams_free(ctx, m->origin.hook_name);
     ams_free(ctx, m);
     atmsae_context_destroy(ctx);
 }

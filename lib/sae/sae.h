@@ -20,6 +20,13 @@ typedef struct ams_param {
     float *value;
 } ams_param;
 
+/* Of a loaded model: its file's format, and the names that were in it. */
+typedef struct ams_model_origin {
+    const char *format; /* static */
+    char *model_name, *hook_name;
+    bool uncentred_sae; /* config.transcoder is set, but only for its uncentred input */
+} ams_model_origin;
+
 struct atmsae_model {
     atmsae_context *ctx;
     ams_use use;
@@ -36,6 +43,7 @@ struct atmsae_model {
     float *enc_norm, *dec_norm; /* [F] */
     double enc_norm_max;
     float b_enc_max;
+    ams_model_origin origin;
 };
 
 /* As atmsae_model_create, with all parameters zero (thresholds as configured). */

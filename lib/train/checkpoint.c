@@ -136,7 +136,8 @@ static atmsae_status parse_field(atmsae_context *ctx, const field *f, const char
     } else {
         *(double *)f->value = ams_strtod(text, &end);
     }
-    if (end == text || *end || !in_range) return ams_fail(ctx, ATMSAE_E_FORMAT, "setting %s = \"%s\" is not a number", f->key, text);
+    if (end == text || *end || !in_range)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "setting %s = \"%s\" is not a number", f->key, text);
     return ATMSAE_OK;
 }
 
@@ -151,8 +152,8 @@ typedef struct tensor {
     double low; /* F32, F64: smallest value allowed. All are finite; batch_threshold may be NaN */
 } tensor;
 
-static void add(tensor *list, unsigned *n, const char *prefix, const char *name, const char *dtype, uint64_t count, void *data,
-                double low)
+static void add(tensor *list, unsigned *n, const char *prefix, const char *name, const char *dtype, uint64_t count,
+                void *data, double low)
 {
     tensor *t = &list[(*n)++];
     ams_format(t->name, sizeof t->name, "%s%s", prefix, name);
@@ -187,11 +188,13 @@ static unsigned list_tensors(const atmsae_trainer *t, tensor list[TENSORS])
 
 /* ---- save -------------------------------------------------------------------------------------------------- */
 
-static void out_tensor(ams_tensor_out *out, uint64_t *n, const char *name, const char *dtype, uint64_t count, const void *data)
+static void out_tensor(ams_tensor_out *out, uint64_t *n, const char *name, const char *dtype, uint64_t count,
+                       const void *data)
 {
     static const uint64_t nothing = 0; /* an empty tensor still has a place */
     if (!data) return;
-    out[(*n)++] = (ams_tensor_out){.name = name, .dtype = dtype, .rank = 1, .shape = {count}, .data = count ? data : &nothing};
+    out[(*n)++] = (ams_tensor_out){.name = name, .dtype = dtype, .rank = 1, .shape = {count},
+                                   .data = count ? data : &nothing};
 }
 
 /* All that goes into a file, by name; too large for a small stack. */
@@ -277,7 +280,8 @@ static atmsae_status check_values(atmsae_context *ctx, const tensor *t)
         double value = wide ? ((const double *)t->data)[i] : (double)((const float *)t->data)[i];
         if ((isfinite(value) && value >= t->low) || (may_be_nan && isnan(value))) continue;
         return ams_fail(ctx, isfinite(value) ? ATMSAE_E_FORMAT : ATMSAE_E_NONFINITE,
-                        "tensor %s: element %llu = %g, allowed: finite, at least %g", t->name, (unsigned long long)i, value, t->low);
+                        "tensor %s: element %llu = %g, allowed: finite, at least %g", t->name, (unsigned long long)i,
+                        value, t->low);
     }
     return ATMSAE_OK;
 }
@@ -318,6 +322,9 @@ static atmsae_status restore_source(const atmsae_tensors *file, atmsae_context *
     if (status == ATMSAE_OK) status = read_array(file, ctx, "source.ids", "U64", &ids, &state.n_ids);
     if (status == ATMSAE_OK) status = read_array(file, ctx, "source.rows", "F32", &rows, &n_rows);
     if (status == ATMSAE_OK) status = read_array(file, ctx, "source.held", "F32", &held, &n_held);
+    if (status == ATMSAE_OK && (n_rows % d != 0 || n_held % d != 0))
+        status = ams_fail(ctx, ATMSAE_E_FORMAT, "source.rows and source.held are not whole rows of %llu",
+                          (unsigned long long)d);
     state.position = position;
     state.ids = ids;
     state.rows = rows;
@@ -378,8 +385,10 @@ static atmsae_status check_size(const atmsae_tensors *file, atmsae_context *ctx,
         uint64_t index, count, expected;
         AMS_TRY(find(file, ctx, matrices[i].name, "F32", &index, &count));
         if (!ams_mul(model->d_sae, matrices[i].width, &expected) || count != expected)
-            return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s has %llu elements, the settings ask for %llu x %llu", matrices[i].name,
-                            (unsigned long long)count, (unsigned long long)model->d_sae, (unsigned long long)matrices[i].width);
+            return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s has %llu elements, the settings ask for %llu x %llu",
+                            matrices[i].name,
+                            (unsigned long long)count, (unsigned long long)model->d_sae,
+                            (unsigned long long)matrices[i].width);
     }
     return ATMSAE_OK;
 }

@@ -5,6 +5,9 @@
  *                                              DIR/NAME.x, .codes, .decoded (raw f32 rows)
  *   write_folders read FOLDER ROWS OUT         loads FOLDER, encodes and decodes the raw rows of the
  *                                              file ROWS to OUT.codes and OUT.decoded, saves it as OUT
+ *   write_folders export MODEL OUT             loads an SAE of any format, saves it as OUT ends: .npz, or
+ *                                              .gguf (latents 1 and 3 with strengths 2 and -1, layer 7),
+ *                                              or a folder, decoder norms folded
  * A refusal is printed to stderr with its status; the exit code is then 3.
  */
 #include <atmsae/atmsae.h>
@@ -161,6 +164,23 @@ static void read_one(const char *folder, const char *rows_path, const char *out)
     atmsae_model_destroy(model);
 }
 
+static void export_one(const char *path, const char *out)
+{
+    const uint32_t latents[] = {1, 3};
+    const float strengths[] = {2, -1};
+    atmsae_model *model;
+    must(atmsae_model_load(ctx, path, &model), path);
+    atmsae_save_options options;
+    atmsae_save_options_init(&options, sizeof options);
+    options.latents = latents;
+    options.strengths = strengths;
+    options.n_latents = 2;
+    options.layer = 7;
+    options.fold_decoder_norm = !strstr(out, ".npz") && !strstr(out, ".gguf");
+    must(atmsae_model_save(model, out, &options), out);
+    atmsae_model_destroy(model);
+}
+
 int main(int argc, char **argv)
 {
     must(atmsae_context_create(NULL, &ctx), "context");
@@ -168,8 +188,10 @@ int main(int argc, char **argv)
         write_all(argv[2]);
     } else if (argc == 5 && !strcmp(argv[1], "read")) {
         read_one(argv[2], argv[3], argv[4]);
+    } else if (argc == 4 && !strcmp(argv[1], "export")) {
+        export_one(argv[2], argv[3]);
     } else {
-        fprintf(stderr, "usage: write_folders write DIR | write_folders read FOLDER ROWS OUT\n");
+        fprintf(stderr, "usage: write_folders write DIR | write_folders read FOLDER ROWS OUT | write_folders export MODEL OUT\n");
         return 2;
     }
     atmsae_context_destroy(ctx);

@@ -5,6 +5,7 @@
  */
 #include "base/base.h"
 #include "data/data.h"
+#include "data/source.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -527,7 +528,7 @@ END_TEST
 START_TEST(failed_allocations_lose_nothing)
 {
     static const part all[] = {{NPY, ATMSAE_F16, 60}, {CALLBACK, ATMSAE_F32, 70}, {SAFETENSORS, ATMSAE_BF16, 50}};
-    setting s = {all, 3, 40, 1, 4};
+    setting s = {all, _i ? 1 : 3, 40, 1, 4}; /* with a callback, or a file alone */
     uint64_t n = model(&s, MAX_ROWS, expected), failures = 0;
     for (uint64_t at = 1; at < 100; at++) {
         faults.at = 0;
@@ -608,6 +609,76 @@ START_TEST(wrong_calls_are_named)
 }
 END_TEST
 
+START_TEST(null_handles)
+{
+    float out[D];
+    uint64_t got = 7;
+    atmsae_source_config config;
+    atmsae_source_config_init(&config, sizeof config);
+    ck_assert_int_eq(atmsae_source_create(ctx, &config, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_create(NULL, &config, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_add_memory(NULL, out, 1, D, 0, ATMSAE_F32), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_add_callback(NULL, D, read_feed, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_add_file(NULL, path_of(0), NULL, 0), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_next(NULL, 1, out, &got), ATMSAE_E_ARG);
+    ck_assert_uint_eq(got, 0);
+    ck_assert_int_eq(atmsae_source_rewind(NULL), ATMSAE_E_ARG);
+    ck_assert_uint_eq(atmsae_source_d(NULL), 0);
+    ck_assert_uint_eq(atmsae_source_rows(NULL), 0);
+}
+END_TEST
+
+/* A callback that calls the source that called it, in every way. */
+static int64_t call_back_in(void *opaque, float *out, uint64_t max_rows)
+{
+    atmsae_source *source = *(atmsae_source **)opaque;
+    uint64_t got;
+    (void)max_rows;
+    ck_assert_int_eq(atmsae_source_add_memory(source, out, 1, D, 0, ATMSAE_F32), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_add_callback(source, D, read_feed, NULL), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_add_file(source, path_of(0), NULL, 0), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_next(source, 1, out, &got), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_rewind(source), ATMSAE_E_STATE);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "in use"));
+    return 0;
+}
+
+START_TEST(callbacks_cannot_call_back_in)
+{
+    float out[D];
+    uint64_t got;
+    atmsae_source *source = new_source(0, 1, 0);
+    ck_assert_int_eq(atmsae_source_add_callback(source, D, call_back_in, &source), 0);
+    ck_assert_int_eq(atmsae_source_next(source, 1, out, &got), 0);
+    ck_assert_uint_eq(got, 0);
+    ck_assert_int_eq(atmsae_source_rewind(source), ATMSAE_E_UNSUPPORTED); /* it was asked, if only to say that it ended */
+    finish(source);
+}
+END_TEST
+
+START_TEST(sizes_that_overflow)
+{
+    const uint64_t most = PTRDIFF_MAX;
+    float rows[D] = {0}, out[D];
+    uint64_t got;
+    atmsae_source *source = new_source(0, 1, 0);
+    ck_assert_int_eq(atmsae_source_add_memory(source, rows, 1, D, UINT64_MAX / 2, ATMSAE_F32), ATMSAE_E_LIMIT); /* ld * 4 */
+    ck_assert_int_eq(atmsae_source_add_memory(source, rows, UINT64_MAX / 16, D, 8, ATMSAE_F32), ATMSAE_E_LIMIT); /* * rows */
+    ck_assert_int_eq(atmsae_source_add_memory(source, rows, most / 12 + 1, D, 3, ATMSAE_F32), ATMSAE_E_LIMIT); /* > PTRDIFF_MAX */
+    ck_assert_int_eq(atmsae_source_add_callback(source, 0, read_feed, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_add_callback(source, (1 << 24) + 1, read_feed, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_add_memory(source, rows, 1, D, 0, ATMSAE_F32), 0);
+    ck_assert_int_eq(atmsae_source_next(source, most / 12 + 1, out, &got), ATMSAE_E_LIMIT);
+    /* No machine has room for 2^64 rows: a source that believes to have them. */
+    source->inputs[0].n_rows = UINT64_MAX - 1;
+    ck_assert_int_eq(atmsae_source_add_memory(source, rows, 1, D, 0, ATMSAE_F32), 0);
+    ck_assert_int_eq(atmsae_source_add_memory(source, rows, 1, D, 0, ATMSAE_F32), ATMSAE_E_LIMIT);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "2^64"));
+    ck_assert_uint_eq(source->n_inputs, 2);
+    finish(source);
+}
+END_TEST
+
 START_TEST(files_are_checked_when_added)
 {
     char zeros[256] = {0};
@@ -620,6 +691,7 @@ START_TEST(files_are_checked_when_added)
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_ARG); /* one dimension */
     write_npy(p, "<f8", "2, 3", zeros, 48);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_UNSUPPORTED);
+    ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 1), ATMSAE_E_UNSUPPORTED);
     write_npy(p, "<f4", "2, 3", zeros, 23);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_TRUNCATED);
     write_npy(p, "<u2", "2, 3", zeros, 12);
@@ -854,6 +926,130 @@ START_TEST(other_sources_are_refused)
 }
 END_TEST
 
+/* Damage that keeps each word plausible. Each is applied to a good state, restored, and refused. */
+START_TEST(inconsistent_states_are_refused)
+{
+    enum { N_INPUTS = 4, INPUT = 6, ROW = 7, FILLED = 9 }; /* words of a position */
+    static saved state, bad;
+    for (int streamed = 0; streamed < 2; streamed++) {
+        setting s = {streamed ? streams : halves, streamed ? 5 : 3, 30, 1, 6};
+        atmsae_source *source = make_source(&s);
+        drain(source, 90, 20, got_ids);
+        if (streamed) { /* rows of a failed call */
+            float out[200 * D];
+            uint64_t got;
+            feeds[0].fail_every = feeds[0].calls + 3;
+            ck_assert_int_eq(atmsae_source_next(source, 80, out, &got), ATMSAE_E_CALLBACK);
+        }
+        save(source, &state);
+        finish(source);
+        ck_assert_int_eq(state.state.n_held > 0, streamed);
+        for (int damage = 0; damage < 9; damage++) {
+            bad = state;
+            bad.state.position = bad.position;
+            bad.state.ids = bad.ids;
+            bad.state.rows = bad.rows;
+            bad.state.held = bad.held;
+            const char *text = "impossible";
+            switch (damage) {
+            case 0: bad.state.position = NULL; text = "words"; break;
+            case 1: bad.state.n_position++; text = "words for"; break;
+            case 2: bad.state.n_held++; break;
+            case 3:
+                bad.state.held = NULL;
+                if (!streamed) continue;
+                break;
+            case 4:
+                bad.state.ids = NULL;
+                if (streamed) continue;
+                break;
+            case 5: bad.position[INPUT] = bad.position[N_INPUTS]; break; /* and a row of none */
+            case 6: bad.position[ROW] = 1 << 20; break;
+            case 7: bad.state.n_rows++; if (!streamed) bad.state.n_ids++; break;
+            case 8:
+                bad.state.n_held = bad.position[10] = 0; /* a callback's rows ahead are not there */
+                if (!streamed) continue;
+                break;
+            }
+            if (streamed && damage == 0) continue; /* the same */
+            source = make_source(&s);
+            atmsae_status status = ams_source_state_restore(source, &bad.state);
+            ck_assert_msg(status == ATMSAE_E_FORMAT, "damage %d, streamed %d: %d", damage, streamed, (int)status);
+            ck_assert_msg(strstr(atmsae_last_error(ctx), text) != NULL, "damage %d: %s", damage, atmsae_last_error(ctx));
+            ck_assert_uint_eq(source->begun, 0);
+            finish(source);
+        }
+    }
+
+    /* Behind the last input is the start of the next pass. */
+    setting s = {halves, 3, 30, 2, 6};
+    atmsae_source *source = make_source(&s);
+    uint64_t n = drain(source, 270, 27, got_ids); /* 300 rows were taken off the stream */
+    save(source, &state);
+    finish(source);
+    ck_assert_uint_eq(state.position[INPUT], 2);
+    ck_assert_uint_eq(state.position[ROW], 100);
+    ck_assert_uint_eq(state.position[FILLED], 30);
+    state.position[INPUT] = 3;
+    state.position[ROW] = 0;
+    source = make_source(&s);
+    ck_assert_int_eq(ams_source_state_restore(source, &state.state), 0);
+    save(source, &bad); /* and can be saved like that */
+    n += drain(source, MAX_ROWS - n, 27, got_ids + n);
+    check_same(got_ids, n, expected, model(&s, MAX_ROWS, expected), "behind", 0);
+    finish(source);
+}
+END_TEST
+
+/* Saving and restoring while memory is short or a file is away: the source goes on as if not called. */
+START_TEST(failed_restores_change_nothing)
+{
+    static saved state;
+    for (int streamed = 0; streamed < 2; streamed++) {
+        setting s = {streamed ? streams : halves, streamed ? 5 : 3, 30, 1, 6};
+        atmsae_source *source = make_source(&s);
+        drain(source, 90, 20, got_ids);
+        ams_source_state lend;
+        faults.at = 1;
+        faults.count = 0;
+        faults.times = 1;
+        ck_assert_int_eq(ams_source_state_save(source, &lend), ATMSAE_E_NOMEM);
+        faults.at = 0;
+        save(source, &state);
+        finish(source);
+
+        uint64_t n = model(&s, 100, expected), at = 1;
+        for (bool failed = true; failed; at++) {
+            source = make_source(&s);
+            faults.count = 0;
+            faults.at = at;
+            faults.times = UINT64_MAX - at;
+            atmsae_status status = ams_source_state_restore(source, &state.state);
+            failed = faults.count >= at;
+            faults.at = 0;
+            ck_assert_int_eq(status, failed ? ATMSAE_E_NOMEM : ATMSAE_OK);
+            if (failed) check_same(got_ids, drain(source, 100, 20, got_ids), expected, n, "allocation", at);
+            finish(source);
+        }
+        ck_assert_uint_gt(at, streamed ? 4 : 5);
+    }
+    setting s = {halves, 3, 30, 1, 6};
+    char kept[128];
+    strcpy(kept, path_of(2));
+    atmsae_source *source = make_source(&s);
+    drain(source, 225, 20, got_ids);
+    save(source, &state); /* rows of the last file are in the buffer */
+    finish(source);
+    source = make_source(&s);
+    ck_assert_int_eq(rename(kept, path_of(99)), 0);
+    ck_assert_int_eq(ams_source_state_restore(source, &state.state), ATMSAE_E_IO);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), kept));
+    ck_assert_int_eq(rename(path_of(99), kept), 0);
+    check_same(got_ids, drain(source, 100, 20, got_ids), expected, model(&s, 100, expected), "away", 0);
+    finish(source);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("source");
@@ -868,12 +1064,17 @@ int main(void)
     tcase_add_test(tests, failed_callbacks_lose_nothing);
     tcase_add_test(tests, a_callback_that_returns_too_much);
     tcase_add_loop_test(tests, failed_reads_lose_nothing, 0, 2);
-    tcase_add_test(tests, failed_allocations_lose_nothing);
+    tcase_add_loop_test(tests, failed_allocations_lose_nothing, 0, 2);
     tcase_add_test(tests, wrong_calls_are_named);
+    tcase_add_test(tests, null_handles);
+    tcase_add_test(tests, callbacks_cannot_call_back_in);
+    tcase_add_test(tests, sizes_that_overflow);
     tcase_add_test(tests, files_are_checked_when_added);
     tcase_add_test(tests, many_shards_and_chdir);
     tcase_add_loop_test(tests, restored_states_go_on_the_same, 0, 3);
     tcase_add_test(tests, other_sources_are_refused);
+    tcase_add_test(tests, inconsistent_states_are_refused);
+    tcase_add_test(tests, failed_restores_change_nothing);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

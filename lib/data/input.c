@@ -5,14 +5,19 @@
  */
 #include "data/source.h"
 
-#include "format/format.h"
+#include "format/tensors.h"
 #include "kernels/kernels.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_D = 1 << 24 };
+/* How far the kernel is asked to read ahead of what is read, at most: more than most batches. Some
+ * kernels and file systems take no more than 128 KiB, the usual read-ahead window, at once. */
+enum { AHEAD_BYTES = 1 << 26, AHEAD_FILES = 8, ADVICE_BYTES = 1 << 17 };
 
 uint64_t ams_block_rows(uint64_t row_bytes) { return ams_max(1, AMS_BLOCK_BYTES / row_bytes); }
 
@@ -31,7 +36,6 @@ static atmsae_status check_width(const atmsae_source *source, const char *what, 
 
 static atmsae_status check_open(atmsae_source *source)
 {
-    if (!source) return ATMSAE_E_ARG;
     if (!source->begun) return ATMSAE_OK;
     return ams_fail(source->ctx, ATMSAE_E_STATE, "source: no input can be added after the first row was taken; rewind first");
 }
@@ -117,15 +121,14 @@ static int32_t row_type(const char *dtype, bool as_bf16)
 static atmsae_status find_tensor(atmsae_context *ctx, const atmsae_tensors *tensors, const char *path,
                                  const char *name, uint64_t *index)
 {
-    uint64_t count = atmsae_tensors_count(tensors), candidates = 0;
-    for (uint64_t i = 0; i < count; i++) {
-        atmsae_tensor_info info = {.size = sizeof info};
-        AMS_TRY(atmsae_tensors_info(tensors, i, &info));
-        bool npy = info.name[0] == '\0'; /* one tensor; describe says what it has to be */
-        if (name ? strcmp(info.name, name) == 0 : npy || (info.rank == 2 && row_type(info.dtype, false))) {
+    uint64_t candidates = 0;
+    for (uint64_t i = 0; i < tensors->count; i++) {
+        const ams_tensor *t = &tensors->items[i];
+        bool npy = t->name[0] == '\0'; /* one tensor; describe says what it has to be */
+        if (name ? strcmp(t->name, name) == 0 : npy || (t->rank == 2 && row_type(t->dtype->name, false))) {
             *index = i;
             candidates++;
-            if (!name && strcmp(info.name, "activations") == 0) return ATMSAE_OK;
+            if (!name && strcmp(t->name, "activations") == 0) return ATMSAE_OK;
         }
     }
     if (candidates == 1) return ATMSAE_OK;
@@ -139,20 +142,22 @@ static atmsae_status find_tensor(atmsae_context *ctx, const atmsae_tensors *tens
 static atmsae_status describe(atmsae_context *ctx, const atmsae_tensors *tensors, const char *path,
                               ams_input *input, uint64_t *d)
 {
-    if (input->tensor >= atmsae_tensors_count(tensors))
+    if (input->tensor >= tensors->count)
         return ams_fail(ctx, ATMSAE_E_STATE, "%s: the file has changed since it was added", path);
-    atmsae_tensor_info info = {.size = sizeof info};
-    AMS_TRY(atmsae_tensors_info(tensors, input->tensor, &info));
-    bool npy = info.name[0] == '\0';
-    input->type = row_type(info.dtype, npy && input->as_bf16);
+    const ams_tensor *t = &tensors->items[input->tensor];
+    bool npy = t->name[0] == '\0';
+    input->type = row_type(t->dtype->name, npy && input->as_bf16);
     if (!input->type)
         return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: tensor \"%s\" holds %s, expected F16, BF16 or F32%s", path,
-                        info.name, info.dtype, npy ? ", or U16 with as_bf16 = 1" : "");
-    if (info.rank != 2)
-        return ams_fail(ctx, ATMSAE_E_ARG, "%s: tensor \"%s\" has %llu dimensions, expected 2 (rows, d)", path, info.name,
-                        (unsigned long long)info.rank);
-    input->n_rows = info.shape[0];
-    *d = info.shape[1];
+                        t->name, t->dtype->name, npy ? ", or U16 with as_bf16 = 1" : "");
+    if (t->rank != 2)
+        return ams_fail(ctx, ATMSAE_E_ARG, "%s: tensor \"%s\" has %llu dimensions, expected 2 (rows, d)", path, t->name,
+                        (unsigned long long)t->rank);
+    if (t->column_major)
+        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: tensor \"%s\" is stored column by column; save a contiguous copy", path, t->name);
+    input->n_rows = t->shape[0];
+    input->at = t->at;
+    *d = t->shape[1];
     return ATMSAE_OK;
 }
 
@@ -237,6 +242,41 @@ static atmsae_status open_file(atmsae_source *source, uint64_t index)
     return ATMSAE_OK;
 }
 
+/* Asks the kernel to read rows in the background, while a file is open. It is no more than a hint: a
+ * file that cannot be had now gives its error when it is read. */
+static void advise(const atmsae_source *source, uint64_t index, uint64_t first, uint64_t count)
+{
+    const ams_input *input = &source->inputs[index];
+    if (!input->path) return;
+    bool opened = source->open_input == index;
+    int fd = opened ? source->open->fd : open(input->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0) return;
+    uint64_t row_bytes = source->d * ams_type_size(input->type), end = input->at + (first + count) * row_bytes;
+    for (uint64_t at = input->at + first * row_bytes; at < end; at += ADVICE_BYTES)
+        posix_fadvise(fd, (off_t)at, (off_t)ams_min(ADVICE_BYTES, end - at), POSIX_FADV_WILLNEED);
+    if (!opened) close(fd);
+}
+
+/* Has the stream behind the block read while the caller computes. Each row is asked for once (`ahead` is
+ * where the last call ended), and for each block two: so the next batch is there when the caller comes
+ * for it, and a disk's queue is not filled with what may not be wanted. */
+static void read_ahead(atmsae_source *source)
+{
+    uint64_t index = source->block_input, row = source->block_first + source->block_rows;
+    uint64_t row_bytes = source->d * ams_type_size(source->inputs[index].type);
+    uint64_t first = source->inputs[index].first_id + row, end = first + AHEAD_BYTES / row_bytes;
+    if (source->ahead >= first && source->ahead <= end) first = source->ahead;
+    end = ams_min(end, first + 2 * ams_block_rows(row_bytes));
+    for (int files = 0; files < AHEAD_FILES && index < source->n_inputs && !source->inputs[index].read; files++, index++) {
+        const ams_input *input = &source->inputs[index];
+        uint64_t last = ams_min(end, input->first_id + input->n_rows);
+        if (first >= last) continue;
+        advise(source, index, first - input->first_id, last - first);
+        first = last;
+    }
+    source->ahead = first;
+}
+
 static atmsae_status load_block(atmsae_source *source, uint64_t index, uint64_t row)
 {
     if (source->block_rows > 0 && source->block_input == index && row >= source->block_first &&
@@ -258,6 +298,7 @@ static atmsae_status load_block(atmsae_source *source, uint64_t index, uint64_t 
     source->block_input = index;
     source->block_first = row;
     source->block_rows = count;
+    read_ahead(source);
     return ATMSAE_OK;
 }
 

@@ -81,10 +81,9 @@ void ams_buffer_free(const atmsae_source *source, ams_buffer *buffer)
     *buffer = (ams_buffer){0};
 }
 
-/* Number within a pass of the k-th row from the current position; streamed sources have none. */
+/* Number within a pass of the k-th row from a position, of a source that is not streamed and has rows. */
 static uint64_t row_id(const atmsae_source *source, const ams_position *at, uint64_t k)
 {
-    if (source->plan.rows == 0) return 0;
     uint64_t first = at->input < source->n_inputs ? source->inputs[at->input].first_id + at->row : 0;
     return (first % source->plan.rows + k % source->plan.rows) % source->plan.rows;
 }

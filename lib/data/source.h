@@ -17,7 +17,7 @@ typedef struct ams_input {
     const char *memory; /* memory: rows, ld elements apart */
     uint64_t ld;
     char *path;         /* file: resolved when added */
-    uint64_t tensor;
+    uint64_t tensor, at; /* its number and its place in the file */
     int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback */
     void *opaque;
     bool ended;         /* the callback returned 0 */
@@ -61,6 +61,7 @@ struct atmsae_source {
     uint64_t open_input;
     char *block;   /* its rows block_first .. block_first + block_rows - 1 */
     uint64_t block_bytes, block_input, block_first, block_rows;
+    uint64_t ahead; /* row of the pass up to which the kernel was asked to read */
 
     /* Rows got from callbacks since the last call that succeeded, so that a failed call loses none;
      * the first `taken` are in use by the current call. */

@@ -62,13 +62,12 @@ static atmsae_status peek(atmsae_source *source, uint64_t want, const char **row
 {
     ams_position *at = &source->position;
     ams_input *input = &source->inputs[at->input];
-    if (input->read) {
-        if (at->row == input->n_rows && !input->ended) AMS_TRY(read_callback(source, input, want));
-        *stride = (size_t)source->d * sizeof(float);
-        *rows = (const char *)source->held + source->taken * *stride;
-    } else if (at->row < input->n_rows) {
-        return ams_input_lend(source, at->input, at->row, rows, count, stride);
-    }
+    *count = 0;
+    if (!input->read)
+        return at->row < input->n_rows ? ams_input_lend(source, at->input, at->row, rows, count, stride) : ATMSAE_OK;
+    if (at->row == input->n_rows && !input->ended) AMS_TRY(read_callback(source, input, want));
+    *stride = (size_t)source->d * sizeof(float);
+    *rows = (const char *)source->held + source->taken * *stride;
     *count = input->n_rows - at->row;
     return ATMSAE_OK;
 }

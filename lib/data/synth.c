@@ -11,10 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Uses of the stream: the counter's first word is use << 48 | index, the second the row. */
-enum { DRAW_DIRECTION, DRAW_PROBABILITY, DRAW_PARENT, DRAW_PARENT_SIZE, DRAW_INDEPENDENT, DRAW_INDEPENDENT_SIZE };
-
-static void words_of(const atmsae_synth *synth, unsigned use, uint64_t index, uint64_t row, uint32_t words[4])
+void ams_synth_words(const atmsae_synth *synth, unsigned use, uint64_t index, uint64_t row, uint32_t words[4])
 {
     ams_philox(synth->config.seed, AMS_DRAW_SYNTH, (uint64_t)use << 48 | index, row, words);
 }
@@ -81,7 +78,7 @@ static void draw_direction(void *arg, uint64_t feature, unsigned worker)
     for (uint64_t j = 0; j < d; j += 2) {
         uint32_t words[4];
         double normal[2];
-        words_of(synth, DRAW_DIRECTION, feature, j / 2, words);
+        ams_synth_words(synth, AMS_SYNTH_DIRECTION, feature, j / 2, words);
         ams_normal2(words, normal);
         for (uint64_t i = 0; i < 2 && j + i < d; i++) {
             out[j + i] = (float)normal[i];
@@ -105,9 +102,25 @@ static void set_probabilities(atmsae_synth *synth)
     }
     for (uint64_t i = 0; i < c->n_independent; i++) {
         uint32_t words[4];
-        words_of(synth, DRAW_PROBABILITY, i, 0, words);
+        ams_synth_words(synth, AMS_SYNTH_PROBABILITY, i, 0, words);
         synth->p_independent[i] = exp(low + (high - low) * ams_uniform(words[0], words[1]));
     }
+}
+
+void ams_synth_draw_directions(atmsae_synth *synth)
+{
+    ams_parallel(synth->ctx, synth->features, draw_direction, synth);
+}
+
+static void set_parents(atmsae_synth *synth)
+{
+    const atmsae_synth_config *c = &synth->config;
+    for (uint64_t i = 0; i < synth->features; i++) {
+        bool child = i >= c->n_parents && i < c->n_parents * (1 + c->n_children);
+        synth->parent_of[i] = child ? (uint32_t)((i - c->n_parents) / c->n_children) : AMS_NO_PARENT;
+    }
+    for (uint64_t p = 0; p < c->n_parents; p++)
+        synth->parents[p] = (uint32_t)p;
 }
 
 static atmsae_status create(atmsae_context *ctx, const atmsae_synth_config *caller, atmsae_synth **out)
@@ -124,15 +137,19 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_synth_config *call
     synth->ctx = ams_context_ref(ctx);
     synth->config = config;
     synth->features = features;
+    synth->n_parents = config.n_parents;
     synth->directions = ams_alloc(ctx, features * config.d, sizeof *synth->directions);
     synth->p_independent = ams_alloc(ctx, config.n_independent, sizeof *synth->p_independent);
     synth->child_sums = ams_alloc(ctx, config.n_children, sizeof *synth->child_sums);
-    if (!synth->directions || !synth->p_independent || !synth->child_sums) {
+    synth->parent_of = ams_alloc(ctx, features, sizeof *synth->parent_of);
+    synth->parents = ams_alloc(ctx, config.n_parents, sizeof *synth->parents);
+    if (!synth->directions || !synth->p_independent || !synth->child_sums || !synth->parent_of || !synth->parents) {
         atmsae_synth_destroy(synth);
         return ams_nomem(ctx, "a generator's directions");
     }
-    ams_parallel(ctx, features, draw_direction, synth);
+    ams_synth_draw_directions(synth);
     set_probabilities(synth);
+    set_parents(synth);
     *out = synth;
     return ATMSAE_OK;
 }
@@ -151,6 +168,9 @@ void atmsae_synth_destroy(atmsae_synth *synth)
     ams_free(ctx, synth->directions);
     ams_free(ctx, synth->p_independent);
     ams_free(ctx, synth->child_sums);
+    ams_free(ctx, synth->parent_of);
+    ams_free(ctx, synth->parents);
+    ams_tree_free(ctx, synth->tree);
     ams_free(ctx, synth);
     atmsae_context_destroy(ctx);
 }
@@ -167,6 +187,8 @@ typedef struct rows_job {
     uint64_t first_row, n_rows;
     float *x;
     uint8_t *active;
+    char *scratch; /* [workers, scratch_each], of trees */
+    uint64_t scratch_each;
 } rows_job;
 
 /* One row being written. */
@@ -195,21 +217,21 @@ static void make_row(const row_out *out, uint64_t row)
     if (out->active) memset(out->active, 0, (size_t)synth->features);
 
     for (uint64_t p = 0; p < c->n_parents; p++) {
-        words_of(synth, DRAW_PARENT, p, row, words);
+        ams_synth_words(synth, AMS_SYNTH_PARENT, p, row, words);
         if (!(ams_uniform(words[0], words[1]) < c->p_parent)) continue;
         double u = ams_uniform(words[2], words[3]); /* falls into the share of one child, or of none */
         uint64_t child = 0;
         while (child < c->n_children && !(u < synth->child_sums[child]))
             child++;
-        words_of(synth, DRAW_PARENT_SIZE, p, row, words);
+        ams_synth_words(synth, AMS_SYNTH_PARENT_SIZE, p, row, words);
         ams_normal2(words, normal);
         add(out, p, normal[0]);
         if (child < c->n_children) add(out, children + p * c->n_children + child, normal[1]);
     }
     for (uint64_t i = 0; i < c->n_independent; i++) {
-        words_of(synth, DRAW_INDEPENDENT, i, row, words);
+        ams_synth_words(synth, AMS_SYNTH_INDEPENDENT, i, row, words);
         if (!(ams_uniform(words[0], words[1]) < synth->p_independent[i])) continue;
-        words_of(synth, DRAW_INDEPENDENT_SIZE, i, row, words);
+        ams_synth_words(synth, AMS_SYNTH_INDEPENDENT_SIZE, i, row, words);
         ams_normal2(words, normal);
         add(out, independents + i, normal[0]);
     }
@@ -219,11 +241,13 @@ static void make_rows(void *arg, uint64_t i, unsigned worker)
 {
     const rows_job *job = arg;
     uint64_t end = ams_min(job->n_rows, (i + 1) * ROWS_A_JOB);
-    (void)worker;
     for (uint64_t r = i * ROWS_A_JOB; r < end; r++) {
         row_out out = {job->synth, job->x + r * job->synth->config.d,
                        job->active ? job->active + r * job->synth->features : NULL};
-        make_row(&out, job->first_row + r);
+        if (job->synth->tree)
+            ams_tree_row(job->synth, job->first_row + r, job->scratch + worker * job->scratch_each, out.x, out.active);
+        else
+            make_row(&out, job->first_row + r);
     }
 }
 
@@ -236,8 +260,14 @@ static atmsae_status generate(const atmsae_synth *synth, uint64_t first_row, uin
         bytes > PTRDIFF_MAX || !ams_mul(n_rows, synth->features, &bytes) || bytes > PTRDIFF_MAX)
         return ams_fail(synth->ctx, ATMSAE_E_LIMIT, "atmsae_synth_rows: %llu rows from %llu on: more than memory can hold",
                         (unsigned long long)n_rows, (unsigned long long)first_row);
-    rows_job job = {synth, first_row, n_rows, x, active};
+    rows_job job = {.synth = synth, .first_row = first_row, .n_rows = n_rows, .x = x, .active = active};
+    if (synth->tree) {
+        job.scratch_each = ams_tree_scratch(synth);
+        job.scratch = ams_alloc(synth->ctx, ams_workers(synth->ctx), job.scratch_each);
+        if (!job.scratch) return ams_nomem(synth->ctx, "rows of a generator");
+    }
     ams_parallel(synth->ctx, (n_rows - 1) / ROWS_A_JOB + 1, make_rows, &job);
+    ams_free(synth->ctx, job.scratch);
     return ATMSAE_OK;
 }
 

@@ -1,20 +1,64 @@
 /* SPDX-License-Identifier: MIT
  *
- * Inside of the generator of rows with known features, which lib/eval scores models against.
+ * Inside of the generators of rows with known features, which lib/eval scores models against.
  */
 #ifndef AMS_SYNTH_H
 #define AMS_SYNTH_H
 
 #include "base/base.h"
 
+#include <atmsae/eval.h>
+
+#define AMS_NO_PARENT UINT32_MAX
+
+/* What a generator of atmsae_synth_create_tree adds; see synth_tree.c. */
+typedef struct ams_tree {
+    uint32_t *order;     /* [n] by depth, then parent, then index */
+    uint8_t *exclusive;  /* [n] ATMSAE_CHILDREN_.. of each feature's children */
+    double *p;           /* [n] probability of the draw */
+    double *threshold;   /* [n] Q^-1(p), correlated draws only */
+    float *factor;       /* [rank, n] */
+    double *own;         /* [n] sqrt(1 - |factor of i|^2) */
+    double *tail;        /* Q on a grid, see synth_tree.c */
+    float *mean, *sd;    /* [n] */
+    float *bias;         /* [d] */
+    uint64_t rank;
+    bool scale_children;
+} ams_tree;
+
 struct atmsae_synth {
     atmsae_context *ctx;
-    atmsae_synth_config config;
+    atmsae_synth_config config; /* a tree: d and seed only */
     uint64_t features;
     float *directions;     /* [features, d], unit; parents, children (parent-major), independents */
     double *p_independent; /* [n_independent] */
     double *child_sums;    /* [n_children]: sum of the probabilities of children 0 .. j, of a parent
                               that is on; the last is p_child */
+    uint32_t *parent_of;   /* [features] or AMS_NO_PARENT */
+    uint32_t *parents;     /* [n_parents] ascending */
+    uint64_t n_parents;
+    ams_tree *tree;        /* NULL: atmsae_synth_create's */
 };
+
+/* Draws: the counter's first word is use << 48 | index, the second the row. */
+enum {
+    AMS_SYNTH_DIRECTION, AMS_SYNTH_PROBABILITY, AMS_SYNTH_PARENT, AMS_SYNTH_PARENT_SIZE, AMS_SYNTH_INDEPENDENT,
+    AMS_SYNTH_INDEPENDENT_SIZE, AMS_SYNTH_FACTOR, AMS_SYNTH_SPREAD, AMS_SYNTH_BIAS, AMS_SYNTH_FIRE, AMS_SYNTH_COMMON,
+    AMS_SYNTH_SIZE, AMS_SYNTH_CHOICE
+};
+void ams_synth_words(const atmsae_synth *synth, unsigned use, uint64_t index, uint64_t row, uint32_t words[4]);
+/* Random unit directions of all features. */
+void ams_synth_draw_directions(atmsae_synth *synth);
+
+/* Rows of a tree. scratch: ams_tree_scratch bytes for each worker. */
+uint64_t ams_tree_scratch(const atmsae_synth *synth);
+void ams_tree_row(const atmsae_synth *synth, uint64_t row, void *scratch, float *x, uint8_t *active);
+/* Correlations of a tree whose p are set. */
+atmsae_status ams_tree_correlate(atmsae_synth *synth, uint64_t rank, double scale);
+/* Moves the directions apart: `steps` of Adam on sum over pairs of cos^2, norms held near 1. */
+atmsae_status ams_synth_orthogonalise(atmsae_synth *synth, uint64_t steps, double lr);
+/* The body of atmsae_synth_create_tree. */
+atmsae_status ams_synth_create_tree(atmsae_context *ctx, const atmsae_tree_config *config, atmsae_synth **out);
+void ams_tree_free(atmsae_context *ctx, ams_tree *tree);
 
 #endif

@@ -8,6 +8,7 @@
 #include "eval/lasso.h"
 #include "eval/logistic.h"
 
+#include <atmsae/eval.h>
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -135,7 +136,7 @@ START_TEST(logistic_finds_the_optimum_of_scikit_learn)
     int32_t *label = read_tensor(ctx, file, name, "label", &n, &one);
     float *want = read_tensor(ctx, file, name, "w", &classes, &m);
     double *w = zeros(classes * m, sizeof *w), *zero = zeros(m, sizeof *zero);
-    ams_logistic p = {x, n, d, d, label, ridge_cases[_i].c, ridge_cases[_i].balanced};
+    ams_logistic p = {x, n, d, d, label, ridge_cases[_i].c, ridge_cases[_i].balanced, NULL, NULL};
     ok(ctx, ams_logistic_fit_classes(ctx, &p, classes, w));
     for (uint64_t k = 0; k < classes; k++) {
         for (uint64_t j = 0; j < m; j++)
@@ -172,7 +173,7 @@ START_TEST(logistic_survives_hard_data)
         x[i][1] = 1e6f;
         label[i] = i >= N / 2;
     }
-    ams_logistic p = {&x[0][0], N, 2, 2, label, 1e3, true};
+    ams_logistic p = {&x[0][0], N, 2, 2, label, 1e3, true, NULL, NULL};
     double *work = zeros(ams_logistic_work(&p), sizeof *work), w[3] = {7, 7, 7};
     ck_assert_double_le(ams_logistic_fit(&p, 1, work, w), AMS_LOGISTIC_TOLERANCE);
     for (int i = 0; i < N; i++)
@@ -241,23 +242,23 @@ END_TEST
 
 /* ---- assignment ------------------------------------------------------------------------------- */
 
-static double cheapest(const double *cost, uint64_t n, uint64_t m, uint64_t row, unsigned taken)
+static double cheapest(const float *cost, uint64_t n, uint64_t m, uint64_t row, unsigned taken)
 {
     if (row == n) return 0;
     double best = INFINITY;
     for (uint64_t j = 0; j < m; j++)
-        if (!(taken >> j & 1)) best = fmin(best, cost[row * m + j] + cheapest(cost, n, m, row + 1, taken | 1u << j));
+        if (!(taken >> j & 1)) best = fmin(best, (double)cost[row * m + j] + cheapest(cost, n, m, row + 1, taken | 1u << j));
     return best;
 }
 
-static double total_cost(const double *cost, uint64_t n, uint64_t m, const uint64_t *column)
+static double total_cost(const float *cost, uint64_t n, uint64_t m, const uint32_t *column)
 {
     double total = 0;
     for (uint64_t i = 0; i < n; i++) {
         ck_assert_uint_lt(column[i], m);
         for (uint64_t q = 0; q < i; q++)
             ck_assert_uint_ne(column[i], column[q]);
-        total += cost[i * m + column[i]];
+        total += (double)cost[i * m + column[i]];
     }
     return total;
 }
@@ -265,13 +266,13 @@ static double total_cost(const double *cost, uint64_t n, uint64_t m, const uint6
 START_TEST(assignment_equals_brute_force)
 {
     atmsae_context *ctx = new_context(1);
-    double cost[49];
-    uint64_t column[7];
+    float cost[49];
+    uint32_t column[7];
     for (uint64_t trial = 0; trial < 300; trial++) {
         uint64_t n = 1 + trial % 6, m = n + trial / 6 % (8 - n);
         for (uint64_t i = 0; i < n * m; i++) {
-            cost[i] = uniform(1, trial * 64 + i);
-            if (trial % 3 == 0) cost[i] = floor(4 * cost[i]) - 1; /* ties and negative costs */
+            cost[i] = (float)uniform(1, trial * 64 + i);
+            if (trial % 3 == 0) cost[i] = floorf(4 * cost[i]) - 1; /* ties and negative costs */
         }
         ok(ctx, ams_assignment(ctx, n, m, cost, column));
         near("total cost", total_cost(cost, n, m, column), cheapest(cost, n, m, 0, 0), 1e-12);
@@ -289,16 +290,14 @@ START_TEST(assignment_equals_scipy)
     atmsae_context *ctx = new_context(1);
     atmsae_tensors *file = open_solvers(ctx);
     for (int c = 0; c < 2; c++) {
-        uint64_t n, m, rows, one, column[64];
-        float *narrow = read_tensor(ctx, file, names[c], "cost", &n, &m);
+        uint64_t n, m, rows, one;
+        uint32_t column[64];
+        float *cost = read_tensor(ctx, file, names[c], "cost", &n, &m);
         int32_t *want = read_tensor(ctx, file, names[c], "column", &rows, &one);
-        double *cost = zeros(n * m, sizeof *cost);
-        for (uint64_t i = 0; i < n * m; i++)
-            cost[i] = (double)narrow[i];
         ok(ctx, ams_assignment(ctx, n, m, cost, column));
         for (uint64_t i = 0; i < n; i++)
             ck_assert_int_eq((int)column[i], want[i]);
-        free(cost), free(want), free(narrow);
+        free(cost), free(want);
     }
     atmsae_tensors_close(file);
     atmsae_context_destroy(ctx);
@@ -587,25 +586,29 @@ START_TEST(absorption_rule_golden_rows)
         double cosine[5];
         uint64_t n, n_split;
         double projection;
+        double v060, v032;
         bool full;
     } rows[] = {
-        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, true},
-        {{2, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, false},
-        {{7, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, false},
-        {{2, 1, 1, 1}, {.8, .05, .05, .05}, 4, 1, 5, false},
-        {{1, 2, 2, 2, 2}, {.5, .4, .4, .4, .4}, 5, 1, 4, false},
-        {{0, 3, 0, 10}, {.8, .5, .1, -.2}, 4, 1, 4, false},
-        {{0, 3, 0, 0}, {.8, .02, .1, -.2}, 4, 1, .1, false},
-        {{1, 5, 0, 0}, {-.8, .5, .1, -.2}, 4, 1, 3, false},
-        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, -1, false},
+        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, 1, 1, true},
+        {{2, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, .609756, .609756, false},
+        {{7, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, 0, 0, false},
+        {{2, 1, 1, 1}, {.8, .05, .05, .05}, 4, 1, 5, 0, .085714, false},
+        {{1, 2, 2, 2, 2}, {.5, .4, .4, .4, .4}, 5, 1, 4, .827586, .864865, false},
+        {{0, 3, 0, 10}, {.8, .5, .1, -.2}, 4, 1, 4, 0, 0, false},
+        {{0, 3, 0, 0}, {.8, .02, .1, -.2}, 4, 1, .1, 0, 1, false},
+        {{1, 5, 0, 0}, {-.8, .5, .1, -.2}, 4, 1, 3, 1, 1, false},
+        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, -1, 0, 0, false},
         /* A = 0 and NaN; no latent fires; a zero decoder row (cos 0); S empty; two split latents */
-        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 0, false},
-        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, NAN, false},
-        {{0, 0, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, false},
-        {{0, 5, 0, 0}, {.8, 0, .1, -.2}, 4, 1, 5, false},
-        {{4, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 0, 5, true},
-        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 2, 5, false},
-        {{1e-9f, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, true},
+        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 0, 0, 0, false},
+        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, NAN, 0, 0, false},
+        {{0, 0, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, 0, 0, false},
+        {{0, 5, 0, 0}, {.8, 0, .1, -.2}, 4, 1, 5, 0, 0, false},
+        {{4, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 0, 5, 1, 1, true},
+        {{0, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 2, 5, 0, 0, false},
+        {{1e-9f, 5, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, 1, 1, true},
+        /* fewer than three absorbers; absorbers that exceed what the split latents leave */
+        {{1, 3, 3, 0}, {.8, .5, .5, -.2}, 4, 1, 5, .789474, .789474, false},
+        {{3, 9, 0, 0}, {.8, .5, .1, -.2}, 4, 1, 5, .52, .652174, false},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         static const uint32_t split[] = {0, 1};
@@ -617,9 +620,10 @@ START_TEST(absorption_rule_golden_rows)
             latent[count] = j;
             value[count++] = rows[i].a[j];
         }
-        bool full = ams_absorbed_fully(count, latent, value, rows[i].cosine, split, rows[i].n_split,
-                                       rows[i].projection);
-        ck_assert_msg(full == rows[i].full, "golden row %zu", i);
+        ams_absorption_row row = {count, latent, value, rows[i].cosine, split, rows[i].n_split, rows[i].projection};
+        ck_assert_msg(ams_absorbed_fully(&row) == rows[i].full, "golden row %zu", i);
+        near("fraction 0.6.0", ams_absorbed_fraction_v060(&row), rows[i].v060, 1e-6);
+        near("fraction 0.3.2", ams_absorbed_fraction_v032(&row), rows[i].v032, 1e-6);
     }
 }
 END_TEST
@@ -715,6 +719,15 @@ static atmsae_absorption_result score(atmsae_context *ctx, const atmsae_absorpti
     return r;
 }
 
+static atmsae_absorption_measures measure(atmsae_context *ctx, const atmsae_absorption *a, const atmsae_model *model,
+                                          atmsae_absorption_entry *classes, uint8_t *rows)
+{
+    atmsae_absorption_measures r = {.size = sizeof r};
+    classes[0].size = sizeof *classes;
+    ok(ctx, atmsae_absorption_measure(a, model, &r, classes, rows));
+    return r;
+}
+
 START_TEST(absorption_of_an_oracle_is_zero)
 {
     atmsae_context *ctx = new_context(2);
@@ -735,12 +748,46 @@ START_TEST(absorption_of_an_oracle_is_zero)
     ck_assert_uint_eq(r.true_positives, test_rows);
     for (uint64_t c = 0; c < CLASSES; c++)
         ck_assert_uint_eq(classes[c].main_latent, c);
+    atmsae_absorption_entry entries[CLASSES];
+    atmsae_absorption_measures m = measure(ctx, a, model, entries, NULL);
+    near("full_rate", m.full_rate, 0, 0);
+    near("fraction 0.6.0", m.fraction_v060, 0, 0);
+    ck_assert_double_lt(m.fraction_v032, 0.2); /* it counts every latent that points a little that way */
+    near("main_recall", m.main_recall, 1, 0);
+    near("main_precision", m.main_precision, 1, 0);
+    near("split_f1", m.split_f1, 1, 1e-12);
+    near("sd", m.full_rate_sd, 0, 0);
     atmsae_model_destroy(model);
     atmsae_absorption_destroy(a);
     free_words(&w);
     atmsae_context_destroy(ctx);
 }
 END_TEST
+
+/* The other forms, on a model in which the words of class 0 with a rare token are absorbed. */
+static void check_entries(atmsae_context *ctx, const words *w, const atmsae_absorption *a, const atmsae_model *model,
+                          uint64_t absorbed, uint64_t of_class)
+{
+    atmsae_absorption_entry e[CLASSES];
+    uint8_t *rows = zeros(WORDS, 1);
+    atmsae_absorption_measures m = measure(ctx, a, model, e, rows);
+    double rate = (double)absorbed / (double)of_class;
+    for (uint64_t i = 0; i < WORDS; i++) {
+        int want = w->is_train[i] ? ATMSAE_ROW_NOT_COUNTED : w->token[i] >= 0 ? ATMSAE_ROW_ABSORBED : ATMSAE_ROW_KEPT;
+        ck_assert_msg(rows[i] == want, "row %d is %d, expected %d", (int)i, rows[i], want);
+    }
+    ck_assert_uint_eq(e[0].absorbed, absorbed);
+    ck_assert_uint_eq(m.absorbed, absorbed);
+    near("fraction 0.6.0", e[0].fraction_v060, rate, 1e-12); /* all of it, where it is absorbed */
+    ck_assert_double_ge(e[0].fraction_v032, rate);
+    near("main recall", e[0].main_recall, 1 - rate, 1e-12);
+    near("split recall", e[0].split_recall, 1 - rate, 1e-12);
+    ck_assert_double_gt(e[0].main_precision, 0.99); /* noise may reach it */
+    near("mean", m.full_rate, rate / CLASSES, 1e-12);
+    near("sd", m.full_rate_sd, rate / 2, 1e-12); /* of rate, 0, 0, 0 */
+    ck_assert_uint_eq(e[0].split[0], 0);
+    free(rows);
+}
 
 START_TEST(absorption_finds_what_was_built_in)
 {
@@ -773,6 +820,7 @@ START_TEST(absorption_finds_what_was_built_in)
         near("full_rate", r.full_rate, (double)absorbed / (double)of_class / CLASSES, 1e-12);
         if (i == 0) memcpy(first, now, sizeof now);
         ck_assert_mem_eq(first, now, sizeof now);
+        check_entries(ctx, &w, a, model, absorbed, of_class);
         score(ctx, a, model, now);
         ck_assert_mem_eq(first, now, sizeof now);
         atmsae_model_destroy(model);

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * atmsae eval: reconstruction, sparsity, densities and absorption of a saved SAE.
+ * atmsae eval: reconstruction, sparsity and densities of a saved SAE; the rest in eval_*.c.
  */
-#include "command.h"
+#include "eval_more.h"
 #include "program.h"
-#include "words.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-enum { E_SAE, E_INPUT, E_TENSOR, E_BF16, E_WORDS, E_WORDS_TENSOR, E_JSON, E_THREADS, E_OPTIONS };
+enum { E_SAE, E_INPUT, E_TENSOR, E_BF16, E_WORDS, E_WORDS_TENSOR, E_MIN_PROBE_F1, E_MIN_F1_GAIN, E_MAX_SPLIT,
+       E_PROBING, E_PAIR, E_JSON, E_THREADS, E_OPTIONS };
 
 static const option eval_options[E_OPTIONS] = {
     [E_SAE] = {.group = "what", .name = "sae", .kind = OPTION_TEXT, .required = true, .value = "DIR",
-               .help = "the SAE: a SAELens v6 folder, as train writes it"},
+               .help = "the SAE: a folder as train writes it, or any that convert reads"},
     [E_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .required = true, .value = "FILE",
                  .help = "rows to measure on, .npy or .safetensors; take rows that were not trained on"},
     [E_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",
@@ -25,21 +25,36 @@ static const option eval_options[E_OPTIONS] = {
                          "probe may be fitted on it); turns the measure on"},
     [E_WORDS_TENSOR] = {.name = "words-tensor", .kind = OPTION_TEXT, .value = "NAME", .preset = "prompted",
                         .help = "tensor with the rows of the words"},
+    [E_MIN_PROBE_F1] = {.name = "absorption-min-f1", .kind = OPTION_REAL, .value = "F1", .max = 0.999, .preset = "0.6",
+                        .help = "count only classes whose probe scores more than this on test words"},
+    [E_MIN_F1_GAIN] = {.name = "absorption-f1-gain", .kind = OPTION_REAL, .value = "F1", .max = 1, .preset = "0.03",
+                       .help = "another latent joins those of a class for more F1 than this"},
+    [E_MAX_SPLIT] = {.name = "absorption-max-split", .kind = OPTION_COUNT, .value = "N", .min = 1, .max = 64, .preset = "10",
+                     .help = "most latents of a class"},
+    [E_PROBING] = {.group = "probing", .name = "probing", .kind = OPTION_TEXT, .value = "NAME.tasks.json",
+                   .help = "a JSON list of task names, beside NAME.safetensors with `activations` [n, d_in], `labels` "
+                           "[n, tasks] (1, 0, -1: not part of the task) and `is_train` [n]"},
+    [E_PAIR] = {.group = "stability", .name = "pair", .kind = OPTION_TEXT, .value = "DIR",
+                .help = "another SAE, of another seed say, to match latents with one by one"},
     [E_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object on stdout"},
     [E_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096,
                    .help = "threads that compute", .preset = "one a CPU"},
 };
 
 static const char eval_help[] =
-    "usage: atmsae eval --sae DIR --input FILE... [--words FILE] [--json]\n\n"
+    "usage: atmsae eval --sae DIR --input FILE... [--words FILE] [--probing FILE]\n"
+    "                   [--pair DIR] [--json]\n\n"
     "Encodes and decodes rows with a saved SAE and prints the fraction of variance unexplained (FVU),\n"
     "mean squared error, mean cosine, the mean number of active latents (L0), latents that never fired\n"
     "(dead) or fired on more than 10 % of the rows (dense), and how often latents fire.\n"
     "With --words it also measures absorption: how often a latent that should fire on every word of a\n"
-    "class (say, its first letter) is silent while a more special latent fires in its place.\n\n"
+    "class (say, its first letter) is silent while a more special latent fires in its place.\n"
+    "With --probing it reads labels of texts from the best 1, 2 and 5 latents, from all, and from the\n"
+    "rows themselves; with --pair it tells how many latents a second SAE shares.\n\n"
     "examples\n"
     "  atmsae eval --sae out/atm --input valid.npy\n"
-    "  atmsae eval --sae out/atm --input valid.safetensors --words words.safetensors --json\n";
+    "  atmsae eval --sae out/atm --input valid.safetensors --words words.safetensors --json\n"
+    "  atmsae eval --sae out/seed0 --input valid.npy --pair out/seed1 --probing texts.tasks.json\n";
 
 /* ---- densities -------------------------------------------------------------------------------------- */
 
@@ -77,69 +92,19 @@ static char *histogram_json(const uint64_t *bins)
     return program_text_close(out, &json);
 }
 
-/* ---- absorption ---------------------------------------------------------------------------------- */
+/* ---- the command --------------------------------------------------------------------------------------- */
 
-static char *classes_json(const atmsae_absorption_class *classes, uint64_t n)
-{
-    char *json = NULL;
-    size_t size;
-    FILE *out = program_text_open(&json, &size);
-    for (uint64_t i = 0; i < n; i++) {
-        const atmsae_absorption_class *c = &classes[i];
-        fprintf(out, "%s{\"class\": %llu, \"used\": %s", i ? ",\n    " : "[\n    ", (unsigned long long)i,
-                c->used ? "true" : "false");
-        if (c->used)
-            fprintf(out, ", \"full_rate\": %.7g, \"recall\": %.7g, \"sparse_f1\": %.7g, \"probe_f1\": %.7g, "
-                    "\"true_positives\": %llu, \"absorbed\": %llu, \"n_split\": %llu, \"main_latent\": %llu",
-                    c->full_rate, c->recall, c->sparse_f1, c->probe_f1, (unsigned long long)c->true_positives,
-                    (unsigned long long)c->absorbed, (unsigned long long)c->n_split,
-                    (unsigned long long)c->main_latent);
-        fputc('}', out);
-    }
-    fputs("\n  ]", out);
-    return program_text_close(out, &json);
-}
-
-static bool measure_absorption(atmsae_context *context, const atmsae_model *model, const words *w, fields *out)
+static bool measure_more(atmsae_context *context, const atmsae_model *model, const setting *s, fields *out)
 {
     atmsae_absorption_config config;
     atmsae_absorption_config_init(&config, sizeof config);
-    config.n_classes = w->n_classes;
-    atmsae_batch batch;
-    atmsae_batch_init(&batch, sizeof batch);
-    batch.n_rows = w->n;
-    batch.x = w->rows;
-    atmsae_absorption *absorption;
-    atmsae_absorption_result result = {.size = sizeof result};
-    atmsae_absorption_class *classes = program_alloc(w->n_classes, sizeof *classes);
-    const bool good = atmsae_absorption_create(context, &config, &batch, w->d, w->labels, w->is_train, &absorption) >= 0 &&
-                      atmsae_absorption_score(absorption, model, &result, classes) >= 0;
-    if (!good) {
-        command_failed(context);
-    } else {
-        fields_real(out, "absorption", result.full_rate);
-        fields_count(out, "absorption_classes", result.classes);
-        fields_count(out, "absorption_true_positives", result.true_positives);
-        fields_real(out, "recall", result.recall);
-        fields_real(out, "sparse_f1", result.sparse_f1);
-        fields_real(out, "probe_f1", result.probe_f1);
-        fields_real(out, "mean_split", result.mean_split);
-        fields_json(out, "classes", classes_json(classes, w->n_classes));
-    }
-    atmsae_absorption_destroy(absorption);
-    free(classes);
-    return good;
-}
-
-/* ---- the command --------------------------------------------------------------------------------------- */
-
-static bool measure_words(atmsae_context *context, const atmsae_model *model, const setting *s, fields *out)
-{
-    words w = {0};
+    setting_real(&s[E_MIN_PROBE_F1], &config.min_probe_f1);
+    setting_real(&s[E_MIN_F1_GAIN], &config.min_f1_gain);
+    setting_count(&s[E_MAX_SPLIT], &config.max_split);
     const char *tensor = s[E_WORDS_TENSOR].given ? s[E_WORDS_TENSOR].text : "prompted";
-    const bool good = words_read(context, s[E_WORDS].text, tensor, &w) && measure_absorption(context, model, &w, out);
-    words_free(&w);
-    return good;
+    return (!s[E_WORDS].given || eval_absorption(context, model, s[E_WORDS].text, tensor, &config, out)) &&
+           (!s[E_PROBING].given || eval_probing(context, model, s[E_PROBING].text, out)) &&
+           (!s[E_PAIR].given || eval_pair(context, model, s[E_PAIR].text, out));
 }
 
 static bool evaluate(atmsae_context *context, const atmsae_model *model, const setting *s)
@@ -159,7 +124,7 @@ static bool evaluate(atmsae_context *context, const atmsae_model *model, const s
         fields_text(&out, "sae", s[E_SAE].text);
         metrics_fields(&out, &result);
         fields_json(&out, "densities", histogram_json(bins));
-        if (s[E_WORDS].given) good = measure_words(context, model, s, &out);
+        good = eval_details(context, model, metrics, &out) && measure_more(context, model, s, &out);
     }
     if (good && s[E_JSON].given) {
         fields_print_json(&out, stdout);
@@ -174,7 +139,7 @@ static bool evaluate(atmsae_context *context, const atmsae_model *model, const s
 
 static int run_eval(const setting *s)
 {
-    atmsae_context *context = command_context(&s[E_THREADS], s[E_JSON].given);
+    atmsae_context *context = command_context(&s[E_THREADS], NULL, s[E_JSON].given);
     if (!context) return EXIT_FAILED;
     atmsae_model *model;
     int code = EXIT_FAILED;

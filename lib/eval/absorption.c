@@ -47,6 +47,7 @@ static atmsae_status copy_rows(atmsae_absorption *a, const ams_rows *x, const fl
     for (uint64_t r = 0; r < x->n; r++) {
         if (is_train[r] != train || (weights && weights[r] == 0)) continue;
         AMS_TRY(ams_rows_read(a->ctx, x, r, a->x + *at * a->d));
+        if (*at >= a->n_train) a->given[*at - a->n_train] = r;
         a->label[(*at)++] = labels[r];
     }
     return ATMSAE_OK;
@@ -133,9 +134,10 @@ static atmsae_status allocate(atmsae_absorption *a)
     a->probe = ams_alloc(a->ctx, probe, sizeof *a->probe);
     a->probe_f1 = ams_alloc(a->ctx, a->config.n_classes, sizeof *a->probe_f1);
     a->hits = ams_alloc(a->ctx, a->config.n_classes, sizeof *a->hits);
+    a->given = ams_alloc(a->ctx, a->n_test, sizeof *a->given);
     a->projection = ams_alloc(a->ctx, a->n_test, sizeof *a->projection);
     a->is_hit = ams_alloc(a->ctx, a->n_test, sizeof *a->is_hit);
-    if (!a->x || !a->label || !a->probe || !a->probe_f1 || !a->hits || !a->projection || !a->is_hit)
+    if (!a->x || !a->label || !a->probe || !a->probe_f1 || !a->hits || !a->given || !a->projection || !a->is_hit)
         return ams_nomem(a->ctx, "absorption");
     return ATMSAE_OK;
 }
@@ -145,6 +147,7 @@ static atmsae_status fill(atmsae_absorption *a, const atmsae_batch *batch, const
 {
     ams_rows x = {"x", batch->x, batch->n_rows, a->d, batch->ld_x, batch->x_type};
     uint64_t at = 0;
+    a->n_given = x.n;
     AMS_TRY(ams_rows_check(a->ctx, &x));
     AMS_TRY(ams_row_weights_check(a->ctx, batch->row_weights, x.n));
     AMS_TRY(check_labels(a, &x, batch->row_weights, labels, is_train));
@@ -202,7 +205,7 @@ void atmsae_absorption_destroy(atmsae_absorption *a)
 {
     if (!a) return;
     atmsae_context *ctx = a->ctx;
-    void *memory[] = {a->x, a->label, a->probe, a->probe_f1, a->hits, a->projection, a->is_hit, a};
+    void *memory[] = {a->x, a->label, a->probe, a->probe_f1, a->hits, a->given, a->projection, a->is_hit, a};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(ctx, memory[i]);
     atmsae_context_destroy(ctx);

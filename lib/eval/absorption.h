@@ -8,6 +8,8 @@
 
 #include "base/base.h"
 
+#include <atmsae/eval.h>
+
 enum { AMS_MAX_SPLIT = 64 };
 
 struct atmsae_absorption {
@@ -16,6 +18,7 @@ struct atmsae_absorption {
     uint64_t d, n_train, n_test;
     float *x;        /* [n_train + n_test, d], training rows first */
     int32_t *label;  /* [n_train + n_test] */
+    uint64_t n_given, *given; /* rows given to create; [n_test] which of them a test row is */
     double unit;     /* root mean square deviation of a training row's entry from its mean */
     double *probe;   /* [n_classes, d + 1], intercepts last */
     double *probe_f1; /* [n_classes] on test rows */
@@ -27,18 +30,26 @@ struct atmsae_absorption {
 /* 2 tp / (2 tp + fp + fn); 0 where that is undefined */
 double ams_f1(uint64_t true_positives, uint64_t false_positives, uint64_t false_negatives);
 
-#define AMS_SILENT 1e-8       /* a split latent below this does not fire */
-#define AMS_MIN_COSINE 0.025  /* of the absorbing latent with the probe */
-#define AMS_MIN_SHARE 0.4     /* of the row's projection on the probe that it must supply */
+/* One row: its active latents, in units in which decoder rows have norm 1; cos of each latent's decoder
+ * row with the probe, [F]; the class's split latents; A = x.u. */
+typedef struct ams_absorption_row {
+    uint64_t count;
+    const uint32_t *latent;
+    const float *value;
+    const double *cosine;
+    const uint32_t *split;
+    uint64_t n_split;
+    double projection;
+} ams_absorption_row;
 
-/* "Full" absorption of a row (SAEBench): no split latent fires, and the latent that adds most to
- * the probe's direction, a_j cos_j, points with it and supplies enough of A = x.u. Latents that are
- * not listed have a = 0. Values are in the units of x, for unit decoder rows. Never when A <= 0
- * (the original divides by A = 0). */
-bool ams_absorbed_fully(uint64_t count, const uint32_t *latent, const float *value, const double *cosine,
-                        const uint32_t *split, uint64_t n_split, double projection);
 /* True if any latent of `split` fires in the row. */
-bool ams_split_fires(uint64_t count, const uint32_t *latent, const float *value, const uint32_t *split,
-                     uint64_t n_split);
+bool ams_split_fires(const ams_absorption_row *row);
+/* "Full" absorption: no split latent fires, and the latent that adds most to the probe's direction,
+ * P_j = a_j cos_j, points with it and supplies enough of A. */
+bool ams_absorbed_fully(const ams_absorption_row *row);
+/* The share of the probe's direction that latents outside the split set have taken over: in SAEBench
+ * 0.6.0 the three strongest absorbers against the split latents, in 0.3.2 all latents. */
+double ams_absorbed_fraction_v060(const ams_absorption_row *row);
+double ams_absorbed_fraction_v032(const ams_absorption_row *row);
 
 #endif

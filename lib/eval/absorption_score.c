@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Feature absorption, full-rate form: scores a model with the data and probe of a handle.
+ * Feature absorption: scores a model with the data and probe of a handle.
  *
  * For each class: latents are ranked by the signed weight of an L1 probe; a class-balanced logistic
  * regression on the best k = 1, 2, ... of them tells how many are needed (the split latents); then
@@ -12,10 +12,12 @@
 #include "sae/sae.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #define L1_PENALTY 0.01 /* SAEBench's */
 #define SPARSE_C 1.0    /* scikit-learn's default, as in SAEBench */
+enum { MAX_LISTED = sizeof ((atmsae_absorption_entry *)0)->split / sizeof(uint64_t) };
 
 typedef struct scoring {
     const atmsae_absorption *a;
@@ -25,7 +27,9 @@ typedef struct scoring {
     double *work;           /* [workers, work_each] */
     uint64_t work_each, solver_work;
     float *features;        /* [workers, n, max_split] */
-    atmsae_absorption_class *classes;
+    bool every_class;       /* also those whose probe is poor, for the mean of version 0.3.2 */
+    atmsae_absorption_entry *classes;
+    uint8_t *rows;          /* [n_test] ATMSAE_ROW_.. */
     double *lasso_reached, *logistic_reached; /* [n_classes] */
 } scoring;
 
@@ -54,7 +58,7 @@ static double sparse_test_f1(const scoring *s, const float *features, uint64_t k
 
 /* How many of the ranked latents the class needs: stops at the first that gains too little F1. */
 static uint64_t count_split(scoring *s, float *features, int32_t class, const uint32_t *ranked, double *work,
-                            atmsae_absorption_class *c)
+                            atmsae_absorption_entry *c)
 {
     const atmsae_absorption *a = s->a;
     double w[AMS_MAX_SPLIT + 1], best = 0;
@@ -67,7 +71,7 @@ static uint64_t count_split(scoring *s, float *features, int32_t class, const ui
         double f1 = sparse_test_f1(s, features, k, class, w);
         if (k == 1) c->sparse_f1 = f1;
         else if (!(f1 > best + a->config.min_f1_gain)) return k - 1;
-        best = f1;
+        c->split_f1 = best = f1;
     }
     return s->max_split;
 }
@@ -86,13 +90,50 @@ static void find_cosines(const scoring *s, uint64_t class, double *cosine)
     }
 }
 
+/* Applies the rules to the test rows of a class; `base` has what they share. */
+static void judge_rows(scoring *s, int32_t class, const ams_absorption_row *base, atmsae_absorption_entry *c)
+{
+    const atmsae_absorption *a = s->a;
+    const ams_latents *l = &s->latents;
+    double words = (double)c->words;
+    uint64_t split = 0, main = 0, main_of_class = 0, main_anywhere = 0;
+    for (uint64_t t = 0; t < a->n_test; t++) {
+        uint64_t first = l->row_start[a->n_train + t];
+        bool of_class = a->label[a->n_train + t] == class;
+        ams_absorption_row row = *base;
+        row.count = l->row_start[a->n_train + t + 1] - first;
+        row.latent = l->latent + first;
+        row.value = l->value + first;
+        row.projection = a->projection[t];
+        row.n_split = 1;
+        bool main_fires = ams_split_fires(&row);
+        row.n_split = base->n_split;
+        main_anywhere += main_fires;
+        main_of_class += main_fires && of_class;
+        if (!of_class || !a->is_hit[t]) continue;
+        bool absorbed = ams_absorbed_fully(&row);
+        main += main_fires;
+        split += ams_split_fires(&row);
+        c->absorbed += absorbed;
+        c->fraction_v060 += ams_absorbed_fraction_v060(&row);
+        c->fraction_v032 += ams_absorbed_fraction_v032(&row);
+        if (c->used) s->rows[t] = absorbed ? ATMSAE_ROW_ABSORBED : ATMSAE_ROW_KEPT;
+    }
+    c->full_rate = (double)c->absorbed / words;
+    c->fraction_v060 /= words;
+    c->fraction_v032 /= words;
+    c->split_recall = (double)split / words;
+    c->main_recall = (double)main / words;
+    c->main_precision = main_anywhere ? (double)main_of_class / (double)main_anywhere : 0;
+}
+
 static void score_class(void *arg, uint64_t i, unsigned worker)
 {
     scoring *s = arg;
     const atmsae_absorption *a = s->a;
     const ams_latents *l = &s->latents;
-    atmsae_absorption_class *c = s->classes + i;
-    if (!c->used) return;
+    atmsae_absorption_entry *c = s->classes + i;
+    if (!c->used && !(s->every_class && c->words > 0)) return;
     int32_t class = (int32_t)i;
     float *features = s->features + worker * l->n_rows * s->max_split;
     double *work = s->work + worker * s->work_each, *w = work + s->solver_work, *slope = w + l->d_sae;
@@ -102,21 +143,11 @@ static void score_class(void *arg, uint64_t i, unsigned worker)
                        .label = a->label, .lambda = L1_PENALTY * a->unit};
     s->lasso_reached[i] = ams_lasso_fit(&lasso, class, work, w, slope);
     ams_lasso_rank(w, slope, l->d_sae, s->max_split, ranked);
-    c->main_latent = ranked[0];
     c->n_split = count_split(s, features, class, ranked, work, c);
-
-    double *cosine = w;
-    uint64_t fires = 0;
-    find_cosines(s, i, cosine);
-    for (uint64_t t = 0; t < a->n_test; t++) {
-        uint64_t r = a->n_train + t, first = l->row_start[r], count = l->row_start[r + 1] - first;
-        if (a->label[r] != class || !a->is_hit[t]) continue;
-        fires += ams_split_fires(count, l->latent + first, l->value + first, ranked, c->n_split);
-        c->absorbed += ams_absorbed_fully(count, l->latent + first, l->value + first, cosine, ranked, c->n_split,
-                                          a->projection[t]);
-    }
-    c->full_rate = (double)c->absorbed / (double)c->true_positives;
-    c->recall = (double)fires / (double)c->true_positives;
+    for (uint64_t k = 0; k < ams_min(c->n_split, MAX_LISTED); k++)
+        c->split[k] = ranked[k];
+    find_cosines(s, i, w);
+    judge_rows(s, class, &(ams_absorption_row){.cosine = w, .split = ranked, .n_split = c->n_split}, c);
 }
 
 static atmsae_status prepare(scoring *s, const atmsae_model *model)
@@ -126,7 +157,8 @@ static atmsae_status prepare(scoring *s, const atmsae_model *model)
     uint64_t total = 0, floats = 0;
     s->max_split = ams_min(a->config.max_split, model->d_sae);
     s->w_dec = atmsae_model_view(model, ATMSAE_W_DEC, &(uint64_t){0});
-    AMS_TRY(ams_latents_encode(a->ctx, model, a->x, n, a->n_train, &s->latents));
+    AMS_TRY(ams_latents_encode(a->ctx, model, a->x, n, &s->latents));
+    AMS_TRY(ams_latents_transpose(a->ctx, a->n_train, &s->latents));
     ams_lasso lasso = {.a = {.n_rows = a->n_train, .n_columns = model->d_sae}};
     ams_logistic widest = {.n = a->n_train, .d = s->max_split};
     s->solver_work = ams_max(ams_lasso_work(&lasso), ams_logistic_work(&widest));
@@ -134,14 +166,16 @@ static atmsae_status prepare(scoring *s, const atmsae_model *model)
     if (ams_mul(s->work_each, workers, &total)) s->work = ams_alloc(a->ctx, total, sizeof *s->work);
     if (ams_mul(n * s->max_split, workers, &floats)) s->features = ams_alloc(a->ctx, floats, sizeof *s->features);
     s->classes = ams_calloc(a->ctx, n_classes, sizeof *s->classes);
+    s->rows = ams_calloc(a->ctx, a->n_test, sizeof *s->rows);
     s->lasso_reached = ams_calloc(a->ctx, n_classes, sizeof *s->lasso_reached);
     s->logistic_reached = ams_calloc(a->ctx, n_classes, sizeof *s->logistic_reached);
-    if (!s->work || !s->features || !s->classes || !s->lasso_reached || !s->logistic_reached)
+    if (!s->work || !s->features || !s->classes || !s->rows || !s->lasso_reached || !s->logistic_reached)
         return ams_nomem(a->ctx, "absorption score");
     for (uint64_t i = 0; i < n_classes; i++) {
-        atmsae_absorption_class *c = s->classes + i;
+        atmsae_absorption_entry *c = s->classes + i;
+        c->size = sizeof *c;
         c->probe_f1 = a->probe_f1[i];
-        c->true_positives = a->hits[i];
+        c->words = a->hits[i];
         c->used = a->probe_f1[i] > a->config.min_probe_f1;
     }
     return ATMSAE_OK;
@@ -162,49 +196,134 @@ static atmsae_status check_convergence(const scoring *s)
     return ATMSAE_OK;
 }
 
-static atmsae_absorption_result summarise(const scoring *s)
+typedef struct mean {
+    double mean, sd; /* over classes; sd of the sample */
+} mean;
+
+/* Of the double at `offset` of an entry, over classes that are used, or that have words. */
+static mean mean_over(const scoring *s, size_t offset, bool with_words)
 {
-    atmsae_absorption_result r = {.size = sizeof r};
+    double n = 0, sum = 0, squares = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint64_t i = 0; i < s->a->config.n_classes; i++) {
+            const atmsae_absorption_entry *c = s->classes + i;
+            double value;
+            if (!(with_words ? c->words > 0 : c->used)) continue;
+            memcpy(&value, (const char *)c + offset, sizeof value);
+            if (pass == 0) {
+                n += 1;
+                sum += value;
+            } else {
+                squares += (value - sum / n) * (value - sum / n);
+            }
+        }
+    return (mean){sum / n, n > 1 ? sqrt(squares / (n - 1)) : (double)NAN}; /* no class: 0 / 0, NaN */
+}
+
+static atmsae_absorption_measures summarise(const scoring *s)
+{
+    atmsae_absorption_measures r = {.size = sizeof r};
     for (uint64_t i = 0; i < s->a->config.n_classes; i++) {
-        const atmsae_absorption_class *c = s->classes + i;
+        const atmsae_absorption_entry *c = s->classes + i;
+        r.classes_v032 += c->words > 0;
         if (!c->used) continue;
         r.classes++;
-        r.full_rate += c->full_rate;
-        r.recall += c->recall;
-        r.sparse_f1 += c->sparse_f1;
+        r.words += c->words;
+        r.absorbed += c->absorbed;
         r.mean_split += (double)c->n_split;
-        r.probe_f1 += c->probe_f1;
-        r.true_positives += c->true_positives;
     }
-    double *means[] = {&r.full_rate, &r.recall, &r.sparse_f1, &r.mean_split, &r.probe_f1};
-    for (size_t i = 0; i < sizeof means / sizeof *means; i++)
-        *means[i] /= (double)r.classes; /* no class passed: 0 / 0, NaN */
+    r.mean_split /= (double)r.classes;
+#define MEAN(field) mean_over(s, offsetof(atmsae_absorption_entry, field), false)
+    mean full = MEAN(full_rate), v060 = MEAN(fraction_v060);
+    mean v032 = mean_over(s, offsetof(atmsae_absorption_entry, fraction_v032), true);
+    r.full_rate = full.mean, r.full_rate_sd = full.sd;
+    r.fraction_v060 = v060.mean, r.fraction_v060_sd = v060.sd;
+    r.fraction_v032 = v032.mean, r.fraction_v032_sd = v032.sd;
+    r.probe_f1 = MEAN(probe_f1).mean;
+    r.sparse_f1 = MEAN(sparse_f1).mean;
+    r.split_f1 = MEAN(split_f1).mean;
+    r.split_recall = MEAN(split_recall).mean;
+    r.main_recall = MEAN(main_recall).mean;
+    r.main_precision = MEAN(main_precision).mean;
+#undef MEAN
     return r;
 }
 
-static atmsae_status score(const atmsae_absorption *a, const atmsae_model *model, atmsae_absorption_result *result,
-                           atmsae_absorption_class *classes)
+/* What a caller wants: the results of one of the two public functions. */
+typedef struct wanted {
+    atmsae_absorption_result *result;
+    atmsae_absorption_class *classes;
+    atmsae_absorption_measures *measures;
+    atmsae_absorption_entry *entries;
+    uint8_t *rows;
+} wanted;
+
+static atmsae_status write_measures(const scoring *s, const wanted *w)
+{
+    const atmsae_absorption *a = s->a;
+    atmsae_absorption_measures r = summarise(s);
+    size_t stride = w->entries ? w->entries->size : 0;
+    for (uint64_t i = 0; i < a->config.n_classes && w->entries; i++) {
+        char *entry = (char *)w->entries + i * stride;
+        memcpy(entry, &stride, sizeof stride);
+        AMS_TRY(ams_struct_out(a->ctx, "atmsae_absorption_entry", entry, s->classes + i, sizeof *s->classes,
+                               sizeof *s->classes));
+    }
+    if (w->rows) memset(w->rows, ATMSAE_ROW_NOT_COUNTED, a->n_given);
+    for (uint64_t t = 0; t < a->n_test && w->rows; t++)
+        w->rows[a->given[t]] = s->rows[t];
+    return ams_struct_out(a->ctx, "atmsae_absorption_measures", w->measures, &r, sizeof r, sizeof r);
+}
+
+static atmsae_status write_result(const scoring *s, const wanted *w)
+{
+    atmsae_absorption_measures m = summarise(s);
+    atmsae_absorption_result r = {.size = sizeof r, .classes = m.classes, .full_rate = m.full_rate,
+                                  .recall = m.split_recall, .sparse_f1 = m.sparse_f1, .mean_split = m.mean_split,
+                                  .probe_f1 = m.probe_f1, .true_positives = m.words};
+    AMS_TRY(ams_struct_out(s->a->ctx, "atmsae_absorption_result", w->result, &r, sizeof r, sizeof r));
+    for (uint64_t i = 0; i < s->a->config.n_classes && w->classes; i++) {
+        const atmsae_absorption_entry *c = s->classes + i;
+        w->classes[i] = (atmsae_absorption_class){
+            .probe_f1 = c->probe_f1, .full_rate = c->full_rate, .recall = c->split_recall, .sparse_f1 = c->sparse_f1,
+            .true_positives = c->words, .absorbed = c->absorbed, .n_split = c->n_split, .main_latent = c->split[0],
+            .used = c->used};
+    }
+    return ATMSAE_OK;
+}
+
+static atmsae_status score(const atmsae_absorption *a, const atmsae_model *model, const wanted *w)
 {
     if (model->d_in != a->d || model->d_out != a->d)
         return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: the model has d_in = %llu, d_out = %llu, expected d = %llu",
                         (unsigned long long)model->d_in, (unsigned long long)model->d_out, (unsigned long long)a->d);
-    AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_result", result, sizeof *result));
-    scoring s = {.a = a};
+    scoring s = {.a = a, .every_class = w->measures};
     atmsae_status status = prepare(&s, model);
     if (status == ATMSAE_OK) {
         ams_parallel(a->ctx, a->config.n_classes, score_class, &s);
         status = check_convergence(&s);
     }
-    if (status == ATMSAE_OK) {
-        atmsae_absorption_result r = summarise(&s);
-        status = ams_struct_out(a->ctx, "atmsae_absorption_result", result, &r, sizeof r, sizeof r);
-    }
-    if (status == ATMSAE_OK && classes) memcpy(classes, s.classes, a->config.n_classes * sizeof *classes);
-    void *memory[] = {s.work, s.features, s.classes, s.lasso_reached, s.logistic_reached};
+    if (status == ATMSAE_OK) status = w->measures ? write_measures(&s, w) : write_result(&s, w);
+    void *memory[] = {s.work, s.features, s.classes, s.rows, s.lasso_reached, s.logistic_reached};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(a->ctx, memory[i]);
     ams_latents_free(a->ctx, &s.latents);
     return status;
+}
+
+static atmsae_status score_old(const atmsae_absorption *a, const atmsae_model *model, atmsae_absorption_result *result,
+                               atmsae_absorption_class *classes)
+{
+    AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_result", result, sizeof *result));
+    return score(a, model, &(wanted){.result = result, .classes = classes});
+}
+
+static atmsae_status measure(const atmsae_absorption *a, const atmsae_model *model, atmsae_absorption_measures *measures,
+                             atmsae_absorption_entry *entries, uint8_t *rows)
+{
+    AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_measures", measures, sizeof *measures));
+    if (entries) AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_entry", entries, sizeof *entries));
+    return score(a, model, &(wanted){.measures = measures, .entries = entries, .rows = rows});
 }
 
 atmsae_status atmsae_absorption_score(const atmsae_absorption *a, const atmsae_model *model,
@@ -212,5 +331,14 @@ atmsae_status atmsae_absorption_score(const atmsae_absorption *a, const atmsae_m
 {
     if (!a) return ATMSAE_E_ARG;
     if (!model) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: model is NULL");
-    AMS_CALL(a->ctx, score(a, model, result, classes), AMS_READS("model", model));
+    AMS_CALL(a->ctx, score_old(a, model, result, classes), AMS_READS("model", model));
+}
+
+atmsae_status atmsae_absorption_measure(const atmsae_absorption *a, const atmsae_model *model,
+                                        atmsae_absorption_measures *result, atmsae_absorption_entry *classes,
+                                        uint8_t *rows)
+{
+    if (!a) return ATMSAE_E_ARG;
+    if (!model) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: model is NULL");
+    AMS_CALL(a->ctx, measure(a, model, result, classes, rows), AMS_READS("model", model));
 }

@@ -48,12 +48,16 @@ static atmsae_status encode_rows(atmsae_context *ctx, const atmsae_model *model,
     return ATMSAE_OK;
 }
 
-static atmsae_status transpose(atmsae_context *ctx, uint64_t first, ams_latents *l)
+atmsae_status ams_latents_transpose(atmsae_context *ctx, uint64_t first, ams_latents *l)
 {
     uint64_t total = l->row_start[l->n_rows];
+    l->column_start = ams_calloc(ctx, l->d_sae, sizeof *l->column_start);
+    l->first_count = ams_calloc(ctx, l->d_sae, sizeof *l->first_count);
+    l->column_count = ams_calloc(ctx, l->d_sae, sizeof *l->column_count);
     l->row = ams_alloc(ctx, total, sizeof *l->row);
     l->column_value = ams_alloc(ctx, total, sizeof *l->column_value);
-    if (!l->row || !l->column_value) return ams_nomem(ctx, "latents by column");
+    if (!l->column_start || !l->first_count || !l->column_count || !l->row || !l->column_value)
+        return ams_nomem(ctx, "latents by column");
     for (uint64_t e = 0; e < total; e++)
         l->column_count[l->latent[e]]++;
     for (uint64_t i = 0, at = 0; i < l->d_sae; at += l->column_count[i++])
@@ -71,7 +75,7 @@ static atmsae_status transpose(atmsae_context *ctx, uint64_t first, ams_latents 
 }
 
 atmsae_status ams_latents_encode(atmsae_context *ctx, const atmsae_model *model, const float *x, uint64_t n,
-                                 uint64_t first, ams_latents *out)
+                                 ams_latents *out)
 {
     ams_latents l = {.n_rows = n, .d_sae = model->d_sae};
     atmsae_codes *codes = NULL;
@@ -79,17 +83,12 @@ atmsae_status ams_latents_encode(atmsae_context *ctx, const atmsae_model *model,
     if (status < 0) goto fail;
     l.norm = ams_alloc(ctx, l.d_sae, sizeof *l.norm);
     l.row_start = ams_alloc(ctx, n + 1, sizeof *l.row_start);
-    l.column_start = ams_calloc(ctx, l.d_sae, sizeof *l.column_start);
-    l.first_count = ams_calloc(ctx, l.d_sae, sizeof *l.first_count);
-    l.column_count = ams_calloc(ctx, l.d_sae, sizeof *l.column_count);
-    if (!l.norm || !l.row_start || !l.column_start || !l.first_count || !l.column_count) {
+    if (!l.norm || !l.row_start) {
         status = ams_nomem(ctx, "latents");
         goto fail;
     }
     measure_norms(&l, atmsae_model_view(model, ATMSAE_W_DEC, &(uint64_t){0}), model->d_out);
     status = encode_rows(ctx, model, x, codes, &l);
-    if (status < 0) goto fail;
-    status = transpose(ctx, first, &l);
     if (status < 0) goto fail;
     atmsae_codes_destroy(codes);
     *out = l;

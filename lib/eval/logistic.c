@@ -52,6 +52,26 @@ static void axpy(double *y, double a, const double *x, uint64_t n)
         y[j] += a * x[j];
 }
 
+static double row_dot(const ams_logistic *p, uint64_t i, const double *w)
+{
+    double sum = 0;
+    if (!p->row_start) return dot_float(p->x + i * p->ld, w, p->d);
+    for (uint64_t e = p->row_start[i]; e < p->row_start[i + 1]; e++)
+        sum += (double)p->x[e] * w[p->column[e]];
+    return sum;
+}
+
+static void row_add(const ams_logistic *p, uint64_t i, double a, double *out) /* out += a x_i */
+{
+    const float *x = p->x + i * p->ld;
+    for (uint64_t j = 0; j < p->d && !p->row_start; j++)
+        out[j] += a * (double)x[j];
+    for (uint64_t e = p->row_start ? p->row_start[i] : 0; p->row_start && e < p->row_start[i + 1]; e++)
+        out[p->column[e]] += a * (double)p->x[e];
+}
+
+static bool newton(const ams_logistic *p) { return p->d <= NEWTON_MAX && !p->row_start; }
+
 static bool is_positive(const solver *s, uint64_t i)
 {
     return s->p->label[i] == s->positive;
@@ -75,9 +95,7 @@ static void gradient(solver *s)
     memcpy(s->g, s->w, d * sizeof *s->g);
     for (uint64_t i = 0; i < p->n; i++) {
         double slope = row_slope(s, i, s->z[i], &curvature);
-        const float *x = p->x + i * p->ld;
-        for (uint64_t j = 0; j < d; j++)
-            s->g[j] += slope * (double)x[j];
+        row_add(p, i, slope, s->g);
         total += slope;
     }
     axpy(s->g, -total, s->mean, d);
@@ -90,7 +108,7 @@ static void project_step(solver *s)
     const ams_logistic *p = s->p;
     double shift = s->step[p->d] - dot(s->mean, s->step, p->d);
     for (uint64_t i = 0; i < p->n; i++)
-        s->dz[i] = dot_float(p->x + i * p->ld, s->step, p->d) + shift;
+        s->dz[i] = row_dot(p, i, s->step) + shift;
 }
 
 /* Step length t > 0 at which the directional derivative has all but vanished; 0 if rounding hides
@@ -192,13 +210,13 @@ static void lbfgs_store(solver *s, double t)
 static double solve(solver *s)
 {
     const ams_logistic *p = s->p;
-    bool newton = p->d <= NEWTON_MAX;
+    bool second_order = newton(p);
     gradient(s);
     double start = sqrt(dot(s->g, s->g, s->m)), norm = start;
     /* Features that say nothing have a gradient of rounding errors only. */
     double floor = 1e-13 * (double)p->n * (s->weight[0] + s->weight[1]);
     for (int k = 0; k < MAX_STEPS && norm > AMS_LOGISTIC_TOLERANCE * start && norm > floor; k++) {
-        if (newton) newton_direction(s);
+        if (second_order) newton_direction(s);
         else lbfgs_direction(s);
         project_step(s);
         double t = line_search(s);
@@ -207,7 +225,7 @@ static double solve(solver *s)
         axpy(s->z, t, s->dz, p->n);
         memcpy(s->g_before, s->g, s->m * sizeof *s->g);
         gradient(s);
-        if (!newton) lbfgs_store(s, t);
+        if (!second_order) lbfgs_store(s, t);
         norm = sqrt(dot(s->g, s->g, s->m));
     }
     return norm > floor ? norm / start : 0;
@@ -216,7 +234,7 @@ static double solve(solver *s)
 uint64_t ams_logistic_work(const ams_logistic *p)
 {
     uint64_t m = p->d + 1, rows = 0, columns = 0, total = 0;
-    uint64_t each = p->d <= NEWTON_MAX ? 4 + m : 4 + 2 * HISTORY;
+    uint64_t each = newton(p) ? 4 + m : 4 + 2 * HISTORY;
     // cppcheck-suppress knownConditionTrueFalse ; d + 1 may wrap
     if (m == 0 || !ams_mul(p->n, 2, &rows) || !ams_mul(m, each, &columns) ||
         __builtin_add_overflow(rows, columns + (uint64_t)2 * HISTORY, &total))
@@ -250,8 +268,7 @@ double ams_logistic_fit(const ams_logistic *p, int32_t positive, double *work, d
     s.a = s.rho + HISTORY;
 
     for (uint64_t i = 0; i < n; i++)
-        for (uint64_t j = 0; j < d; j++)
-            s.mean[j] += (double)p->x[i * p->ld + j];
+        row_add(p, i, 1, s.mean);
     for (uint64_t j = 0; j < d; j++)
         s.mean[j] /= (double)n;
     double reached = solve(&s);
@@ -295,6 +312,11 @@ done:
     ams_free(ctx, c.reached);
     ams_free(ctx, c.work);
     return status;
+}
+
+double ams_logistic_row_score(const ams_logistic *p, uint64_t i, const double *w)
+{
+    return row_dot(p, i, w) + w[p->d];
 }
 
 double ams_logistic_score(const double *w, const float *x, uint64_t d)

@@ -17,6 +17,8 @@ typedef struct ams_logistic {
     const int32_t *label; /* [n]; row i is positive if label[i] is the class asked for */
     double c;             /* C > 0 */
     bool balanced;
+    const uint64_t *row_start; /* NULL; or the rows are sparse: entries row_start[i] .. row_start[i+1]-1 of */
+    const uint32_t *column;    /* column and x, and ld means nothing */
 } ams_logistic;
 
 /* The gradient's norm at a solution, divided by that at w = 0, b = 0. */
@@ -32,6 +34,8 @@ double ams_logistic_fit(const ams_logistic *problem, int32_t positive, double *w
 /* All classes 0 .. n_classes - 1, in parallel: w [n_classes, d + 1]. E_NONFINITE names a class that
  * did not converge. */
 atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *problem, uint64_t n_classes, double *w);
+/* w.x_i + b of row i of a problem; rows beyond its n may be there. */
+double ams_logistic_row_score(const ams_logistic *problem, uint64_t i, const double *w);
 /* w.x + b */
 double ams_logistic_score(const double *w, const float *x, uint64_t d);
 

@@ -4,6 +4,7 @@
  * the time and are parallel inside; the sums run over the rows in order, so they depend neither on
  * the number of threads nor on how the rows were cut into batches.
  */
+#include "eval/metrics.h"
 #include "kernels/rows.h"
 #include "kernels/kernels.h"
 #include "sae/sae.h"
@@ -12,30 +13,6 @@
 #include <string.h>
 
 enum { CHUNK = 1024 }; /* rows encoded at a time */
-
-/* y0, the first row of all, is taken off before squares are summed: constant data then have a
- * variance of exactly 0, and a large mean costs no digits. */
-typedef struct sums {
-    uint64_t rows, cosines;
-    double error;     /* sum |y - y^|^2 */
-    double shifted;   /* sum |y - y0|^2 */
-    double cosine;    /* sum of cos(y, y^) */
-    double l0, l1;
-    double recon, dot; /* sum |y^|^2, sum y.y^ */
-} sums;
-
-struct atmsae_metrics {
-    atmsae_context *ctx;
-    ams_use use;
-    const atmsae_model *model;
-    uint64_t d_in, d_out, d_sae;
-    atmsae_codes *codes;
-    float *x, *y, *recon;      /* [CHUNK, d] */
-    float *y0;                 /* [d_out] */
-    double *shift, *shift_was; /* [d_out] sum (y - y0), and as it was before this add */
-    uint64_t *counts, *counts_was; /* [F] */
-    sums sums;
-};
 
 static atmsae_status create(const atmsae_model *model, atmsae_metrics **out)
 {
@@ -57,9 +34,14 @@ static atmsae_status create(const atmsae_model *model, atmsae_metrics **out)
     m->y0 = ams_calloc(ctx, m->d_out, sizeof *m->y0);
     m->shift = ams_calloc(ctx, m->d_out, sizeof *m->shift);
     m->shift_was = ams_calloc(ctx, m->d_out, sizeof *m->shift_was);
+    m->error_sum = ams_calloc(ctx, m->d_out, sizeof *m->error_sum);
+    m->error_sum_was = ams_calloc(ctx, m->d_out, sizeof *m->error_sum_was);
+    m->batch_mean = ams_calloc(ctx, m->d_out, sizeof *m->batch_mean);
     m->counts = ams_calloc(ctx, m->d_sae, sizeof *m->counts);
     m->counts_was = ams_calloc(ctx, m->d_sae, sizeof *m->counts_was);
-    if (!m->x || !m->y || !m->recon || !m->y0 || !m->shift || !m->shift_was || !m->counts || !m->counts_was) goto fail;
+    if (!m->x || !m->y || !m->recon || !m->y0 || !m->shift || !m->shift_was || !m->error_sum || !m->error_sum_was ||
+        !m->batch_mean || !m->counts || !m->counts_was)
+        goto fail;
     status = atmsae_codes_create(ctx, &m->codes);
     if (status < 0) goto fail;
     *out = m;
@@ -81,7 +63,8 @@ void atmsae_metrics_destroy(atmsae_metrics *m)
 {
     if (!m) return;
     atmsae_context *ctx = m->ctx;
-    void *memory[] = {m->x, m->y, m->recon, m->y0, m->shift, m->shift_was, m->counts, m->counts_was, m};
+    void *memory[] = {m->x, m->y, m->recon, m->y0, m->shift, m->shift_was, m->error_sum,
+                      m->error_sum_was, m->batch_mean, m->counts, m->counts_was, m};
     atmsae_codes_destroy(m->codes);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(ctx, memory[i]);
@@ -90,7 +73,7 @@ void atmsae_metrics_destroy(atmsae_metrics *m)
 
 static void add_row(atmsae_metrics *m, const float *y, const float *recon)
 {
-    double error = 0, yy = 0, shifted = 0, rr = 0, yr = 0;
+    double error = 0, yy = 0, shifted = 0, rr = 0, yr = 0, from_batch = 0;
     if (m->sums.rows == 0) memcpy(m->y0, y, m->d_out * sizeof *y);
     for (uint64_t j = 0; j < m->d_out; j++) {
         double a = (double)y[j], b = (double)recon[j], c = a - (double)m->y0[j];
@@ -100,12 +83,20 @@ static void add_row(atmsae_metrics *m, const float *y, const float *recon)
         rr += b * b;
         yr += a * b;
         m->shift[j] += c;
+        m->error_sum[j] += a - b;
+        from_batch += (a - m->batch_mean[j]) * (a - m->batch_mean[j]);
     }
     m->sums.rows++;
     m->sums.error += error;
     m->sums.shifted += shifted;
     m->sums.recon += rr;
     m->sums.dot += yr;
+    m->sums.error_norm += sqrt(error);
+    m->sums.bench_ev += 1 - error / from_batch;
+    if (sqrt(yy) > 1e-6) {
+        m->sums.norm_ratio += sqrt(rr) / sqrt(yy);
+        m->sums.ratios++;
+    }
     if (yy > 0 && rr > 0) {
         m->sums.cosine += yr / (sqrt(yy) * sqrt(rr));
         m->sums.cosines++;
@@ -135,8 +126,28 @@ static atmsae_status add_chunk(atmsae_metrics *m, uint64_t n, const float *y)
     return ATMSAE_OK;
 }
 
+/* Mean of the rows of a batch that count, and how many they are. */
+static atmsae_status find_batch_mean(atmsae_metrics *m, const ams_rows *rows, const float *weights, uint64_t *n)
+{
+    memset(m->batch_mean, 0, m->d_out * sizeof *m->batch_mean);
+    *n = 0;
+    for (uint64_t r = 0; r < rows->n; r++) {
+        if (weights && weights[r] == 0) continue;
+        AMS_TRY(ams_rows_read(m->ctx, rows, r, m->y));
+        for (uint64_t j = 0; j < m->d_out; j++)
+            m->batch_mean[j] += (double)m->y[j];
+        ++*n;
+    }
+    for (uint64_t j = 0; j < m->d_out; j++)
+        m->batch_mean[j] /= (double)ams_max(*n, 1);
+    return ATMSAE_OK;
+}
+
 static atmsae_status add_rows(atmsae_metrics *m, const ams_rows *x, const ams_rows *y, const float *weights)
 {
+    uint64_t in_batch;
+    double before = m->sums.error;
+    AMS_TRY(find_batch_mean(m, y ? y : x, weights, &in_batch));
     for (uint64_t r = 0; r < x->n;) {
         uint64_t n = 0;
         for (; r < x->n && n < CHUNK; r++) {
@@ -147,6 +158,9 @@ static atmsae_status add_rows(atmsae_metrics *m, const ams_rows *x, const ams_ro
         }
         if (n > 0) AMS_TRY(add_chunk(m, n, y ? m->y : m->x));
     }
+    if (in_batch == 0) return ATMSAE_OK;
+    m->sums.bench_mse += (m->sums.error - before) / ((double)in_batch * (double)in_batch);
+    m->sums.batches++;
     return ATMSAE_OK;
 }
 
@@ -164,13 +178,15 @@ static atmsae_status add(atmsae_metrics *m, const atmsae_batch *caller)
                         (unsigned long long)m->d_out, (unsigned long long)m->d_in);
     AMS_TRY(ams_row_weights_check(m->ctx, batch.row_weights, batch.n_rows));
 
-    sums was = m->sums;
+    ams_metric_sums was = m->sums;
     memcpy(m->shift_was, m->shift, m->d_out * sizeof *m->shift);
+    memcpy(m->error_sum_was, m->error_sum, m->d_out * sizeof *m->error_sum);
     memcpy(m->counts_was, m->counts, m->d_sae * sizeof *m->counts);
     atmsae_status status = add_rows(m, &x, batch.y ? &y : NULL, batch.row_weights);
     if (status < 0) { /* some chunks may have been added */
         m->sums = was;
         memcpy(m->shift, m->shift_was, m->d_out * sizeof *m->shift);
+        memcpy(m->error_sum, m->error_sum_was, m->d_out * sizeof *m->error_sum);
         memcpy(m->counts, m->counts_was, m->d_sae * sizeof *m->counts);
     }
     return status;
@@ -185,13 +201,19 @@ atmsae_status atmsae_metrics_add(atmsae_metrics *m, const atmsae_batch *caller)
 /* A mean of nothing, or a share of 0, is undefined. */
 static double ratio(double a, double b) { return b == 0 ? (double)NAN : a / b; }
 
+double ams_metrics_variance(const atmsae_metrics *m)
+{
+    double variance = m->sums.shifted;
+    for (uint64_t j = 0; j < m->d_out; j++)
+        variance -= m->shift[j] * ratio(m->shift[j], (double)m->sums.rows);
+    return variance;
+}
+
 static atmsae_status get(const atmsae_metrics *m, atmsae_metrics_result *out)
 {
-    const sums *s = &m->sums;
+    const ams_metric_sums *s = &m->sums;
     atmsae_metrics_result r = {.size = sizeof r, .rows = s->rows};
-    double n = (double)s->rows, variance = s->shifted;
-    for (uint64_t j = 0; j < m->d_out; j++)
-        variance -= m->shift[j] * ratio(m->shift[j], n);
+    double n = (double)s->rows, variance = ams_metrics_variance(m);
     r.mse = ratio(s->error, n);
     r.fvu = variance > 0 ? s->error / variance : NAN;
     r.cosine = ratio(s->cosine, (double)s->cosines);

@@ -4,13 +4,14 @@
  */
 #include "data/synth.h"
 #include "eval/absorption.h"
-#include "eval/assignment.h"
+#include "eval/match.h"
+#include "eval/similarity.h"
 #include "sae/sae.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 1024, LATENTS_A_JOB = 64 };
+enum { CHUNK = 1024 };
 
 /* Counts over rows and parents. */
 typedef struct parent_counts {
@@ -23,78 +24,51 @@ typedef struct scoring {
     const atmsae_synth *synth;
     const float *w_dec;
     uint64_t d, d_sae, features;
-    double *cosine;          /* [features, F] |cos| of feature and decoder row; 0 for zero rows */
-    uint64_t *tracker;       /* [n_parents] the parent's latent */
+    uint32_t *tracker;       /* [n_parents] the parent's latent */
     parent_counts *counts;   /* [n_parents] */
     uint64_t active;         /* over all rows */
     float *x;                /* [CHUNK, d] */
     uint8_t *truth;          /* [CHUNK, features] */
     uint8_t *fired;          /* [F] in one row */
+    uint8_t *child_on;       /* [features] in one row: has the feature a child that is on? */
     atmsae_codes *codes;
 } scoring;
 
-static double dot(const float *a, const float *b, uint64_t n)
+/* The latent of each parent. */
+static atmsae_status find_trackers(scoring *s)
 {
-    double sum = 0;
-    for (uint64_t j = 0; j < n; j++)
-        sum += (double)a[j] * (double)b[j];
-    return sum;
-}
-
-static void find_cosines(void *arg, uint64_t job, unsigned worker)
-{
-    (void)worker;
-    scoring *s = arg;
-    for (uint64_t i = job * LATENTS_A_JOB; i < ams_min((job + 1) * LATENTS_A_JOB, s->d_sae); i++) {
-        const float *row = s->w_dec + i * s->d;
-        double norm = sqrt(dot(row, row, s->d));
-        for (uint64_t k = 0; k < s->features; k++) {
-            double along = dot(row, s->synth->directions + k * s->d, s->d);
-            s->cosine[k * s->d_sae + i] = norm > 0 ? fmin(fabs(along) / norm, 1) : 0;
-        }
+    const atmsae_synth *synth = s->synth;
+    uint64_t n = synth->n_parents, d = s->d;
+    float *unit = ams_alloc(synth->ctx, s->d_sae * d, sizeof *unit), *parents = ams_alloc(synth->ctx, n * d, sizeof *parents);
+    float *cosine = ams_alloc(synth->ctx, n, sizeof *cosine);
+    atmsae_status status = unit && parents && cosine ? ATMSAE_OK : ams_nomem(synth->ctx, "synthetic score");
+    if (status == ATMSAE_OK) {
+        ams_unit_rows(s->w_dec, s->d_sae, d, unit);
+        for (uint64_t p = 0; p < n; p++)
+            memcpy(parents + p * d, synth->directions + synth->parents[p] * d, d * sizeof *parents);
+        status = ams_nearest(synth->ctx, parents, n, unit, s->d_sae, d, true, NULL, false, s->tracker, cosine);
     }
-}
-
-/* Mean |cos| of an optimal match of min(F, features) pairs. */
-static atmsae_status match(const scoring *s, double *mcc)
-{
-    bool wide = s->features <= s->d_sae;
-    uint64_t n = wide ? s->features : s->d_sae, m = wide ? s->d_sae : s->features;
-    double *cost = ams_alloc(s->synth->ctx, n * m, sizeof *cost), sum = 0;
-    uint64_t *column = ams_alloc(s->synth->ctx, n, sizeof *column);
-    atmsae_status status = ATMSAE_E_NOMEM;
-    if (!cost || !column) {
-        status = ams_nomem(s->synth->ctx, "synthetic score");
-        goto done;
-    }
-    for (uint64_t k = 0; k < s->features; k++)
-        for (uint64_t i = 0; i < s->d_sae; i++)
-            cost[wide ? k * m + i : i * m + k] = 1 - s->cosine[k * s->d_sae + i];
-    status = ams_assignment(s->synth->ctx, n, m, cost, column);
-    if (status < 0) goto done;
-    for (uint64_t i = 0; i < n; i++)
-        sum += wide ? s->cosine[i * s->d_sae + column[i]] : s->cosine[column[i] * s->d_sae + i];
-    *mcc = sum / (double)n;
-done:
-    ams_free(s->synth->ctx, cost);
-    ams_free(s->synth->ctx, column);
+    ams_free(synth->ctx, unit);
+    ams_free(synth->ctx, parents);
+    ams_free(synth->ctx, cosine);
     return status;
 }
 
 static void count_row(scoring *s, const uint8_t *truth)
 {
-    uint64_t n_parents = s->synth->config.n_parents, n_children = s->synth->config.n_children;
-    for (uint64_t k = 0; k < s->features; k++)
+    const atmsae_synth *synth = s->synth;
+    memset(s->child_on, 0, s->features);
+    for (uint64_t k = 0; k < s->features; k++) {
         s->active += truth[k];
-    for (uint64_t p = 0; p < n_parents; p++) {
+        if (truth[k] && synth->parent_of[k] != AMS_NO_PARENT) s->child_on[synth->parent_of[k]] = 1;
+    }
+    for (uint64_t p = 0; p < synth->n_parents; p++) {
         parent_counts *c = s->counts + p;
-        bool on = s->fired[s->tracker[p]], child = false;
-        if (!truth[p]) {
+        bool on = s->fired[s->tracker[p]], child = s->child_on[synth->parents[p]];
+        if (!truth[synth->parents[p]]) {
             c->wrong += on;
             continue;
         }
-        for (uint64_t q = 0; q < n_children; q++)
-            child |= truth[n_parents + p * n_children + q];
         c->hit += on;
         c->missed += !on;
         c->child_on += child;
@@ -135,7 +109,7 @@ static double share(uint64_t part, uint64_t whole) /* 0 where that is undefined 
 static atmsae_synth_result summarise(const scoring *s, uint64_t n_rows)
 {
     atmsae_synth_result r = {.size = sizeof r, .true_l0 = (double)s->active / (double)n_rows};
-    uint64_t n_parents = s->synth->config.n_parents;
+    uint64_t n_parents = s->synth->n_parents;
     parent_counts all = {0};
     for (uint64_t p = 0; p < n_parents; p++) {
         const parent_counts *c = s->counts + p;
@@ -162,26 +136,22 @@ static atmsae_status run(scoring *s, const atmsae_model *model, uint64_t first_r
                          atmsae_synth_result *result)
 {
     atmsae_context *ctx = s->synth->ctx;
-    uint64_t n_parents = s->synth->config.n_parents, pairs = 0;
-    double mcc = 0;
-    if (ams_mul(s->features, s->d_sae, &pairs)) s->cosine = ams_alloc(ctx, pairs, sizeof *s->cosine);
+    uint64_t n_parents = s->synth->n_parents;
+    atmsae_match_result match;
     s->tracker = ams_calloc(ctx, n_parents, sizeof *s->tracker);
     s->counts = ams_calloc(ctx, n_parents, sizeof *s->counts);
     s->x = ams_alloc(ctx, CHUNK * s->d, sizeof *s->x);
     s->truth = ams_alloc(ctx, CHUNK * s->features, sizeof *s->truth);
     s->fired = ams_calloc(ctx, s->d_sae, sizeof *s->fired);
-    if (!s->cosine || !s->tracker || !s->counts || !s->x || !s->truth || !s->fired)
+    s->child_on = ams_alloc(ctx, s->features, sizeof *s->child_on);
+    if (!s->tracker || !s->counts || !s->x || !s->truth || !s->fired || !s->child_on)
         return ams_nomem(ctx, "synthetic score");
     AMS_TRY(atmsae_codes_create(ctx, &s->codes));
-
-    ams_parallel(ctx, (s->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB, find_cosines, s);
-    for (uint64_t p = 0; p < n_parents; p++)
-        for (uint64_t i = 1; i < s->d_sae; i++)
-            if (s->cosine[p * s->d_sae + i] > s->cosine[p * s->d_sae + s->tracker[p]]) s->tracker[p] = i;
-    AMS_TRY(match(s, &mcc));
+    AMS_TRY(find_trackers(s));
+    AMS_TRY(ams_match(ctx, s->w_dec, s->d_sae, s->synth->directions, s->features, s->d, true, NULL, &match));
     AMS_TRY(count_rows(s, model, first_row, n_rows));
     atmsae_synth_result r = summarise(s, n_rows);
-    r.mcc = mcc;
+    r.mcc = match.mcc;
     return ams_struct_out(ctx, "atmsae_synth_result", result, &r, sizeof r, sizeof r);
 }
 
@@ -199,7 +169,7 @@ static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model,
                         (unsigned long long)n_rows);
     scoring s = {.synth = synth, .w_dec = model->w_dec, .d = d, .d_sae = model->d_sae, .features = synth->features};
     atmsae_status status = run(&s, model, first_row, n_rows, result);
-    void *memory[] = {s.cosine, s.tracker, s.counts, s.x, s.truth, s.fired};
+    void *memory[] = {s.tracker, s.counts, s.x, s.truth, s.fired, s.child_on};
     atmsae_codes_destroy(s.codes);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(ctx, memory[i]);

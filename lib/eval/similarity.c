@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Cosines between two sets of rows, tile by tile; and how near a model's latents lie to each other.
+ */
+#include "eval/similarity.h"
+#include "sae/sae.h"
+
+#include <atmsae/eval.h>
+#include <math.h>
+
+enum { TILE = 512 };
+
+void ams_unit_rows(const float *rows, uint64_t n, uint64_t d, float *out)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        double norm = ams_norm(rows + i * d, d);
+        for (uint64_t j = 0; j < d; j++)
+            out[i * d + j] = norm > 0 ? (float)((double)rows[i * d + j] / norm) : 0;
+    }
+}
+
+typedef struct tiles {
+    const float *a, *b;
+    uint64_t n, m, d;
+    float *product; /* [workers, TILE, TILE] */
+    ams_tile *tile;
+    void *arg;
+} tiles;
+
+static void one_block(void *arg, uint64_t block, unsigned worker)
+{
+    const tiles *t = arg;
+    float *c = t->product + (uint64_t)worker * TILE * TILE;
+    uint64_t i0 = block * TILE, n_i = ams_min(TILE, t->n - i0);
+    for (uint64_t j0 = 0; j0 < t->m; j0 += TILE) {
+        uint64_t n_j = ams_min(TILE, t->m - j0);
+        ams_gemm_abt(n_i, n_j, t->d, t->a + i0 * t->d, t->d, t->b + j0 * t->d, t->d, c, TILE);
+        t->tile(t->arg, i0, n_i, j0, n_j, c, TILE);
+    }
+}
+
+atmsae_status ams_cosine_tiles(atmsae_context *ctx, const float *a, uint64_t n, const float *b, uint64_t m, uint64_t d,
+                               ams_tile *tile, void *arg)
+{
+    tiles t = {a, b, n, m, d, ams_alloc(ctx, (uint64_t)ams_workers(ctx) * TILE * TILE, sizeof(float)), tile, arg};
+    if (!t.product) return ams_nomem(ctx, "cosines");
+    ams_parallel(ctx, (n + TILE - 1) / TILE, one_block, &t);
+    ams_free(ctx, t.product);
+    return ATMSAE_OK;
+}
+
+/* ---- nearest ----------------------------------------------------------------------------------------- */
+
+typedef struct nearest {
+    const float *a, *b;
+    uint64_t d;
+    bool absolute, self;
+    const uint8_t *skip;
+    float slack;     /* how far the tile's cosines may be from ams_dot's, twice */
+    uint32_t *which; /* [n] */
+    float *best;     /* [n] by ams_dot, |.| if absolute */
+} nearest;
+
+static void keep_best(void *arg, uint64_t i0, uint64_t n_i, uint64_t j0, uint64_t n_j, const float *cosine, uint64_t ld)
+{
+    const nearest *s = arg;
+    for (uint64_t i = i0; i < i0 + n_i; i++)
+        for (uint64_t j = j0; j < j0 + n_j; j++) {
+            float c = cosine[(i - i0) * ld + j - j0];
+            if (s->absolute) c = fabsf(c);
+            if (c < s->best[i] - s->slack || (s->self && j == i) || (s->skip && s->skip[j])) continue;
+            c = ams_dot(s->a + i * s->d, s->b + j * s->d, s->d);
+            if (s->absolute) c = fabsf(c);
+            if (!(c > s->best[i])) continue;
+            s->best[i] = c;
+            s->which[i] = (uint32_t)j;
+        }
+}
+
+atmsae_status ams_nearest(atmsae_context *ctx, const float *a, uint64_t n, const float *b, uint64_t m, uint64_t d,
+                          bool absolute, const uint8_t *skip, bool self, uint32_t *which, float *cosine)
+{
+    nearest s = {a, b, d, absolute, self, skip, (float)d * 0x1p-22f, which, cosine};
+    for (uint64_t i = 0; i < n; i++) {
+        which[i] = UINT32_MAX;
+        cosine[i] = -INFINITY;
+    }
+    AMS_TRY(ams_cosine_tiles(ctx, a, n, b, m, d, keep_best, &s));
+    for (uint64_t i = 0; i < n; i++)
+        if (which[i] == UINT32_MAX) cosine[i] = NAN;
+    return ATMSAE_OK;
+}
+
+/* ---- nearest other latent ------------------------------------------------------------------------ */
+
+static atmsae_status similarity(const atmsae_model *model, int32_t parameter, float *nearest_cosine, double *mean)
+{
+    uint64_t f = model->d_sae, d = parameter == ATMSAE_W_ENC ? model->d_in : model->d_out, n = 0;
+    if (parameter != ATMSAE_W_ENC && parameter != ATMSAE_W_DEC)
+        return ams_fail(model->ctx, ATMSAE_E_ARG, "similarity: parameter = %d, expected ATMSAE_W_ENC or ATMSAE_W_DEC",
+                        (int)parameter);
+    const float *rows = parameter == ATMSAE_W_ENC ? model->w_enc : model->w_dec;
+    float *unit = ams_alloc(model->ctx, f * d, sizeof *unit), *best = ams_alloc(model->ctx, f, sizeof *best);
+    uint32_t *which = ams_alloc(model->ctx, f, sizeof *which);
+    uint8_t *zero = ams_alloc(model->ctx, f, 1);
+    atmsae_status status = unit && best && which && zero ? ATMSAE_OK : ams_nomem(model->ctx, "similarity");
+    double sum = 0;
+    if (status == ATMSAE_OK) {
+        ams_unit_rows(rows, f, d, unit);
+        for (uint64_t i = 0; i < f; i++)
+            zero[i] = !(ams_norm(unit + i * d, d) > 0);
+        status = ams_nearest(model->ctx, unit, f, unit, f, d, false, zero, true, which, best);
+    }
+    for (uint64_t i = 0; status == ATMSAE_OK && i < f; i++) {
+        bool none = zero[i] || which[i] == UINT32_MAX;
+        if (nearest_cosine) nearest_cosine[i] = none ? (float)NAN : best[i];
+        if (none) continue;
+        sum += (double)best[i];
+        n++;
+    }
+    if (status == ATMSAE_OK && mean) *mean = n ? sum / (double)n : (double)NAN;
+    void *memory[] = {unit, best, which, zero};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        ams_free(model->ctx, memory[i]);
+    return status;
+}
+
+atmsae_status atmsae_model_similarity(const atmsae_model *model, int32_t parameter, float *nearest_cosine, double *mean)
+{
+    if (!model) return ATMSAE_E_ARG;
+    AMS_CALL(model->ctx, similarity(model, parameter, nearest_cosine, mean), AMS_READS("model", model));
+}

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Runs the original packages on small random problems: `make_measures.py PACKAGE SEED OUT [LIBATMSAE.so]`.
+
+PACKAGE: saebench (sae-bench 0.6.0), saelens (sae-lens 6.54.12; needs the library, for rows of its generator) or
+saeprobes (sae-probes 0.4.2). OUT.safetensors holds the problem and the package's own results, which
+tests/test_measures.c holds the library to. The files in tests/fixtures were written with seed 1:
+
+    for p in saebench saelens saeprobes; do
+        make_measures.py $p 1 tests/fixtures/measures_$p.safetensors build/lib/libatmsae.so
+    done
+
+tests/peers/measures.sh runs it with other seeds.
+"""
+import ctypes
+import os
+import sys
+import warnings
+from types import SimpleNamespace
+
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('TRANSFORMERS_OFFLINE', '1')
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+f32 = lambda a: np.ascontiguousarray(a, dtype=np.float32)
+tensor = lambda a: torch.from_numpy(f32(a))
+
+
+def unit(a):
+    return a / np.linalg.norm(a, axis=-1, keepdims=True)
+
+
+class Relu:
+    """A ReLU SAE with the attributes that the packages ask for."""
+
+    def __init__(self, rng, d, f, bias, w_dec=None):
+        self.W_dec = tensor(unit(rng.normal(size=(f, d))) if w_dec is None else w_dec)
+        self.W_enc = tensor(self.W_dec.numpy() + 0.1 * rng.normal(size=(f, d)))
+        self.b_enc = tensor(np.full(f, bias) + 0.1 * rng.normal(size=f))
+        self.b_dec = tensor(0.1 * rng.normal(size=d))
+        self.device, self.dtype = torch.device('cpu'), torch.float32
+
+    def eval(self):
+        return self
+
+    def encode(self, x):
+        return torch.relu((x - self.b_dec) @ self.W_enc.T + self.b_enc)
+
+    def decode(self, a):
+        return a @ self.W_dec + self.b_dec
+
+    def tensors(self, name):
+        return {f'{name}.{k}': getattr(self, k).numpy() for k in ('W_enc', 'b_enc', 'W_dec', 'b_dec')}
+
+
+# ---- sae-bench -----------------------------------------------------------------------------------------
+
+def saebench(rng):
+    """Absorption of given words, and k-sparse probing of texts of up to six tokens."""
+    from sae_bench.evals.absorption.feature_absorption_calculator import FeatureAbsorptionCalculator
+    from sae_bench.evals.sparse_probing import probe_training
+    from sae_bench.sae_bench_utils import activation_collection, dataset_info
+    from sklearn.linear_model import LogisticRegression
+    out = {}
+
+    n, d, f = 300, 10, 24
+    probe = unit(rng.normal(size=d))
+    dec = rng.normal(size=(f, d))
+    dec[:8] += 2.5 * probe  # latents that point along the probe
+    sae = Relu(rng, d, f, 0.0, w_dec=unit(dec))
+    acts = np.maximum(rng.normal(size=(n, f)) - 0.8, 0) * (rng.random((n, f)) < 0.5)
+    acts[:, :2] *= rng.random((n, 2)) < 0.4  # the split latents are often silent
+    x = acts @ sae.W_dec.numpy() + 0.3 * rng.normal(size=(n, d)) + 0.5 * probe
+    words = [f'w{i}' for i in range(n)]
+    number = {w: i for i, w in enumerate(words)}
+
+    class Model:  # "activations" of a prompt are the row of its word
+        batch = None
+
+        def to_tokens(self, _):
+            return [[0]]
+
+        def run_with_cache(self, prompts, names_filter):
+            Model.batch = [number[p.rsplit('\n', 1)[-1].split(':')[0]] for p in prompts]
+            return None, {names_filter[0]: tensor(x[Model.batch])[:, None].expand(-1, 3, -1)}
+
+    stub = SimpleNamespace(W_dec=sae.W_dec, device='cpu', encode=lambda _: tensor(acts[Model.batch]))
+    calculator = FeatureAbsorptionCalculator(Model(), icl_word_list=['a', 'b'], max_icl_examples=1)
+    split = [0, 1]
+    results = calculator.calculate_absorption(stub, words, tensor(probe), split, layer=0, show_progress=False)
+    out |= {'words.acts': f32(acts), 'words.W_dec': sae.W_dec.numpy(), 'words.probe': f32(probe),
+            'words.split': np.array(split, np.int32),
+            'words.projection': f32([r.probe_projection for r in results.word_results]),
+            'words.fraction': f32([r.absorption_fraction for r in results.word_results]),
+            'words.full': np.array([r.is_full_absorption for r in results.word_results], np.int32)}
+
+    texts, length, d, f, tasks, ks = 240, 6, 12, 40, 2, [1, 2, 5]
+    label = (rng.random((texts, tasks)) < 0.5).astype(np.int8)
+    is_train = (np.arange(texts) < 160).astype(np.uint8)
+    tokens = rng.normal(size=(texts, length, d)) + 0.7 * (label @ rng.normal(size=(tasks, d)))[:, None]
+    tokens[np.arange(length)[None] >= rng.integers(2, length + 1, texts)[:, None]] = 0  # padding
+    sae = Relu(rng, d, f, -0.3)
+    pooled = {'x': activation_collection.create_meaned_model_activations({'t': tensor(tokens)})['t'],
+              'sae': activation_collection.get_sae_meaned_activations({'t': tensor(tokens)}, sae, 64)['t']}
+    out |= sae.tensors('texts.sae') | {'texts.tokens': f32(tokens), 'texts.label': label, 'texts.is_train': is_train}
+    train = is_train == 1
+    for name, features in pooled.items():
+        rows = []
+        for t in range(tasks):
+            y = torch.from_numpy(np.where(label[:, t] == 1, dataset_info.POSITIVE_CLASS_LABEL,
+                                          dataset_info.NEGATIVE_CLASS_LABEL).astype(np.int32))
+            row = []
+            for k in ks + [features.shape[1]]:
+                mask = probe_training.get_top_k_mean_diff_mask(features[train], y[train], k)
+                kept = probe_training.apply_topk_mask_reduce_dim(features, mask)
+                _, theirs = probe_training.train_sklearn_probe(kept[train], y[train], kept[~train], y[~train])
+                tight = LogisticRegression(tol=1e-12, max_iter=100000).fit(kept[train].double(), y[train])
+                row.append([theirs, tight.score(kept[~train].double(), y[~train]),
+                            int((~mask).nonzero()[0]) if k == 1 else -1])
+            rows.append(row)
+        out[f'texts.{name}.results'] = f32(rows)  # [task, k, (theirs, tight tolerance, best column)]
+    return out
+
+
+# ---- sae-lens ------------------------------------------------------------------------------------------
+
+def library_rows(path, seed, n):
+    """Rows of the library's Matryoshka toy: x, which features are on, directions."""
+    lib = ctypes.CDLL(path)
+    context, synth = ctypes.c_void_p(), ctypes.c_void_p()
+    assert lib.atmsae_context_create(None, ctypes.byref(context)) == 0
+    lib.atmsae_synth_create_preset.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint64, ctypes.c_void_p]
+    assert lib.atmsae_synth_create_preset(context, 3, seed, ctypes.byref(synth)) == 0
+    lib.atmsae_synth_directions.restype = ctypes.POINTER(ctypes.c_float)
+    lib.atmsae_synth_directions.argtypes = [ctypes.c_void_p]
+    directions = np.ctypeslib.as_array(lib.atmsae_synth_directions(synth), (20, 20)).copy()
+    x, on = np.zeros((n, 20), np.float32), np.zeros((n, 20), np.uint8)
+    lib.atmsae_synth_rows.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_void_p]
+    assert lib.atmsae_synth_rows(synth, 0, n, x.ctypes.data, on.ctypes.data) == 0
+    return x, on, directions
+
+
+def saelens(rng, seed, library):
+    """Synthetic ground truth, reconstruction, matches of two dictionaries, compensated probabilities."""
+    from sae_lens.evals import ExplainedVarianceCalculator
+    from sae_lens.synthetic import HierarchyNode
+    from sae_lens.synthetic.evals import (ShrinkageCalculator, compute_classification_metrics, feature_uniqueness,
+                                          mean_correlation_coefficient)
+    from sae_lens.synthetic.hierarchy.hierarchy import Hierarchy
+    from sae_lens.util import cosine_similarities
+    from scipy.optimize import linear_sum_assignment
+
+    n = 3000
+    x, on, directions = library_rows(library, seed, n)
+    near = directions[rng.integers(0, 20, 26)]
+    sae = Relu(rng, 20, 26, -0.2, w_dec=unit(near + 0.25 * rng.normal(size=near.shape)))
+    latents, rows = sae.encode(tensor(x)), tensor(x)
+    recon = sae.decode(latents)
+    metrics = compute_classification_metrics(latents, tensor(on), sae.W_dec, tensor(directions))
+    variance, shrinkage = ExplainedVarianceCalculator(), ShrinkageCalculator()
+    for part in range(0, n, 500):
+        variance.add_batch(recon[part:part + 500], rows[part:part + 500])
+        shrinkage.add_batch(recon[part:part + 500], rows[part:part + 500])
+    out = sae.tensors('truth.sae') | {
+        'truth.seed_rows': np.array([seed, n], np.int32),
+        'truth.results': np.array([
+            mean_correlation_coefficient(sae.W_dec, tensor(directions)),
+            feature_uniqueness(sae.W_dec, tensor(directions)), metrics.precision, metrics.recall, metrics.f1_score,
+            metrics.accuracy, (latents != 0).float().sum(1).mean(), on.sum(1).mean(),
+            (~(latents != 0).any(0)).sum(), variance.compute(), shrinkage.compute()], np.float32)}
+
+    a, b = rng.normal(size=(30, 7)), rng.normal(size=(45, 7))
+    b[:20] = a[:20] + 0.3 * rng.normal(size=(20, 7))
+    a[4] = 0
+    cosine = cosine_similarities(tensor(a), tensor(b)).numpy()
+    pairs = linear_sum_assignment(1 - cosine)
+    out |= {'match.a': f32(a), 'match.b': f32(b),
+            'match.results': f32([cosine[pairs].mean(), mean_correlation_coefficient(tensor(a), tensor(b))])}
+
+    # Trees: feature i of 30 has parent (i - 6) // 4, so that six are roots.
+    p = np.sort(rng.uniform(0.01, 0.2, 30))[::-1].copy()
+    exclusive = rng.integers(0, 2, 30).astype(np.int32)
+    nodes = [HierarchyNode(i, mutually_exclusive_children=False) for i in range(30)]
+    for i in range(6, 30):
+        nodes[(i - 6) // 4].children = [*nodes[(i - 6) // 4].children, nodes[i]]
+    for i, node in enumerate(nodes):
+        exclusive[i] &= len(node.children) > 1
+        node.mutually_exclusive_children = bool(exclusive[i])
+    factors = Hierarchy(nodes[:6], None).compute_probability_correction_factors(torch.from_numpy(p))
+    out |= {'tree.p': f32(p), 'tree.exclusive': exclusive, 'tree.compensated': f32((torch.from_numpy(p) * factors).clamp(max=1))}
+    return out
+
+
+# ---- sae-probes ----------------------------------------------------------------------------------------
+
+def saeprobes(rng):
+    """Its ranking of latents and its choice of C, on texts of one row."""
+    from sae_probes.run_sae_evals import get_sorted_indices, mean_act_normalization
+    from sae_probes.utils_training import find_best_reg
+    n, d, f, ks = 420, 12, 36, [1, 2, 4, 16]
+    y = (rng.random(n) < 0.5).astype(np.int8)
+    x = rng.normal(size=(n, d)) + 0.9 * y[:, None] * unit(rng.normal(size=d))
+    is_train = (np.arange(n) < 240).astype(np.uint8)
+    sae = Relu(rng, d, f, -0.3)
+    acts, train, labels = sae.encode(tensor(x)), is_train == 1, torch.from_numpy(y.astype(np.int64))
+    order = get_sorted_indices(acts[train], labels[train], mean_act_normalization)
+    rows = []
+    for k in ks:
+        part = acts[:, order[:k]].numpy()
+        m = find_best_reg(part[train], y[train], part[~train], y[~train], seed=42).metrics
+        rows.append([m.test_acc, m.test_auc, int(order[0])])
+    return sae.tensors('probe.sae') | {'probe.x': f32(x), 'probe.label': y, 'probe.is_train': is_train,
+                                       'probe.ks': np.array(ks, np.int32), 'probe.results': f32(rows)}
+
+
+def main(package, seed, path, library=None):
+    warnings.simplefilter('ignore')
+    torch.manual_seed(int(seed))
+    rng = np.random.default_rng(int(seed))
+    with torch.no_grad():
+        out = {'saebench': lambda: saebench(rng), 'saelens': lambda: saelens(rng, int(seed), os.path.abspath(library)),
+               'saeprobes': lambda: saeprobes(rng)}[package]()
+    save_file({k: np.ascontiguousarray(v) for k, v in out.items()}, path)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Controls, models that a measure must put in the right order: an oracle, one that absorbs, a permuted decoder, an
+ * untrained model, shuffled labels, the same model twice. And what measures do when memory runs out.
+ */
+#include "known.h"
+
+/* ---- controls --------------------------------------------------------------------------------------------- */
+
+enum { PARENTS = 8, CHILDREN = 4, ALONE = 20, FEATURES = PARENTS * (1 + CHILDREN) + ALONE, WIDTH = 96, ROWS = 6000 };
+enum { ORACLE, ABSORBING, PERMUTED, UNTRAINED, SCRAMBLED, CONTROLS };
+
+static atmsae_synth *control_rows(atmsae_context *ctx)
+{
+    atmsae_synth_config config;
+    atmsae_synth_config_init(&config, sizeof config);
+    config.n_parents = PARENTS;
+    config.n_children = CHILDREN;
+    config.n_independent = ALONE;
+    atmsae_synth *synth;
+    ok(ctx, atmsae_synth_create(ctx, &config, &synth));
+    return synth;
+}
+
+/* A latent a feature. Absorbing: a child's latent also stands for its parent, whose own then keeps silent. */
+static atmsae_model *control(atmsae_context *ctx, const atmsae_synth *synth, int kind)
+{
+    const float *u = atmsae_synth_directions(synth);
+    if (kind == UNTRAINED) return new_model(ctx, WIDTH, FEATURES, ATMSAE_TOPK, 3, 9);
+    float *enc = zeros(FEATURES * WIDTH, sizeof *enc), *dec = zeros(FEATURES * WIDTH, sizeof *dec), b_enc[FEATURES];
+    for (uint64_t i = 0; i < FEATURES; i++) {
+        b_enc[i] = -0.45f;
+        for (uint64_t j = 0; j < WIDTH; j++) {
+            enc[i * WIDTH + j] = u[i * WIDTH + j];
+            dec[(kind == PERMUTED ? (i + 5) % FEATURES : i) * WIDTH + j] = u[i * WIDTH + j];
+            if (kind == SCRAMBLED) enc[i * WIDTH + j] = (float)(normal(20, i * WIDTH + j) / sqrt(WIDTH));
+        }
+    }
+    for (uint64_t k = PARENTS; kind == ABSORBING && k < PARENTS * (1 + CHILDREN); k++) {
+        uint64_t p = (k - PARENTS) / CHILDREN;
+        for (uint64_t j = 0; j < WIDTH; j++) {
+            enc[p * WIDTH + j] -= 3 * u[k * WIDTH + j];
+            dec[k * WIDTH + j] += u[p * WIDTH + j];
+        }
+    }
+    atmsae_model *model = new_model(ctx, WIDTH, FEATURES, ATMSAE_RELU, 1, 1);
+    set(ctx, model, ATMSAE_W_ENC, enc);
+    set(ctx, model, ATMSAE_W_DEC, dec);
+    set(ctx, model, ATMSAE_B_ENC, b_enc);
+    free(enc), free(dec);
+    return model;
+}
+
+START_TEST(truth_orders_the_controls)
+{
+    atmsae_context *ctx = new_context(2);
+    atmsae_synth *synth = control_rows(ctx);
+    atmsae_truth_result r[CONTROLS], again;
+    for (int k = 0; k < CONTROLS; k++) {
+        atmsae_model *model = control(ctx, synth, k);
+        r[k].size = again.size = sizeof again;
+        ok(ctx, atmsae_synth_truth(synth, model, 0, ROWS, &r[k]));
+        ok(ctx, atmsae_synth_truth(synth, model, 0, ROWS, &again)); /* the same SAE twice */
+        ck_assert_mem_eq(&r[k], &again, sizeof again);
+        atmsae_model_destroy(model);
+    }
+    ck_assert_uint_eq(r[ORACLE].parents, PARENTS);
+    between("oracle's MCC", r[ORACLE].mcc, 0.999, 1.001);
+    between("oracle's F1", r[ORACLE].f1, 0.9, 1);
+    near("uniqueness", r[ORACLE].uniqueness, 1, 0);
+    between("oracle's absorption", r[ORACLE].absorption, -0.05, 0.05);
+    between("oracle's full rate", r[ORACLE].full_rate, 0, 0.05);
+    between("oracle's leak", r[ORACLE].decoder_leak, -1e-6, 1e-6);
+    between("absorbing", r[ABSORBING].absorption, 0.65, 1);
+    between("absorbing, full rate", r[ABSORBING].full_rate, 0.6, 0.9); /* a child is on in 0.8 of the rows */
+    between("absorbing, fraction", r[ABSORBING].fraction_v060, 0.6, 0.9);
+    between("absorbing, leak", r[ABSORBING].decoder_leak, 0.5, 0.8);
+    ck_assert_double_lt(r[ABSORBING].f1, r[ORACLE].f1);
+    between("absorbing, MCC", r[ABSORBING].mcc, 0.8, 0.95);
+    /* A permuted decoder has the right directions, so MCC cannot see it; F1 does. */
+    near("permuted, MCC", r[PERMUTED].mcc, r[ORACLE].mcc, 1e-6);
+    ck_assert_double_lt(r[PERMUTED].f1, 0.15);
+    ck_assert_double_lt(r[UNTRAINED].f1, 0.3);
+    ck_assert_double_lt(r[SCRAMBLED].f1, 0.15);
+    ck_assert_double_lt(r[UNTRAINED].mcc, 0.5);
+    /* Where nothing is tracked nothing can be absorbed: a low rate alone is no merit, the recall tells. */
+    for (int k = PERMUTED; k < CONTROLS; k++) {
+        ck_assert_double_lt(r[k].full_rate, 0.3);
+        ck_assert_double_lt(r[k].parent_recall_child_off, 0.6);
+    }
+    atmsae_synth_destroy(synth);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+START_TEST(reconstruction_orders_the_controls)
+{
+    atmsae_context *ctx = new_context(2);
+    atmsae_synth *synth = control_rows(ctx);
+    float *x = zeros(ROWS * WIDTH, sizeof *x);
+    double fvu[CONTROLS];
+    ok(ctx, atmsae_synth_rows(synth, 0, ROWS, x, NULL));
+    atmsae_batch batch = rows(x, ROWS);
+    for (int k = 0; k < CONTROLS; k++) {
+        atmsae_model *model = control(ctx, synth, k);
+        atmsae_metrics *metrics;
+        atmsae_metrics_result r = {.size = sizeof r};
+        ok(ctx, atmsae_metrics_create(model, &metrics));
+        ok(ctx, atmsae_metrics_add(metrics, &batch));
+        ok(ctx, atmsae_metrics_get(metrics, &r));
+        fvu[k] = r.fvu;
+        atmsae_metrics_destroy(metrics);
+        atmsae_model_destroy(model);
+    }
+    for (int k = PERMUTED; k < CONTROLS; k++)
+        ck_assert_msg(fvu[ORACLE] < 0.6 * fvu[k], "FVU %g of the oracle, %g of control %d", fvu[ORACLE], fvu[k], k);
+    atmsae_synth_destroy(synth);
+    atmsae_context_destroy(ctx);
+    free(x);
+}
+END_TEST
+
+START_TEST(probing_orders_the_controls)
+{
+    enum { TEXTS = 2000, TASKS = 6, COLUMNS = 4 };
+    atmsae_context *ctx = new_context(2);
+    atmsae_synth *synth = control_rows(ctx);
+    float *x = zeros(TEXTS * WIDTH, sizeof *x);
+    uint8_t *on = zeros(TEXTS * FEATURES, 1), *is_train = zeros(TEXTS, 1);
+    int8_t *labels = zeros(TEXTS * TASKS, 1);
+    ok(ctx, atmsae_synth_rows(synth, 0, TEXTS, x, on));
+    /* Task t: is independent feature t on? Balanced, by leaving out most of the rows where it is not; task 5's labels
+     * are shuffled. */
+    for (uint64_t i = 0; i < TEXTS; i++) {
+        is_train[i] = i % 3 != 0;
+        for (uint64_t t = 0; t < TASKS; t++) {
+            bool is = on[i * FEATURES + PARENTS * (1 + CHILDREN) + t];
+            labels[i * TASKS + t] = (int8_t)(is ? 1 : normal(30 + t, i) > 1.5 ? 0 : -1);
+            if (t == 5 && labels[i * TASKS + t] >= 0) labels[i * TASKS + t] = normal(40, i) > 0;
+        }
+    }
+    atmsae_probing_config config;
+    atmsae_probing_config_init(&config, sizeof config);
+    config.n_tasks = TASKS;
+    atmsae_batch batch = rows(x, TEXTS);
+    atmsae_probing *probing;
+    ok(ctx, atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &probing));
+    atmsae_probing_entry e[CONTROLS][TASKS * COLUMNS], raw[TASKS * COLUMNS], again[TASKS * COLUMNS];
+    ok(ctx, atmsae_probing_baseline(probing, raw));
+    for (int k = 0; k < CONTROLS; k++) {
+        atmsae_model *model = control(ctx, synth, k);
+        ok(ctx, atmsae_probing_score(probing, model, e[k]));
+        ok(ctx, atmsae_probing_score(probing, model, again));
+        ck_assert_mem_eq(e[k], again, sizeof again);
+        atmsae_model_destroy(model);
+    }
+    double top1[CONTROLS] = {0}, raw1 = 0;
+    for (uint64_t t = 0; t < 5; t++) {
+        for (int k = 0; k < CONTROLS; k++)
+            top1[k] += e[k][t * COLUMNS].accuracy / 5;
+        raw1 += raw[t * COLUMNS].accuracy / 5;
+        ck_assert_uint_eq(e[ORACLE][t * COLUMNS].best, PARENTS * (1 + CHILDREN) + t);
+        ck_assert_uint_eq(e[ORACLE][t * COLUMNS + 3].best, UINT64_MAX);
+        between("oracle, AUC", e[ORACLE][t * COLUMNS].auc, 0.95, 1);
+        between("all of x", raw[t * COLUMNS + 3].accuracy, 0.85, 1);
+    }
+    between("oracle, top 1", top1[ORACLE], 0.95, 1);
+    near("a permuted decoder changes no latent", top1[PERMUTED], top1[ORACLE], 0);
+    for (int k = UNTRAINED; k < CONTROLS; k++)
+        ck_assert_msg(top1[k] < top1[ORACLE] - 0.1, "control %d: %g", k, top1[k]);
+    ck_assert_double_lt(raw1, top1[ORACLE] - 0.1);
+    for (int k = 0; k < CONTROLS; k++)
+        between("shuffled labels", e[k][5 * COLUMNS].accuracy, 0.3, 0.7);
+    config.n_tasks = 0;
+    atmsae_probing *bad;
+    ck_assert_int_eq(atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &bad), ATMSAE_E_ARG);
+    ck_assert_ptr_null(bad);
+    config.n_tasks = TASKS;
+    labels[3] = 2;
+    ck_assert_int_eq(atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &bad), ATMSAE_E_ARG);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "text 0, task 3 = 2"));
+    memset(labels, 1, TEXTS * TASKS);
+    ck_assert_int_eq(atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &bad), ATMSAE_E_ARG);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "0 negative training"));
+    atmsae_probing_destroy(probing);
+    atmsae_synth_destroy(synth);
+    atmsae_context_destroy(ctx);
+    free(x), free(on), free(is_train), free(labels);
+}
+END_TEST
+
+/* ---- memory --------------------------------------------------------------------------------------------------- */
+
+typedef struct heap {
+    long live, left; /* left: allocations until one fails; -1: none does */
+} heap;
+
+static void *heap_alloc(void *opaque, size_t align, size_t size)
+{
+    heap *h = opaque;
+    if (h->left == 0) return NULL;
+    if (h->left > 0) h->left--;
+    void *memory = aligned_alloc(align, (size + align - 1) / align * align);
+    if (memory) h->live++;
+    return memory;
+}
+
+static void heap_free(void *opaque, void *memory)
+{
+    if (memory) ((heap *)opaque)->live--;
+    free(memory);
+}
+
+typedef struct ready {
+    atmsae_context *ctx;
+    atmsae_synth *synth;
+    atmsae_model *model, *wider;
+    atmsae_absorption *absorption;
+    atmsae_probing *probing;
+    atmsae_batch batch;
+    float x[200 * WIDTH];
+    int32_t class_of[200];
+    int8_t labels[200];
+    uint8_t is_train[200];
+    toy_lm *lm;
+    tree tree;
+} ready;
+
+enum { CALLS = 11 };
+
+/* One of the calls that allocate; *made is what it created. */
+static atmsae_status make_call(ready *w, int which, void **made, void (**destroy)(void *))
+{
+    atmsae_match_result match = {.size = sizeof match};
+    atmsae_hedging_result hedging = {.size = sizeof hedging};
+    atmsae_truth_result truth = {.size = sizeof truth};
+    atmsae_lm_result lm = {.size = sizeof lm};
+    atmsae_absorption_measures measures = {.size = sizeof measures};
+    atmsae_probing_entry entries[4];
+    float x[10 * WIDTH];
+    double mean;
+    switch (which) {
+    case 0: return atmsae_model_match(w->model, w->wider, ATMSAE_W_DEC, 0, NULL, &match);
+    case 1: return atmsae_model_hedging(w->model, w->wider, 0, &hedging);
+    case 2: return atmsae_model_similarity(w->model, ATMSAE_W_DEC, NULL, &mean);
+    case 3: return atmsae_synth_truth(w->synth, w->model, 0, 100, &truth);
+    case 4: return atmsae_absorption_measure(w->absorption, w->model, &measures, NULL, NULL);
+    case 5: return atmsae_probing_score(w->probing, w->model, entries);
+    case 6: return atmsae_probing_baseline(w->probing, entries);
+    case 7: {
+        atmsae_probing_config config;
+        atmsae_probing_config_init(&config, sizeof config);
+        config.n_tasks = 1;
+        *destroy = (void (*)(void *))atmsae_probing_destroy;
+        return atmsae_probing_create(w->ctx, &config, &w->batch, WIDTH, w->labels, w->is_train, (atmsae_probing **)made);
+    }
+    case 8: *destroy = (void (*)(void *))atmsae_synth_destroy;
+        return atmsae_synth_create_preset(w->ctx, ATMSAE_SYNTH_CHANIN, 0, (atmsae_synth **)made);
+    case 9: {
+        *destroy = (void (*)(void *))atmsae_synth_destroy;
+        w->tree.config.orthogonal_steps = 1;
+        w->tree.config.correlation_rank = 2;
+        atmsae_status status = atmsae_synth_create_tree(w->ctx, &w->tree.config, (atmsae_synth **)made);
+        return status < 0 ? status : atmsae_synth_rows(*made, 0, 10, x, NULL);
+    }
+    default: {
+        atmsae_language_model callback = {.size = sizeof callback, .n_batches = 1, .opaque = w->lm, .run = run_toy};
+        return atmsae_model_language(w->wider, &callback, &lm);
+    }
+    }
+}
+
+START_TEST(every_failed_allocation_is_reported_and_leaks_nothing)
+{
+    heap h = {0, -1};
+    atmsae_allocator allocator = {&h, heap_alloc, heap_free};
+    atmsae_context_config config;
+    atmsae_context_config_init(&config, sizeof config);
+    config.threads = 1;
+    config.allocator = &allocator;
+    ready *w = zeros(1, sizeof *w);
+    w->lm = zeros(1, sizeof *w->lm);
+    ck_assert_int_eq(atmsae_context_create(&config, &w->ctx), ATMSAE_OK);
+    w->synth = control_rows(w->ctx);
+    w->model = control(w->ctx, w->synth, ORACLE);
+    w->wider = new_model(w->ctx, WIDTH, FEATURES + 4, ATMSAE_RELU, 1, 1);
+    describe(&w->tree);
+    ok(w->ctx, atmsae_synth_rows(w->synth, 0, 200, w->x, NULL));
+    for (int i = 0; i < 200; i++) {
+        w->labels[i] = (int8_t)(i % 2), w->is_train[i] = i % 3 != 0, w->class_of[i] = i % 2;
+        w->x[i * WIDTH] += i % 2 ? 3 : -3;
+    }
+    w->batch = rows(w->x, 200);
+    atmsae_absorption_config absorption;
+    atmsae_absorption_config_init(&absorption, sizeof absorption);
+    absorption.n_classes = 2;
+    ok(w->ctx, atmsae_absorption_create(w->ctx, &absorption, &w->batch, WIDTH, w->class_of, w->is_train, &w->absorption));
+    atmsae_probing_config probing;
+    atmsae_probing_config_init(&probing, sizeof probing);
+    probing.n_tasks = 1;
+    ok(w->ctx, atmsae_probing_create(w->ctx, &probing, &w->batch, WIDTH, w->labels, w->is_train, &w->probing));
+    long before = h.live;
+    for (int which = 0; which < CALLS - 1; which++) /* the last: its activations are narrower, see below */
+        for (long left = 0;; left++) {
+            void *made = NULL;
+            void (*destroy)(void *) = NULL;
+            h.left = left;
+            atmsae_status status = make_call(w, which, &made, &destroy);
+            h.left = -1;
+            if (destroy) destroy(made);
+            ck_assert_msg(h.live == before, "call %d, allocation %ld leaks", which, left);
+            if (status == ATMSAE_OK) {
+                ck_assert_int_ge(left, 2);
+                break;
+            }
+            ck_assert_msg(status == ATMSAE_E_NOMEM, "call %d, allocation %ld: %s", which, left, atmsae_last_error(w->ctx));
+        }
+    atmsae_model_destroy(w->wider);
+    w->wider = new_model(w->ctx, D, F, ATMSAE_RELU, 1, 1); /* of the toy language model's width */
+    before = h.live;
+    for (long left = 0;; left++) {
+        h.left = left;
+        atmsae_status status = make_call(w, CALLS - 1, NULL, NULL);
+        h.left = -1;
+        ck_assert_int_eq(h.live, before);
+        if (status == ATMSAE_OK) break;
+        ck_assert_int_eq(status, ATMSAE_E_NOMEM);
+    }
+    atmsae_probing_destroy(w->probing);
+    atmsae_absorption_destroy(w->absorption);
+    atmsae_model_destroy(w->wider);
+    atmsae_model_destroy(w->model);
+    atmsae_synth_destroy(w->synth);
+    atmsae_context_destroy(w->ctx);
+    ck_assert_int_eq(h.live, 0);
+    free(w->lm);
+    free(w);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {
+        truth_orders_the_controls,
+        reconstruction_orders_the_controls,
+        probing_orders_the_controls,
+        every_failed_allocation_is_reported_and_leaks_nothing,
+    };
+    return run_tests("controls", tests, sizeof tests / sizeof *tests);
+}

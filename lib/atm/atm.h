@@ -28,6 +28,8 @@ atmsae_status ams_masker_update(atmsae_masker *masker, const double *importance,
 atmsae_status ams_masker_draw(atmsae_masker *masker, uint64_t step);
 atmsae_status ams_masker_begin_cooldown(atmsae_masker *masker, uint64_t first_step, uint64_t steps);
 
+/* The draw of one latent (index), or of one latent in one row (row << 32 | latent). */
+bool ams_mask_drawn(uint64_t seed, uint32_t purpose, uint64_t step, uint64_t index, double p);
 /* Importances and the dead list from averages and clocks. */
 void ams_tracker_derive(atmsae_tracker *tracker);
 

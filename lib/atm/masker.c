@@ -194,21 +194,6 @@ static double probability(double importance, double theta, double r)
     return -expm1(-r * ((theta - importance) / theta));
 }
 
-static bool drawn(uint64_t seed, uint32_t purpose, uint64_t step, uint64_t index, double p)
-{
-    if (!(p > 0)) return false;
-    uint32_t words[4];
-    ams_philox(seed, purpose, step, index, words);
-    return ams_uniform(words[0], words[1]) < p;
-}
-
-int32_t atmsae_mask_test(const atmsae_mask *mask, uint64_t row, uint64_t latent)
-{
-    if (!mask || latent >= mask->d_sae) return 0;
-    if (mask->masked && mask->masked[latent]) return 1;
-    return mask->p && drawn(mask->seed, AMS_DRAW_ROW_MASK, mask->step, row << 32 | latent, mask->p[latent]);
-}
-
 atmsae_status ams_masker_draw(atmsae_masker *m, uint64_t step)
 {
     const atmsae_masker_config *c = &m->config;
@@ -223,7 +208,7 @@ atmsae_status ams_masker_draw(atmsae_masker *m, uint64_t step)
     m->mean_p = sum / (double)F;
     for (uint64_t i = 0; i < F; i++) {
         if (c->kind == ATMSAE_MASK_UNIFORM) m->p[i] = m->mean_p;
-        m->masked[i] = !c->per_row && drawn(c->seed, AMS_DRAW_MASK, step, i, m->p[i]);
+        m->masked[i] = !c->per_row && ams_mask_drawn(c->seed, AMS_DRAW_MASK, step, i, m->p[i]);
     }
     m->mask = (atmsae_mask){.size = sizeof m->mask, .d_sae = F, .seed = c->seed, .step = step};
     m->mask.masked = c->per_row ? NULL : m->masked;

@@ -40,7 +40,8 @@ atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *fu
     for (; claims[call->n].use; call->n++) {
         if (claim(&claims[call->n])) continue;
         release(claims, call->n);
-        return ams_fail(ctx, ATMSAE_E_STATE, "%s: the %s is in use by another call: of another thread, or the one whose "
+        return ams_fail(ctx, ATMSAE_E_STATE,
+                        "%s: the %s is in use by another call: of another thread, or the one whose "
                         "callback this is", function, claims[call->n].name);
     }
     ams_float_begin(&call->environment);

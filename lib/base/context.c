@@ -62,7 +62,7 @@ static void *default_alloc(void *opaque, size_t align, size_t bytes)
 {
     (void)opaque;
     void *memory = NULL;
-    const bool large = bytes >= 2 * HUGE_PAGE;
+    const bool large = bytes >= (size_t)2 * HUGE_PAGE;
     if (posix_memalign(&memory, large && align < HUGE_PAGE ? HUGE_PAGE : align, bytes) != 0) return NULL;
 #ifdef MADV_HUGEPAGE
     if (large) (void)madvise(memory, bytes - bytes % HUGE_PAGE, MADV_HUGEPAGE); /* a wish */
@@ -103,7 +103,8 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     if (caller)
-        AMS_TRY(ams_struct_in(NULL, "atmsae_context_config", &config, sizeof config, sizeof config, caller));
+        AMS_TRY(ams_struct_in(NULL, "atmsae_context_config", &config, sizeof config,
+                              offsetof(atmsae_context_config, precision), caller));
 
     atmsae_allocator allocator = {NULL, default_alloc, default_free};
     if (config.allocator) allocator = *config.allocator;

@@ -94,7 +94,7 @@ typedef struct strip {
 /* Elements j .. j + 31 of a strip as a tile of A. */
 INLINE void pack_tile(uint16_t *out, strip *s, uint64_t j, uint64_t d)
 {
-    for (unsigned r = 0; r < s->rows; r++) {
+    for (size_t r = 0; r < s->rows; r++) {
         float tail[32]; // cppcheck-suppress variableScope ; x may point to it
         const float *x = s->row[r] + j;
         if (d - j < 32) {
@@ -113,7 +113,7 @@ INLINE void pack_tile(uint16_t *out, strip *s, uint64_t j, uint64_t d)
         }
         s->squares[r] = squares;
     }
-    memset(out + s->rows * 32, 0, (16 - s->rows) * 32 * sizeof *out);
+    memset(out + (size_t)s->rows * 32, 0, (size_t)(16 - s->rows) * 32 * sizeof *out);
 }
 
 INLINE void pack_strip_a(uint16_t *out, strip *s, uint64_t d)

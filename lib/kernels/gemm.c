@@ -36,7 +36,12 @@ void ams_gemm_abt(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t l
     }
 }
 
-static const char *blis_kernels(void) { return bli_arch_string(bli_arch_query_id()); }
+/* bli_init first: BLIS 0.9 aborts where BLIS_ARCH_TYPE is set and the question comes before it. */
+static const char *blis_kernels(void)
+{
+    bli_init();
+    return bli_arch_string(bli_arch_query_id());
+}
 
 void ams_kernels_describe(char *out, size_t capacity)
 {

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+//! The wrapper: the same bits as the C program tests/bindings/reference.c, whose output ATMSAE_REFERENCE
+//! names; errors; rows that are too short; handles on other threads.
+
+use atmsae::{sys, Codes, Context, LatentSums, Masker, MaskerConfig, Model, ModelConfig, Rows, Source, Synth};
+use atmsae::{Tracker, TrackerConfig, Trainer, TrainerConfig};
+
+fn bytes<T: Copy>(data: &[T]) -> &[u8] {
+    unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), std::mem::size_of_val(data)) }
+}
+
+fn trainer(context: &Context) -> atmsae::Result<Trainer> {
+    let mut config = TrainerConfig { batch_rows: 512, total_rows: 60 * 512, ..Default::default() };
+    (config.model.d_in, config.model.d_sae, config.model.k, config.model.seed) = (96, 168, 3.0, 7);
+    config.optimizer.lr = 1e-3;
+    config.masker.r = 0.5;
+    Trainer::new(context, &config)
+}
+
+#[test]
+fn same_bits_as_c() -> Result<(), Box<dyn std::error::Error>> {
+    let file = match std::env::var_os("ATMSAE_REFERENCE") {
+        Some(file) => file,
+        None => return Ok(println!("ATMSAE_REFERENCE is not set: nothing to compare with")),
+    };
+    let context = Context::new(0)?;
+    let mut out = Vec::new();
+    let synth = Synth::new(&context, &Default::default())?;
+    let mut trainer = trainer(&context)?;
+    trainer.prepare(&synth.rows(0, 512)?)?;
+    for step in 0..60 {
+        trainer.step(&synth.rows(step * 512, 512)?)?;
+    }
+    let last = synth.rows(59 * 512, 512)?;
+    trainer.calibrate(&last)?;
+    let model = trainer.model();
+    for p in [sys::ATMSAE_W_ENC, sys::ATMSAE_B_ENC, sys::ATMSAE_W_DEC, sys::ATMSAE_B_DEC, sys::ATMSAE_BATCH_THRESHOLD] {
+        out.extend_from_slice(bytes(model.view(p)));
+    }
+    let mut codes = Codes::new(&context)?;
+    model.encode(&last, &mut codes)?;
+    let view = codes.view()?;
+    out.extend_from_slice(bytes(view.row_start));
+    out.extend_from_slice(bytes(view.latent));
+    out.extend_from_slice(bytes(view.value));
+    out.extend_from_slice(bytes(&model.decode(&codes)?));
+
+    let mut tracker = Tracker::new(&context, &TrackerConfig { d_sae: 8, ..Default::default() })?;
+    let mut masker = Masker::new(&context, &MaskerConfig { d_sae: 8, seed: 11, c: 0.5, ..Default::default() })?;
+    for step in 0..300 {
+        let mut mask = [0; 8];
+        let drawn = masker.draw(step)?;
+        mask[..drawn.len()].copy_from_slice(drawn);
+        out.extend_from_slice(&mask);
+        let rows = mask.map(|m| if m == 1 { 0.0 } else { 1000.0 });
+        let mut frequency = rows;
+        (0..8).for_each(|i| frequency[i] /= (i + 2) as f64);
+        let (magnitude, contribution) = (frequency.map(|f| 1.5 * f), frequency.map(|f| 2.0 * f));
+        tracker.observe(LatentSums { rows: &rows, magnitude: &magnitude, frequency: &frequency, contribution: &contribution })?;
+        masker.update(tracker.importance())?;
+    }
+    out.extend_from_slice(bytes(masker.p()));
+    out.extend_from_slice(bytes(tracker.importance()));
+    assert!(out == std::fs::read(file)?, "not what the C program wrote");
+    Ok(())
+}
+
+#[test]
+fn errors_have_the_librarys_text() {
+    let context = Context::new(1).unwrap();
+    let mut config = ModelConfig::default();
+    (config.d_in, config.d_sae, config.k) = (4, 8, 9.0);
+    let error = Model::new(&context, &config).err().expect("k is above d_sae");
+    assert_eq!(error.status, sys::ATMSAE_E_ARG);
+    assert!(error.to_string().starts_with("ATMSAE_E_ARG: k = 9"), "{error}");
+}
+
+#[test]
+fn lengths_are_checked() {
+    let context = Context::new(1).unwrap();
+    let mut trainer = trainer(&context).unwrap();
+    let x = vec![0.5; 96 * 4];
+    assert!(trainer.step(&x[1..]).is_err());
+    assert!(trainer.step(Rows::from(&x).weights(&[1.0, 1.0])).is_err());
+    assert!(trainer.step(Rows::from(&x).targets(&x[..96])).is_err());
+    assert!(trainer.step(Rows::from(&x).weights(&[1.0; 4])).is_ok());
+    let mut tracker = Tracker::new(&context, &TrackerConfig { d_sae: 8, ..Default::default() }).unwrap();
+    let (short, right) = ([1.0; 7], [1.0; 8]);
+    let sums = LatentSums { rows: &right, magnitude: &right, frequency: &short, contribution: &right };
+    assert!(tracker.observe(sums).is_err());
+}
+
+#[test]
+fn sizes_and_pointers_in_settings_are_ours() {
+    let context = Context::new(1).unwrap();
+    let mut config = ModelConfig::default();
+    (config.d_in, config.d_sae, config.k) = (4, 8, 2.0);
+    config.size = 4096;
+    config.n_prefixes = 1 << 40;
+    config.prefixes = vec![2, 4];
+    let model = Model::new(&context, &config).unwrap();
+    assert_eq!(model.config().prefixes, [2, 4]);
+}
+
+#[test]
+fn one_model_serves_several_threads() {
+    let context = Context::new(1).unwrap();
+    let synth = Synth::new(&context, &Default::default()).unwrap();
+    let rows = synth.rows(0, 256).unwrap();
+    let mut trainer = trainer(&context).unwrap();
+    trainer.prepare(&rows).unwrap();
+    trainer.step(&rows).unwrap();
+    let model = trainer.model();
+    let encode = || {
+        let mut codes = Codes::new(&context).unwrap();
+        model.encode(&rows, &mut codes).unwrap();
+        let view = codes.view().unwrap();
+        (0..view.n_rows()).flat_map(|r| view.row(r).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    let expected = encode();
+    assert!(!expected.is_empty());
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..3).map(|_| scope.spawn(encode)).collect();
+        others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), expected));
+    });
+}
+
+#[test]
+fn a_source_and_a_checkpoint() {
+    let context = Context::new(1).unwrap();
+    let rows = Synth::new(&context, &Default::default()).unwrap().rows(0, 2048).unwrap();
+    let source = |context| {
+        let mut source = Source::new(context, &Default::default()).unwrap();
+        source.add_memory(&rows, 96).unwrap();
+        source
+    };
+    let mut first = source(&context);
+    let mut trainer = trainer(&context).unwrap();
+    let mut buffer = vec![0.0; 512 * 96];
+    trainer.step(first.next(&mut buffer).unwrap()).unwrap();
+    let file = std::env::temp_dir().join(format!("atmsae-{}.safetensors", std::process::id()));
+    trainer.save(Some(&first), &file).unwrap();
+    let expected = trainer.step(first.next(&mut buffer).unwrap()).unwrap();
+    let mut second = source(&context);
+    let mut resumed = Trainer::load(&context, &file, Some(&mut second)).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let stats = resumed.step(second.next(&mut buffer).unwrap()).unwrap();
+    assert_eq!((stats.step, stats.loss), (expected.step, expected.loss));
+}

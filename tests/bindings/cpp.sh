@@ -1,0 +1,25 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# usage: cpp.sh SOURCE BUILD REFERENCE
+# The C++ header, with every compiler that is there and the warnings of a careful project.
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$(dirname "$0")/common.sh"
+reference=$3
+here=$source/tests/bindings examples=$source/examples/cpp
+compile() { # COMPILER SOURCE PROGRAM
+    # shellcheck disable=SC2046  # flags are words
+    "$1" -std=c++17 -O1 -Wall -Wextra -Wconversion -Wshadow -pedantic -Werror "-I$examples" $(pkg-config --cflags atmsae) "$2" -o "$3" \
+        $(pkg-config --libs atmsae)
+}
+same_as_c() { "$reference" c.bin && compile "$1" "$here/reference.cpp" reference && ./reference cpp.bin && cmp c.bin cpp.bin; }
+hello() { compile "$1" "$examples/hello.cpp" hello && ./hello | grep -q 'FVU 0\.[01]'; }
+
+for compiler in g++ clang++; do
+    command -v "$compiler" >/dev/null || continue
+    try "$compiler: same bits as C, errors, moves" same_as_c "$compiler"
+    try "$compiler: hello" hello "$compiler"
+done
+[ $tried -gt 0 ] || skip "no C++ compiler"
+try "hello in under 20 lines" short "$examples/hello.cpp"
+finish

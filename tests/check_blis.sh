@@ -4,7 +4,7 @@
 # usage: check_blis.sh BUILD
 # The user's machine chooses which BLIS the library meets: with OpenMP, with threads, or serial. For
 # each that is installed: 1000 cycles of loading and unloading the library, fork, small stacks, and
-# concurrent calls. ATMSAE_SCALE multiplies the cycles.
+# concurrent calls. And a user's choice of its kernels works. ATMSAE_SCALE multiplies the cycles.
 set -u
 build=$1
 good=0 bad=0 skipped=
@@ -28,6 +28,11 @@ for flavour in openmp pthread serial; do
         if (cd "$build/tests" && LD_LIBRARY_PATH=$dir ./$test); then good=$((good + 1)); else bad=$((bad + 1)); fi
     done
 done
+# A program may choose the kernels: 3 is haswell's in BLIS 0.9 to 2.
+if grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
+    echo "== BLIS_ARCH_TYPE"
+    if (cd "$build" && BLIS_ARCH_TYPE=3 ./examples/01_hello >/dev/null); then good=$((good + 1)); else bad=$((bad + 1)); fi
+fi
 [ -z "$skipped" ] || echo "not installed:$skipped (Debian: libblis4-NAME)"
 if [ $((good + bad)) -eq 0 ]; then
     echo "skipped: no flavour of BLIS in a folder of its own"

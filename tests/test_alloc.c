@@ -612,6 +612,7 @@ enum { CASES = sizeof cases / sizeof *cases };
 
 /* All others, which allocate nothing: checked in others_allocate_nothing. */
 static const char *const others[] = {
+    "atmsae_model_get_origin",
     "atmsae_version_number", "atmsae_version_string", "atmsae_status_name", "atmsae_last_error", "atmsae_context_threads",
     "atmsae_context_cpu", "atmsae_request_stop", "atmsae_clear_stop", "atmsae_stop_requested", "atmsae_decode",
     "atmsae_model_view", "atmsae_model_set", "atmsae_codes_get", "atmsae_trainer_begin_cooldown",
@@ -706,6 +707,8 @@ START_TEST(others_allocate_nothing)
     uint64_t count, index;
     atmsae_model_config model = {.size = sizeof model};
     ok(&w, atmsae_model_get_config(w.model, &model));
+    atmsae_model_origin origin = {.size = sizeof origin};
+    ok(&w, atmsae_model_get_origin(w.model, &origin));
     memcpy(weights, atmsae_model_view(w.model, ATMSAE_W_DEC, &count), sizeof weights);
     ok(&w, atmsae_model_set(w.model, ATMSAE_W_DEC, weights, F * D));
     atmsae_codes_view view = {.size = sizeof view};

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The public header on its own, twice, in strict C11; test_header.cpp includes this in C++11.
+ * The public headers on their own, twice, in strict C11; test_header.cpp includes this in C++11.
  */
-#include <atmsae/atmsae.h>
+#include <atmsae/eval.h>
+#include <atmsae/eval.h>
 #include <atmsae/atmsae.h>
 
 /* A function of each area, so that C++ links what C exports. */

@@ -36,6 +36,8 @@ static void make_folders(void)
         atmsae_model_destroy(model);
         snprintf(path, sizeof path, "%s/cfg.json", fz_path(folders[i].architecture));
         FZ_CHECK(unlink(path) == 0 && symlink(fz_file("", 0), path) == 0);
+        snprintf(path, sizeof path, "%s/sae_weights.safetensors", fz_path(folders[i].architecture));
+        fz_serve_file(path);
     }
 }
 
@@ -65,10 +67,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int which = 0;
     while (which < FOLDERS - 1 && !memmem(data, size, folders[which].architecture, strlen(folders[which].architecture)))
         which++;
-    fz_file(data, size);
+    char config[256];
+    const char *folder = fz_path(folders[which].architecture);
+    snprintf(config, sizeof config, "%s/cfg.json", folder);
+    if (fz_serve) fz_serve(config, data, size);
+    else fz_file(data, size);
     fz_limit((1 << 18) + 64 * size);
     atmsae_model *model;
-    atmsae_status status = atmsae_model_load(fz_context(), fz_path(folders[which].architecture), &model);
+    atmsae_status status = atmsae_model_load(fz_context(), folder, &model);
     FZ_CHECK((status == ATMSAE_OK) == (model != NULL));
     FZ_CHECK(status == ATMSAE_OK || status == ATMSAE_E_FORMAT || status == ATMSAE_E_UNSUPPORTED || status == ATMSAE_E_LIMIT);
     if (model) use(model);

@@ -31,8 +31,12 @@ void fz_done(atmsae_status status);
 /* Refuses requests that bring the total above this; fz_done checks that none came. 0: 64 MiB. */
 void fz_limit(size_t bytes);
 
-/* A file in memory with these bytes; its path is the same for every call. */
+/* A file in memory with these bytes, which stay the caller's; its path is the same for every call. */
 const char *fz_file(const void *data, size_t size);
+/* A file as it is now may be read from memory from now on. */
+void fz_serve_file(const char *path);
+/* calls.c, where it is linked in: a path that opens as these bytes, which stay the caller's. */
+__attribute__((weak)) void fz_serve(const char *path, const void *data, size_t size);
 /* A folder in memory if there is one, made at the first call, removed at exit with all in it. */
 const char *fz_folder(void);
 const char *fz_path(const char *name); /* of a file in it; lent until the next call but three */

@@ -11,19 +11,23 @@
 
 enum { ROOM = 1 << 16 };
 
-static void use(ams_json *json, const ams_json_token *token)
+static void use_number(ams_json *json, const ams_json_token *token)
 {
     uint64_t u;
     double d;
-    bool b;
-    atmsae_status as_u64 = ams_json_u64(json, token, "value", &u);
-    atmsae_status as_double = ams_json_double(json, token, "value", &d);
-    atmsae_status as_bool = ams_json_bool(json, token, "value", &b);
-    bool number = token->kind == AMS_JSON_NUMBER;
-    FZ_CHECK(number || as_u64 < 0);
-    FZ_CHECK((as_double == ATMSAE_OK) == number && (!number || isfinite(d)));
-    FZ_CHECK(as_u64 < 0 || fabs(d - (double)u) <= 0);
-    FZ_CHECK((as_bool == ATMSAE_OK) == (token->kind == AMS_JSON_TRUE || token->kind == AMS_JSON_FALSE));
+    FZ_CHECK(ams_json_double(json, token, "value", &d) == ATMSAE_OK && isfinite(d));
+    FZ_CHECK(ams_json_u64(json, token, "value", &u) < 0 || fabs(d - (double)u) <= 0);
+}
+
+static void use_as_other(ams_json *json, const ams_json_token *token)
+{
+    uint64_t u;
+    double d;
+    bool b, boolean = token->kind == AMS_JSON_TRUE || token->kind == AMS_JSON_FALSE;
+    FZ_CHECK((ams_json_bool(json, token, "value", &b) == ATMSAE_OK) == boolean);
+    if (token->kind == AMS_JSON_NUMBER) return;
+    FZ_CHECK(ams_json_u64(json, token, "value", &u) < 0);
+    FZ_CHECK(ams_json_double(json, token, "value", &d) < 0);
 }
 
 static void write_token(ams_text *out, const ams_json_token *token, bool *comma)
@@ -37,10 +41,8 @@ static void write_token(ams_text *out, const ams_json_token *token, bool *comma)
         ams_text_string(out, token->text);
         if (token->kind == AMS_JSON_KEY) ams_text_add(out, ":");
     } else if (token->kind == AMS_JSON_NUMBER) {
-        char number[ROOM];
-        memcpy(number, token->text, token->length);
-        number[token->length] = '\0';
-        ams_text_add(out, number);
+        for (size_t i = 0; i < token->length; i++)
+            ams_text_add(out, (char[2]){token->text[i], '\0'});
     } else {
         ams_text_add(out, plain[token->kind]);
     }
@@ -56,7 +58,8 @@ static atmsae_status read_all(char *text, size_t size, ams_text *out, bool *exac
     atmsae_status status;
     ams_json_open(&json, fz_context(), text, size, AMS_JSON_MAX_DEPTH);
     for (*count = 0; (status = ams_json_next(&json, &token)) == ATMSAE_OK; ++*count) {
-        use(&json, &token);
+        if (token.kind == AMS_JSON_NUMBER) use_number(&json, &token);
+        if (*count % 16 < 2) use_as_other(&json, &token); /* texts of errors take most of the time */
         FZ_CHECK(token.at <= size && token.text && (token.length == 0 || token.text + token.length <= text + size));
         if (strlen(token.text) < token.length) *exact = false;
         if (out) write_token(out, &token, &comma);
@@ -90,9 +93,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size) memcpy(text, data, size);
     text[size] = '\0';
     memcpy(copy, text, size + 1);
-    atmsae_status status = read_all(text, size, &out, &exact, &count);
-    FZ_CHECK(skip_all(copy, size) == status);
-    if (status == ATMSAE_OK && exact) {
+    bool again_too = ams_crc64(0, data, size) % 4 == 0; /* most of the time goes into what follows the first reading */
+    atmsae_status status = read_all(text, size, again_too ? &out : NULL, &exact, &count);
+    FZ_CHECK(!again_too || skip_all(copy, size) == status);
+    if (again_too && status == ATMSAE_OK && exact) {
         FZ_CHECK(out.status == ATMSAE_OK);
         FZ_CHECK(read_all(out.data, out.length, NULL, &exact, &again) == ATMSAE_OK && again == count);
     }

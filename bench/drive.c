@@ -249,6 +249,14 @@ static void add_worker(drive *d, const char *group, char **case_words, char *lin
     }
 }
 
+static void free_words(char **words)
+{
+    for (; *words; words++) {
+        free(*words);
+        *words = NULL;
+    }
+}
+
 static void run_cases(drive *d, const char *path)
 {
     FILE *file = fopen(path, "r");
@@ -264,6 +272,7 @@ static void run_cases(drive *d, const char *path)
             char *rest = line + 5;
             snprintf(group, TEXT, "%.60s", strtok_r(rest, " \t", &rest));
             size_t n = 0;
+            free_words(case_words);
             for (char *word; n < MOST_WORDS / 2 && (word = strtok_r(rest, " \t", &rest)) != NULL;)
                 case_words[n++] = strdup(word);
             case_words[n] = NULL;
@@ -278,7 +287,8 @@ static void run_cases(drive *d, const char *path)
         if (count == MOST_WORKERS || d->n == MOST_RESULTS) die(path, "more rows than bench_drive has room for");
         add_worker(d, group, case_words, line, words[count++]);
     }
-    fclose(file); // NOLINT(clang-analyzer-unix.Malloc): the words are used to the end of the program
+    free_words(case_words);
+    fclose(file);
 }
 
 /* ---- the machine --------------------------------------------------------------------------------- */

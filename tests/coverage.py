@@ -5,7 +5,9 @@ import sys
 
 source, report = sys.argv[1:]
 # lines, branches in percent: folder or file
-LIMITS = {"lib": (95, 0), "lib/base": (100, 95), "lib/format": (100, 95), "lib/train/checkpoint.c": (100, 95)}
+LIMITS = {"lib": (95, 90), "lib/base": (99, 95), "lib/format": (99, 94.5), "lib/train/checkpoint.c": (100, 95)}
+# Where what is not taken must be listed.
+STRICT = {"lib/base", "lib/train/checkpoint.c"} | {f"lib/format/{name}.c" for name in ("file", "json", "safetensors", "sort")}
 
 
 def parts(name):
@@ -13,18 +15,18 @@ def parts(name):
     return {"lib", "/".join(name.split("/")[:2]), name}
 
 
-listed = {}  # (file, text of the line) -> seen
+listed = {}  # (file, text of the line) -> seen, or need not be
 for row in open(f"{source}/tests/coverage-exceptions.txt", encoding="utf-8"):
     if row.strip() and not row.startswith("#"):
-        name, text, _reason = (field.strip() for field in row.split(" | ", 2))
-        listed[name, text] = False
+        name, text, reason = (field.strip() for field in row.split(" | ", 2))
+        listed[name, text] = reason.startswith("here: ")
 
 sums = {}  # name -> [lines, covered, branches, taken]
 failed = []
 for file in json.load(open(report, encoding="utf-8"))["files"]:
     name = file["file"]
     text = open(f"{source}/{name}", encoding="utf-8").read().split("\n")
-    strict = any(part in LIMITS and part != "lib" for part in parts(name))
+    strict = parts(name) & STRICT
     for line in file["lines"]:
         if line.get("gcovr/noncode"):
             continue
@@ -33,15 +35,13 @@ for file in json.load(open(report, encoding="utf-8"))["files"]:
             s = sums.setdefault(part, [0, 0, 0, 0])
             for i, n in enumerate((1, line["count"] > 0, len(taken), sum(taken))):
                 s[i] += n
-        if strict and line["count"] > 0 and not all(taken):
+        if strict and (line["count"] == 0 or not all(taken)):
             code = text[line["line_number"] - 1]
             keys = [key for key in listed if key[0] == name and key[1] in code]
             for key in keys:
                 listed[key] = True
             if not keys:
-                failed.append(f"{name}:{line['line_number']}: a branch not taken, not listed: {code.strip()}")
-        elif strict and line["count"] == 0:
-            failed.append(f"{name}:{line['line_number']}: not reached: {text[line['line_number'] - 1].strip()}")
+                failed.append(f"{name}:{line['line_number']}: not taken, not listed: {code.strip()}")
 
 for name in sorted(name for name in sums if not name.endswith((".c", ".h")) or name in LIMITS):
     lines, covered, branches, taken = sums[name]

@@ -705,6 +705,40 @@ START_TEST(tensors_that_cannot_be_written)
 }
 END_TEST
 
+START_TEST(models_that_cannot_be_saved)
+{
+    small_run run;
+    char path[110];
+    snprintf(path, sizeof path, "%s/sae", folder);
+    small_begin(&run, &small_setups[1], ctx);
+    const atmsae_model *model = atmsae_trainer_model(run.trainer);
+    float *bias = (float *)(uintptr_t)atmsae_model_view(model, ATMSAE_B_DEC, NULL), old = *bias;
+    float *scale = (float *)(uintptr_t)atmsae_model_view(model, ATMSAE_OUTPUT_SCALE, NULL);
+    expect_ok(atmsae_model_save(model, path, NULL));
+    *bias = NAN; /* as no call would leave it */
+    ck_assert_int_eq(atmsae_model_save(model, path, NULL), ATMSAE_E_NONFINITE);
+    *bias = old;
+    *scale *= 2;
+    ck_assert_int_eq(atmsae_model_save(model, path, NULL), ATMSAE_E_UNSUPPORTED);
+    *scale /= 2;
+    expect_ok(read_model(path)); /* the first one stands */
+    small_end(&run);
+}
+END_TEST
+
+START_TEST(files_of_old_pytorch)
+{
+    char path[110];
+    atmsae_tensors *file;
+    snprintf(path, sizeof path, "%s/x.pt", folder);
+    small_write(path, "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02", 17);
+    ck_assert_int_eq(atmsae_tensors_open(ctx, path, &file), ATMSAE_E_UNSUPPORTED);
+    small_write(path, "\x80\x02", 2);
+    ck_assert_int_lt(atmsae_tensors_open(ctx, path, &file), 0);
+    ck_assert_ptr_null(file);
+}
+END_TEST
+
 START_TEST(tensor_handles)
 {
     const ams_tensor_out tensors[] = {{"x", "F32", 1, {2}, "12345678", NULL, NULL}, {"f4", "F4", 1, {4}, "ab", NULL,
@@ -937,6 +971,8 @@ int main(void)
     tcase_add_test(files, names_that_cannot_be_written);
     tcase_add_test(files, temporary_files);
     tcase_add_test(files, tensors_that_cannot_be_written);
+    tcase_add_test(files, models_that_cannot_be_saved);
+    tcase_add_test(files, files_of_old_pytorch);
     tcase_add_test(files, tensor_handles);
     tcase_add_test(files, keys_of_one_hash);
     suite_add_tcase(suite, files);

@@ -816,7 +816,7 @@ START_TEST(pickles)
             n *= info.shape[r];
         ok(atmsae_tensors_read_f32(t, 0, values, n));
         for (uint64_t v = 0; v < n; v++)
-            sprintf(text + strlen(text), "%s%g", v ? " " : "", (double)values[v]);
+            ams_format(text + strlen(text), sizeof text - strlen(text), "%s%g", v ? " " : "", (double)values[v]);
         ck_assert_str_eq(text, cases[i].text);
         atmsae_tensors_close(t);
     }

@@ -232,7 +232,7 @@ static atmsae_absorption_measures summarise(const scoring *s)
         r.absorbed += c->absorbed;
         r.mean_split += (double)c->n_split;
     }
-    r.mean_split /= (double)r.classes;
+    r.mean_split = r.classes ? r.mean_split / (double)r.classes : NAN;
 #define MEAN(field) mean_over(s, offsetof(atmsae_absorption_entry, field), false)
     mean full = MEAN(full_rate), v060 = MEAN(fraction_v060);
     mean v032 = mean_over(s, offsetof(atmsae_absorption_entry, fraction_v032), true);

@@ -92,7 +92,7 @@ static void add_row(atmsae_metrics *m, const float *y, const float *recon)
     m->sums.recon += rr;
     m->sums.dot += yr;
     m->sums.error_norm += sqrt(error);
-    m->sums.bench_ev += 1 - error / from_batch;
+    m->sums.bench_ev += from_batch > 0 ? 1 - error / from_batch : error > 0 ? -INFINITY : NAN;
     if (sqrt(yy) > 1e-6) {
         m->sums.norm_ratio += sqrt(rr) / sqrt(yy);
         m->sums.ratios++;

@@ -183,9 +183,9 @@ void ams_model_refresh_latents(atmsae_model *m, uint64_t first, uint64_t last)
 void ams_model_exp_thresholds(atmsae_model *m, uint64_t first, uint64_t last)
 {
     const float lowest = -87, highest = 88; /* beyond, exp leaves the normal floats */
-    for (uint64_t i = first; m->threshold && i < last; i++) {
+    if (!m->threshold || !m->log_threshold) return; /* JumpReLU has both */
+    for (uint64_t i = first; i < last; i++) {
         float *log_threshold = &m->log_threshold[i];
-        // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): allocated where threshold is
         if (*log_threshold < lowest) *log_threshold = lowest;
         if (*log_threshold > highest) *log_threshold = highest;
         m->threshold[i] = (float)exp((double)*log_threshold);

@@ -181,7 +181,7 @@ static void trim(const run *a, list *l, float max_slack)
 
 static void push(const run *a, list *l, ams_entry e, float max_slack)
 {
-    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a row or a block, as the query's kind says
+    if (!l) __builtin_unreachable(); /* a row or a block, as the query's kind says */
     if (!(e.value > entry_limit(l->cut, a->s->slack[e.row]))) return;
     l->entries[l->count++] = e;
     if (l->count == l->room) trim(a, l, max_slack);
@@ -261,7 +261,7 @@ static bool push_above(run *a, block *b, uint64_t row, uint64_t latent)
     const ams_query *q = a->q;
     float z = pre_activation(a, row, latent);
     if (!(z > (q->low ? q->low[latent] : q->limit))) return true;
-    // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): this kind of query has blocks
+    if (!b) __builtin_unreachable(); /* this kind of query has blocks */
     if (b->count == b->capacity) {
         atmsae_status status =
             ams_grow(a->s->ctx, &b->entries, &b->capacity, ams_max(4096, b->count + 1), b->count, sizeof *b->entries);

@@ -171,8 +171,8 @@ expect 1 "a pair that is none" eval --sae whole --input v.npy --pair nowhere
     printf '\000\001\000\000\000\000\000\000'
     printf '%-256s' '{"activations":{"dtype":"F16","shape":[40,576],"data_offsets":[0,46080]},"labels":{"dtype":"I8","shape":[40,2],"data_offsets":[46080,46160]},"is_train":{"dtype":"U8","shape":[40],"data_offsets":[46160,46200]}}'
     tail -c +129 "$data/activations-valid.npy" | head -c 46080
-    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do printf '\001\000\000\001'; done
-    for i in 1 2 3 4 5 6 7 8 9 10; do printf '\000\000\001\001'; done
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do printf '\001\000\000\001'; done
+    for _ in 1 2 3 4 5 6 7 8 9 10; do printf '\000\000\001\001'; done
 } >texts.safetensors
 echo ' [ "odd", "\"even\"" ] ' >texts.tasks.json
 expect 0 "eval with probing" eval --sae whole --input v.npy --probing texts.tasks.json --json

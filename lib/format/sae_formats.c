@@ -119,7 +119,7 @@ static atmsae_status load(atmsae_context *ctx, const char *path, atmsae_model **
     if (!path || !out) return ams_fail(ctx, ATMSAE_E_ARG, "model_load: NULL argument");
     struct stat st;
     ams_sae_place place = {0};
-    const struct format *format;
+    const struct format *format = NULL;
     if (stat(path, &st) != 0) return ams_fail_errno(ctx, path, "cannot open", errno);
     atmsae_status status = (S_ISDIR(st.st_mode) ? find_in_folder : find_file)(ctx, path, &format, &place.weights);
     if (status < 0) return status;

@@ -54,6 +54,7 @@ TARGET static float SUFFIX(dot)(const float *a, const float *b, uint64_t n)
 #define HALVE(half)                                         \
     _Pragma("GCC unroll 8") for (int l = 0; l < half; l++)  \
         sum[l] += sum[(l + half) % (64 / VL)];
+    // cppcheck-suppress arrayIndexOutOfBounds ; sum has that many where VL is that small
     if (VL <= 4) HALVE(8)
     if (VL <= 8) HALVE(4)
     HALVE(2)

@@ -45,7 +45,5 @@ void bench_product(size_t m, size_t n, size_t k, const float *a, const float *b,
         pthread_join(id[i], NULL);
 }
 
-/* bli_init first: BLIS 0.9 aborts if BLIS_ARCH_TYPE is set and the kernels are asked for before it. */
-void bench_blis_start(void) { bli_init(); }
 const char *bench_blis_version(void) { return bli_info_get_version_str(); }
 const char *bench_blis_kernels(void) { return bli_arch_string(bli_arch_query_id()); }

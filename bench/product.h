@@ -10,7 +10,6 @@
 /* C [m, n] = A [m, k] B^T, B [n, k]. `split`: each thread makes the product of its own slice of B, with
  * a single-threaded BLIS; else BLIS's own threads, which wait for each other at barriers. */
 void bench_product(size_t m, size_t n, size_t k, const float *a, const float *b, float *c, unsigned threads, int split);
-void bench_blis_start(void); /* before anything else that uses BLIS */
 const char *bench_blis_version(void);
 const char *bench_blis_kernels(void);
 

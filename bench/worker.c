@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include "product.h"
 #include "worker.h"
 
 #include <math.h>
@@ -75,7 +74,6 @@ void *bench_alloc(size_t count, size_t size)
 
 atmsae_context *bench_context(bench_options *o)
 {
-    bench_blis_start();
     atmsae_context_config c;
     atmsae_context_config_init(&c, sizeof c);
     c.threads = (uint32_t)o->threads;

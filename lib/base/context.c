@@ -6,13 +6,13 @@
 #include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
-#include <sys/mman.h>
 #include <errno.h>
 #include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define TEXT(x) TEXT_(x)

@@ -19,6 +19,8 @@ typedef struct pass {
     atmsae_gradients *g;
     float *w_enc, *b_enc, *w_dec, *b_dec, *threshold, *r_mag, *b_mag; /* gradients */
     double l0_slope; /* d penalty / d L0 (JUMPRELU) */
+    const uint32_t *aux; /* the latents of this pass are AuxK's; NULL: they are the others */
+    uint64_t n_latents;
 } pass;
 
 /* Sums over the entries of one latent. */
@@ -222,7 +224,7 @@ static uint64_t rows_a_block(const atmsae_codes *c, const ams_index *by_latent, 
     uint64_t entries = 0;
     for (const latent *l = all; l < all + count; l++)
         entries += by_latent->start[l->i + 1] - by_latent->start[l->i];
-    return entries / count > c->n / AMS_SPARSE ? ROWS_A_BLOCK : c->n;
+    return ams_index_dense(entries, count, c->n) ? ROWS_A_BLOCK : c->n;
 }
 
 /* Walks entries of `count` latents, in blocks of rows. */
@@ -240,47 +242,39 @@ static void walk(const pass *a, latent *all, uint64_t count, const ams_index *by
             }
 }
 
-static void latents_gradients(const pass *a, const uint32_t *ids, uint64_t n_ids)
-{
-    const atmsae_codes *c = a->c;
-    latent all[LATENTS_A_JOB];
-    uint64_t count = 0; /* of those with entries */
-    for (uint64_t k = 0; k < n_ids; k++)
-        if (start_latent(a, ids[k], &all[count]))
-            count++;
-        else
-            end_latent(a, &all[count]);
-    if (count > 0) walk(a, all, count, &c->by_latent, c->main.value, NULL, main_entry);
-    if (count > 0 && c->aux_scale > 0) walk(a, all, count, &c->aux_by_latent, c->aux.value, c->aux_residual, aux_entry);
-    for (uint64_t k = 0; k < count; k++)
-        end_latent(a, &all[k]);
-}
-
 static bool has_entries(const ams_index *by_latent, uint64_t i) { return by_latent->start[i] < by_latent->start[i + 1]; }
 
-/* Latents in a row, but for AuxK's: those have many entries each, and go best together. */
+/* Has AuxK entries of this latent? They are many, and such latents go best together: in jobs of their own. */
+static bool is_aux(const atmsae_codes *c, uint64_t i) { return c->aux_scale > 0 && has_entries(&c->aux_by_latent, i); }
+
 static void latents_job(void *arg, uint64_t job, unsigned worker)
 {
     (void)worker;
     const pass *a = arg;
-    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->m->d_sae);
-    uint32_t ids[LATENTS_A_JOB];
-    uint64_t count = 0;
-    for (uint64_t i = first; i < last; i++)
-        if (a->c->aux_scale == 0 || !has_entries(&a->c->aux_by_latent, i)) ids[count++] = (uint32_t)i;
-    latents_gradients(a, ids, count);
+    const atmsae_codes *c = a->c;
+    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->n_latents);
+    latent all[LATENTS_A_JOB];
+    uint64_t count = 0; /* of those with entries */
+    for (uint64_t j = first; j < last; j++) {
+        const uint64_t i = a->aux ? a->aux[j] : j;
+        if (is_aux(c, i) != (a->aux != NULL)) continue;
+        if (start_latent(a, i, &all[count]))
+            count++;
+        else
+            end_latent(a, &all[count]);
+    }
+    if (count == 0) return;
+    walk(a, all, count, &c->by_latent, c->main.value, NULL, main_entry);
+    if (a->aux) walk(a, all, count, &c->aux_by_latent, c->aux.value, c->aux_residual, aux_entry);
+    for (uint64_t k = 0; k < count; k++)
+        end_latent(a, &all[k]);
 }
 
-static void aux_job(void *arg, uint64_t job, unsigned worker)
+static void all_latents(pass *a, const uint32_t *aux, uint64_t n)
 {
-    (void)worker;
-    const pass *a = arg;
-    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->c->n_aux);
-    uint32_t ids[LATENTS_A_JOB];
-    uint64_t count = 0;
-    for (uint64_t j = first; j < last; j++)
-        if (has_entries(&a->c->aux_by_latent, a->c->aux_list[j])) ids[count++] = a->c->aux_list[j];
-    latents_gradients(a, ids, count);
+    a->aux = aux;
+    a->n_latents = n;
+    ams_parallel(a->g->ctx, (n + LATENTS_A_JOB - 1) / LATENTS_A_JOB, latents_job, a);
 }
 
 /* Packs the gradients' rows: one for each latent that has entries. */
@@ -288,7 +282,7 @@ static void give_slots(const atmsae_model *m, const atmsae_codes *c, atmsae_grad
 {
     uint32_t count = 0;
     for (uint64_t i = 0; i < m->d_sae; i++) {
-        bool entries = has_entries(&c->by_latent, i) || (c->aux_scale > 0 && has_entries(&c->aux_by_latent, i));
+        bool entries = has_entries(&c->by_latent, i) || is_aux(c, i);
         g->slot[i] = entries || has_pre_activation_loss(m, c, i) ? count++ : AMS_NO_SLOT;
     }
 }
@@ -345,8 +339,8 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     a.l0_slope = c->lambda;
     if (m->config.target_l0 > 0)
         a.l0_slope = 2 * c->lambda * (c->l0 / m->config.target_l0 - 1) / m->config.target_l0;
-    ams_parallel(g->ctx, (m->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB, latents_job, &a);
-    if (c->aux_scale > 0) ams_parallel(g->ctx, (c->n_aux + LATENTS_A_JOB - 1) / LATENTS_A_JOB, aux_job, &a);
+    all_latents(&a, NULL, m->d_sae);
+    if (c->aux_scale > 0) all_latents(&a, c->aux_list, c->n_aux);
     ams_parallel(g->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, b_dec_job, &a);
     g->state = AMS_GRADIENTS_READY;
     return ATMSAE_OK;

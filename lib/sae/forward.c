@@ -235,8 +235,7 @@ static double row_penalty(const atmsae_model *m, const atmsae_codes *c, uint64_t
 static uint64_t rows_a_job(const atmsae_codes *c, const ams_sparse *s, uint64_t latents)
 {
     const uint64_t workers = ams_workers(c->ctx);
-    bool dense = s->start[s->n] / latents > s->n / AMS_SPARSE;
-    return dense ? 64 : ams_max(1, (s->n + workers - 1) / workers);
+    return ams_index_dense(s->start[s->n], latents, s->n) ? 64 : ams_max(1, (s->n + workers - 1) / workers);
 }
 
 /* Takes a latent's share out of rows first .. last-1 of `rest` [n, d_out]. */

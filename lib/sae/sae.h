@@ -87,7 +87,6 @@ atmsae_status ams_sparse_reserve(atmsae_context *ctx, ams_sparse *sparse, uint64
 
 /* The entries of sparse rows by latent: those of latent i are start[i] .. start[i+1]-1, rows ascending;
  * `at` is an entry's place in the rows. */
-enum { AMS_SPARSE = 16 }; /* entries are sparse while fewer than one row in so many has one of a latent's */
 typedef struct ams_index {
     uint64_t *start; /* [F + 1] */
     uint32_t *row, *at;
@@ -99,6 +98,9 @@ atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, const ams
 atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, const ams_sparse *sparse, uint64_t F);
 /* The first of the places from .. to-1 of one latent whose row is at least `row`; else to. */
 uint64_t ams_index_find(const ams_index *index, uint64_t from, uint64_t to, uint64_t row);
+/* Have these latents, on average, an entry in more than one of 16 rows? Then some rows for all of them,
+ * which stay in cache, come before other rows. */
+static inline bool ams_index_dense(uint64_t entries, uint64_t latents, uint64_t n) { return entries / latents > n / 16; }
 
 /* ---- search: which latents have a pre-activation above their cut ------------------------------- */
 
@@ -200,7 +202,7 @@ struct atmsae_gradients {
         uint64_t count;
         float *value; /* W_enc, W_dec: row slot[i] is latent i's */
     } params[AMS_MAX_PARAMS];
-    uint32_t *slot;    /* [F] rows are packed: memory of latents that never fire together is never touched;
+    uint32_t *slot;    /* [F] rows are packed, so memory beyond the most that a step needs is never touched;
                           AMS_NO_SLOT: the gradient is 0 */
     uint8_t *masked;   /* [F] of the step */
     double *sums;      /* [4, F]: rows, magnitude, frequency, contribution */

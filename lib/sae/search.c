@@ -125,13 +125,13 @@ static float pre_activation(const run *a, uint64_t row, uint64_t latent)
     return ams_dot(m->w_enc + latent * m->d_in, a->q->x + row * m->d_in, m->d_in) + m->b_enc[latent];
 }
 
+/* The latent at a position among the eligible ones. */
+static uint64_t eligible(const ams_query *q, uint64_t position) { return q->list ? q->list[position] : position; }
+
 static bool row_takes_part(const ams_query *q, uint64_t row) { return !q->weights || q->weights[row] != 0; }
 
-/* The next entry to score, of `count`. */
-static void prefetch(const run *a, const ams_entry *entries, uint64_t next, uint64_t count)
-{
-    if (next < count) ams_prefetch(a->m->w_enc + entries[next].latent * a->m->d_in, a->m->d_in);
-}
+/* Of the latent that is scored next. */
+static void prefetch(const run *a, uint64_t latent) { ams_prefetch(a->m->w_enc + latent * a->m->d_in, a->m->d_in); }
 
 /* ---- lists of candidates -------------------------------------------------------------------------- */
 
@@ -145,7 +145,7 @@ static void rescore(const run *a, list *l)
     uint64_t kept = l->exact;
     for (uint64_t i = l->exact; i < l->count; i++) {
         ams_entry e = l->entries[i];
-        prefetch(a, l->entries, i + 1, l->count);
+        if (i + 1 < l->count) prefetch(a, l->entries[i + 1].latent);
         e.value = pre_activation(a, e.row, e.latent);
         if (e.value > 0) l->entries[kept++] = e;
     }
@@ -280,13 +280,10 @@ static bool take_hits(run *a, worker *w, block *b, uint64_t row, list *l, const 
 {
     const ams_query *q = a->q;
     for (uint64_t h = 0; h < n_hits; h++) {
-        uint64_t at = w->hits[h], latent = q->list ? q->list[t->first + at] : t->first + at;
+        uint64_t at = w->hits[h], latent = eligible(q, t->first + at);
         if (q->row_mask && atmsae_mask_test(q->row_mask, row, latent)) continue;
         if (q->kind == AMS_ABOVE) {
-            if (h + 1 < n_hits) {
-                uint64_t next = t->first + w->hits[h + 1], d = a->m->d_in;
-                ams_prefetch(a->m->w_enc + (q->list ? q->list[next] : next) * d, d);
-            }
+            if (h + 1 < n_hits) prefetch(a, eligible(q, t->first + w->hits[h + 1]));
             if (!push_above(a, b, row, latent)) return false;
             continue;
         }
@@ -328,7 +325,7 @@ static void exact_job(void *arg, uint64_t job, unsigned which)
     const ams_query *q = a->q;
     const uint64_t d = a->m->d_in, last = ams_min((job + 1) * EXACT_LATENTS, a->latents);
     for (uint64_t i = job * EXACT_LATENTS; i < last; i++) {
-        const float *w = a->m->w_enc + (q->list ? q->list[i] : i) * d;
+        const float *w = a->m->w_enc + eligible(q, i) * d;
         for (uint64_t r = 0; r < q->n; r++)
             a->s->values[r * a->latents + i] = ams_dot(w, q->x + r * d, d);
     }
@@ -435,7 +432,7 @@ static void rescore_job(void *arg, uint64_t job, unsigned which)
     list *l = &a->s->shared;
     uint64_t last = ams_min((job + 1) * ENTRIES_A_JOB, l->count);
     for (uint64_t i = job * ENTRIES_A_JOB; i < last; i++) {
-        prefetch(a, l->entries, i + 1, last);
+        if (i + 1 < last) prefetch(a, l->entries[i + 1].latent);
         l->entries[i].value = pre_activation(a, l->entries[i].row, l->entries[i].latent);
     }
 }
@@ -529,11 +526,10 @@ static void bound_errors(run *a)
     const double u = 0x1p-24, g = (double)d * u / (1 - (double)d * u);
     a->max_slack = 0;
     for (uint64_t r = 0; r < q->n; r++) {
-        double scale = a->exact ? 0 : 1.01 * ams_norm(q->x + r * d, d) * a->m->enc_norm_max;
+        const double norm = a->exact ? 0 : ams_norm(q->x + r * d, d), scale = 1.01 * norm * a->m->enc_norm_max;
         double slack = (2 * g + 4 * u) * scale + 4 * u * (double)a->m->b_enc_max * (scale > 0);
         if (a->bf16 >= 0)
-            slack += ams_bf16_bound(d, ams_norm(q->x + r * d, d), (double)a->s->packed.x_error[r], a->m->enc_norm_max,
-                                    a->s->packed.w_error);
+            slack += ams_bf16_bound(d, norm, (double)a->s->packed.x_error[r], a->m->enc_norm_max, a->s->packed.w_error);
         a->s->slack[r] = nextafterf((float)slack, slack > 0 ? INFINITY : 0);
         if (row_takes_part(q, r) && a->s->slack[r] > a->max_slack) a->max_slack = a->s->slack[r];
     }

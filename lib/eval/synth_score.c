@@ -2,11 +2,10 @@
  *
  * Scores a model against the features that a synthetic row is made of.
  */
-#include "data/synth.h"
 #include "eval/absorption.h"
 #include "eval/match.h"
 #include "eval/similarity.h"
-#include "sae/sae.h"
+#include "eval/synth_codes.h"
 
 #include <math.h>
 #include <string.h>
@@ -81,15 +80,10 @@ static void count_row(scoring *s, const uint8_t *truth)
 static atmsae_status count_rows(scoring *s, const atmsae_model *model, uint64_t first_row, uint64_t n_rows)
 {
     for (uint64_t r = 0; r < n_rows; r += CHUNK) {
-        atmsae_batch batch;
-        atmsae_codes_view view = {.size = sizeof view};
-        atmsae_batch_init(&batch, sizeof batch);
-        batch.n_rows = ams_min(CHUNK, n_rows - r);
-        batch.x = s->x;
-        AMS_TRY(atmsae_synth_rows(s->synth, first_row + r, batch.n_rows, s->x, s->truth));
-        AMS_TRY(atmsae_encode(model, &batch, s->codes));
-        AMS_TRY(atmsae_codes_get(s->codes, &view));
-        for (uint64_t q = 0; q < batch.n_rows; q++) {
+        atmsae_codes_view view;
+        const uint64_t n = ams_min(CHUNK, n_rows - r);
+        AMS_TRY(ams_synth_encode(s->synth, model, first_row + r, n, s->x, s->truth, s->codes, &view));
+        for (uint64_t q = 0; q < n; q++) {
             uint64_t from = view.row_start[q], to = view.row_start[q + 1];
             for (uint64_t e = from; e < to; e++)
                 s->fired[view.latent[e]] = view.value[e] > 0;
@@ -160,13 +154,8 @@ static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model,
 {
     atmsae_context *ctx = synth->ctx;
     uint64_t d = synth->config.d;
-    if (model->d_in != d || model->d_out != d)
-        return ams_fail(ctx, ATMSAE_E_ARG, "synthetic score: the model has d_in = %llu, d_out = %llu, expected d = %llu",
-                        (unsigned long long)model->d_in, (unsigned long long)model->d_out, (unsigned long long)d);
+    AMS_TRY(ams_synth_check(synth, model, first_row, n_rows, "synthetic score"));
     AMS_TRY(ams_struct_check(ctx, "atmsae_synth_result", result, sizeof *result));
-    if (n_rows == 0 || n_rows > UINT64_MAX - first_row)
-        return ams_fail(ctx, ATMSAE_E_ARG, "synthetic score: n_rows = %llu, expected at least 1 and no overflow",
-                        (unsigned long long)n_rows);
     scoring s = {.synth = synth, .w_dec = model->w_dec, .d = d, .d_sae = model->d_sae, .features = synth->features};
     atmsae_status status = run(&s, model, first_row, n_rows, result);
     void *memory[] = {s.tracker, s.counts, s.x, s.truth, s.fired, s.child_on};

@@ -4,6 +4,7 @@
  * byte and every flipped bit; round trips; writing that fails and leaves the old file; failing
  * allocations. Expected values are literals, not what the library computes.
  */
+#include "counted.h"
 #include "format/format.h"
 #include "format/json.h"
 
@@ -1065,34 +1066,12 @@ END_TEST
 
 /* ---- allocations -------------------------------------------------------------------------------- */
 
-static long live, countdown; /* to the allocation that fails; 0: none does */
-static bool for_ever;
-
-static void *counted_alloc(void *opaque, size_t align, size_t bytes)
-{
-    (void)opaque;
-    void *memory = NULL;
-    if (countdown == 1 && for_ever) return NULL;
-    if (countdown > 0 && --countdown == 0) return NULL;
-    if (posix_memalign(&memory, align, bytes) != 0) return NULL;
-    live++;
-    return memory;
-}
-
-static void counted_free(void *opaque, void *memory)
-{
-    (void)opaque;
-    live--;
-    free(memory);
-}
-
 START_TEST(failing_allocations)
 {
-    const atmsae_allocator allocator = {NULL, counted_alloc, counted_free};
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 1;
-    config.allocator = &allocator;
+    config.allocator = &counted;
     atmsae_context *outer = ctx;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), OK);
     const char *written = in_dir("written"), *path = in_dir("file.safetensors"), *array = in_dir("a.npy");

@@ -5,6 +5,8 @@
  * make the same of them, and again after saving in its own formats. Malformed files, files cut at every
  * byte and files with any bit flipped must be refused by name or give the same model.
  */
+#include "archive.h"
+#include "counted.h"
 #include "format/format.h"
 
 #include <check.h>
@@ -660,54 +662,6 @@ START_TEST(any_bit_flipped)
 }
 END_TEST
 
-/* A ZIP of stored entries, made by hand. */
-typedef struct archive {
-    unsigned char bytes[1 << 16], directory[1 << 14];
-    size_t n, d;
-    unsigned count;
-} archive;
-
-static void le(unsigned char *p, unsigned n, uint64_t v)
-{
-    for (unsigned i = 0; i < n; i++)
-        p[i] = (unsigned char)(v >> 8 * i);
-}
-
-static void add_entry(archive *a, const char *name, const void *data, size_t size)
-{
-    size_t length = strlen(name);
-    unsigned char *local = a->bytes + a->n, *entry = a->directory + a->d;
-    memset(local, 0, 30);
-    memset(entry, 0, 46);
-    memcpy(local, "PK\3\4", 4);
-    memcpy(entry, "PK\1\2", 4);
-    le(entry + 16, 4, ams_crc32(0, data, size));
-    le(entry + 20, 4, size);
-    le(entry + 24, 4, size);
-    le(entry + 28, 2, length);
-    le(local + 26, 2, length);
-    le(entry + 42, 4, a->n);
-    memcpy(local + 30, name, length);
-    memcpy(entry + 46, name, length);
-    memcpy(local + 30 + length, data, size);
-    a->n += 30 + length + size;
-    a->d += 46 + length;
-    a->count++;
-}
-
-static void end_archive(archive *a)
-{
-    memcpy(a->bytes + a->n, a->directory, a->d);
-    unsigned char *end = a->bytes + a->n + a->d;
-    memset(end, 0, 22);
-    memcpy(end, "PK\5\6", 4);
-    le(end + 8, 2, a->count);
-    le(end + 10, 2, a->count);
-    le(end + 12, 4, a->d);
-    le(end + 16, 4, a->n);
-    a->n += a->d + 22;
-}
-
 /* A .pt with this pickle and a storage "0" of 6 floats. */
 static const char *torch_file(const void *pickle, size_t size)
 {
@@ -986,33 +940,12 @@ END_TEST
 
 /* ---- allocations ------------------------------------------------------------------------------------------- */
 
-static long live, countdown;
-
-static void *counted_alloc(void *opaque, size_t align, size_t bytes)
-{
-    (void)opaque;
-    void *memory = NULL;
-    if (countdown == 1) return NULL; /* from here on, all fail */
-    if (countdown > 0) countdown--;
-    if (posix_memalign(&memory, align, bytes) != 0) return NULL;
-    live++;
-    return memory;
-}
-
-static void counted_free(void *opaque, void *memory)
-{
-    (void)opaque;
-    live--;
-    free(memory);
-}
-
 START_TEST(failing_allocations)
 {
-    const atmsae_allocator allocator = {NULL, counted_alloc, counted_free};
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 1;
-    config.allocator = &allocator;
+    config.allocator = &counted;
     atmsae_context *outer = ctx;
     ok(atmsae_context_create(&config, &ctx));
     for (int i = 0; i < SOURCES; i++) {

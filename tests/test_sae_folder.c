@@ -4,6 +4,7 @@
  * precision on the file's own layout, and must give what the model gives; loading must give that
  * model again; malformed folders must be refused with the right status and leave nothing behind.
  */
+#include "counted.h"
 #include "format/format.h"
 
 #include <check.h>
@@ -678,33 +679,12 @@ END_TEST
 
 /* ---- allocations -------------------------------------------------------------------------------- */
 
-static long live, countdown;
-
-static void *counted_alloc(void *opaque, size_t align, size_t bytes)
-{
-    (void)opaque;
-    void *memory = NULL;
-    if (countdown == 1) return NULL; /* from here on, all fail */
-    if (countdown > 0) countdown--;
-    if (posix_memalign(&memory, align, bytes) != 0) return NULL;
-    live++;
-    return memory;
-}
-
-static void counted_free(void *opaque, void *memory)
-{
-    (void)opaque;
-    live--;
-    free(memory);
-}
-
 START_TEST(failing_allocations)
 {
-    const atmsae_allocator allocator = {NULL, counted_alloc, counted_free};
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 1;
-    config.allocator = &allocator;
+    config.allocator = &counted;
     atmsae_context *outer = ctx;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
     atmsae_model *m = make(ATMSAE_GATED, 0, 0, 0, 1.5f, 1.5f), *again;

@@ -8,42 +8,22 @@
  * and the call in percent of the step (only the kernel works for a source between calls). "first" is
  * the call that fills the shuffle buffer. Cold: the file is not in the page cache when the source begins.
  */
-#include <atmsae/atmsae.h>
+#include "worker.h"
 
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SHUFFLE = 65536 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec; /* ms */
-}
 
 static void must(int good, const char *what)
 {
     if (good) return;
     fprintf(stderr, "bench_input: %s\n", what);
     exit(1);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, size_t n)
-{
-    qsort(x, n, sizeof *x, ascending);
-    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
 static void write_shard(const char *path, int npy, const uint16_t *rows, size_t n, size_t d)
@@ -111,7 +91,7 @@ int main(int argc, char **argv)
     atmsae_context_config_init(&cc, sizeof cc);
     cc.threads = (uint32_t)threads;
     atmsae_context *ctx;
-    must(atmsae_context_create(&cc, &ctx) == 0, "context");
+    bench_must(atmsae_context_create(&cc, &ctx), NULL);
     atmsae_model_config mc;
     atmsae_model_config_init(&mc, sizeof mc);
     mc.d_in = d;
@@ -122,7 +102,7 @@ int main(int argc, char **argv)
     tc.model = &mc;
     tc.batch_rows = n;
     atmsae_trainer *trainer;
-    must(atmsae_trainer_create(ctx, &tc, &trainer) == 0, atmsae_last_error(ctx));
+    bench_must(atmsae_trainer_create(ctx, &tc, &trainer), ctx);
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     float *out = malloc(n * d * sizeof *out);
@@ -139,26 +119,26 @@ int main(int argc, char **argv)
             atmsae_source_config_init(&sc, sizeof sc);
             sc.shuffle_rows = shuffle;
             atmsae_source *source;
-            must(atmsae_source_create(ctx, &sc, &source) == 0, atmsae_last_error(ctx));
+            bench_must(atmsae_source_create(ctx, &sc, &source), ctx);
             const char *path = paths[kind > 2];
             if (kind > 0) page_cache(path, kind % 2);
-            must((kind ? atmsae_source_add_file(source, path, NULL, 0)
-                       : atmsae_source_add_memory(source, x, rows, d, 0, ATMSAE_F16)) == 0, atmsae_last_error(ctx));
+            bench_must(kind ? atmsae_source_add_file(source, path, NULL, 0)
+                            : atmsae_source_add_memory(source, x, rows, d, 0, ATMSAE_F16), ctx);
             double first = 0, longest = 0;
             for (size_t i = 0; i <= batches; i++) { /* the first fills the buffer */
                 uint64_t got;
-                double begin = now();
+                double begin = bench_now();
                 must(atmsae_source_next(source, n, out, &got) == 0 && got == n, atmsae_last_error(ctx));
-                double middle = now();
-                if (kind == 0 && shuffle + i == 0) must(atmsae_trainer_prepare(trainer, &batch) == 0, atmsae_last_error(ctx));
-                if (i == 0) first = middle - begin;
-                must(atmsae_trainer_step(trainer, &batch, NULL) == 0, atmsae_last_error(ctx));
+                double middle = bench_now();
+                if (kind == 0 && shuffle + i == 0) bench_must(atmsae_trainer_prepare(trainer, &batch), ctx);
+                if (i == 0) first = 1e3 * (middle - begin);
+                bench_must(atmsae_trainer_step(trainer, &batch, NULL), ctx);
                 if (i == 0) continue;
-                next[i - 1] = middle - begin;
-                step[i - 1] = now() - middle;
+                next[i - 1] = 1e3 * (middle - begin);
+                step[i - 1] = 1e3 * (bench_now() - middle);
                 longest = fmax(longest, next[i - 1]);
             }
-            double call = median(next, batches), of = median(step, batches);
+            double call = bench_median(next, batches), of = bench_median(step, batches);
             printf("%-18s %8llu %9.1f %8.2f %8.2f %8.1f %6.2f\n", names[kind], (unsigned long long)shuffle, first, call,
                    longest, of, 100 * call / of);
             fflush(stdout);

@@ -3,6 +3,7 @@
  * Controls, models that a measure must put in the right order: an oracle, one that absorbs, a permuted decoder, an
  * untrained model, shuffled labels, the same model twice. And what measures do when memory runs out.
  */
+#include "heap.h"
 #include "known.h"
 
 /* ---- controls --------------------------------------------------------------------------------------------- */
@@ -190,26 +191,6 @@ START_TEST(probing_orders_the_controls)
 END_TEST
 
 /* ---- memory --------------------------------------------------------------------------------------------------- */
-
-typedef struct heap {
-    long live, left; /* left: allocations until one fails; -1: none does */
-} heap;
-
-static void *heap_alloc(void *opaque, size_t align, size_t size)
-{
-    heap *h = opaque;
-    if (h->left == 0) return NULL;
-    if (h->left > 0) h->left--;
-    void *memory = aligned_alloc(align, (size + align - 1) / align * align);
-    if (memory) h->live++;
-    return memory;
-}
-
-static void heap_free(void *opaque, void *memory)
-{
-    if (memory) ((heap *)opaque)->live--;
-    free(memory);
-}
 
 typedef struct ready {
     atmsae_context *ctx;

@@ -3,6 +3,7 @@
  * Evaluation: solvers against scikit-learn, SciPy and brute force; metrics against a naive
  * computation in double; absorption and synthetic scores against models whose answer is known.
  */
+#include "heap.h"
 #include "eval/absorption.h"
 #include "eval/assignment.h"
 #include "eval/lasso.h"
@@ -1110,27 +1111,6 @@ START_TEST(synth_random_and_blank_decoders_are_poor)
 END_TEST
 
 /* ---- memory ----------------------------------------------------------------------------------- */
-
-typedef struct heap {
-    long live, left; /* left: allocations that still succeed; < 0: all */
-} heap;
-
-static void *heap_alloc(void *opaque, size_t align, size_t bytes)
-{
-    heap *h = opaque;
-    void *memory = NULL;
-    if (h->left == 0 || posix_memalign(&memory, align, bytes ? bytes : 1) != 0) return NULL;
-    if (h->left > 0) h->left--;
-    h->live++;
-    return memory;
-}
-
-static void heap_free(void *opaque, void *memory)
-{
-    heap *h = opaque;
-    if (memory) h->live--;
-    free(memory);
-}
 
 START_TEST(every_failed_allocation_is_reported_and_leaks_nothing)
 {

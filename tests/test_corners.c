@@ -564,8 +564,8 @@ END_TEST
 
 /* ---- the temporary file -------------------------------------------------------------------------------- */
 
-static enum { NOTHING, GONE, SWAPPED,
-             WRITES_NOTHING } trick; /* what happens to the temporary file while it is locked */
+enum { NOTHING, GONE, SWAPPED, WRITES_NOTHING };
+static int trick; /* what happens to the temporary file while it is locked */
 static char temporary[120];
 
 static int io_openat(int dir, const char *path, int flags, ...)

@@ -24,6 +24,8 @@ static inline void ams_prefetch(const float *row, uint64_t n)
 }
 /* y[j] += a * x[j] */
 void ams_axpy(float *y, float a, const float *x, uint64_t n);
+/* y[j] += a[e] * rows[(at[e] - first) * 64 + j] for j < 64 and each of the count entries e, in their order. */
+void ams_gather_64(float *y, const float *a, const uint32_t *at, uint32_t first, const float *rows, uint64_t count);
 /* One step of Adam on n elements: scale * g is the gradient; g NULL: zeros.
  * m = beta1 m + rest1 g, v = beta2 v + rest2 g g, w -= rate * m / (sqrt(v) * inv_c2 + eps),
  * where |m| < 1e-30 and v < 1e-36 become 0. */
@@ -69,6 +71,8 @@ static inline bool ams_before(const ams_entry *a, const ams_entry *b)
     if (a->row != b->row) return a->row < b->row;
     return a->latent < b->latent;
 }
+/* The k-th largest of n values, 1 <= k <= n, no NaN. Overwrites values and rest [n]. */
+float ams_kth(float *values, float *rest, uint64_t n, uint64_t k);
 /* Reorders so that the first k of n entries are the first k in that order; entry k-1 is the last of
  * them. 1 <= k <= n. Entries are distinct in (row, latent), values not NaN. */
 void ams_select(ams_entry *entries, uint64_t n, uint64_t k);

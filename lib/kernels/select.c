@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Selection of the first k entries in a total order (Hoare's quickselect, median of three).
+ * Selection of the first k entries in a total order, and of a k-th value (quickselect, median of three).
  */
 #include "kernels.h"
+
+#include <math.h>
 
 static void swap(ams_entry *a, ams_entry *b)
 {
@@ -38,5 +40,33 @@ void ams_select(ams_entry *e, uint64_t n, uint64_t k)
             low = i;
         else
             break; /* between the parts: the pivot itself */
+    }
+}
+
+/* Parts are written without branches: which way a value goes nobody can predict. */
+float ams_kth(float *v, float *rest, uint64_t n, uint64_t k)
+{
+    for (;;) {
+        const float a = v[0], b = v[n / 2], c = v[n - 1];
+        const float pivot = fmaxf(fminf(a, b), fminf(fmaxf(a, b), c));
+        uint64_t above = 0, below = 0;
+        for (uint64_t i = 0; i < n; i++) {
+            const float x = v[i];
+            v[above] = x;
+            above += x > pivot;
+            rest[below] = x;
+            below += x < pivot;
+        }
+        if (k <= above) {
+            n = above;
+        } else if (k <= n - below) {
+            return pivot;
+        } else {
+            k -= n - below;
+            n = below;
+            float *const t = v;
+            v = rest;
+            rest = t;
+        }
     }
 }

@@ -75,10 +75,10 @@ __attribute__((target("avx,f16c"))) static void f16_to_f32_f16c(float *out, cons
 #endif
 
 static const ams_vec table[] = {
-    {"baseline", dot_base, axpy_base, adam_row_base, scan_base, scan_each_base, f16_to_f32_base},
+    {"baseline", dot_base, axpy_base, gather_64_base, adam_row_base, scan_base, scan_each_base, f16_to_f32_base},
 #if defined(__x86_64__)
-    {"avx2", dot_avx2, axpy_avx2, adam_row_avx2, scan_avx2, scan_each_avx2, f16_to_f32_f16c},
-    {"avx512", dot_avx512, axpy_avx512, adam_row_avx512, scan_avx512, scan_each_avx512, f16_to_f32_f16c},
+    {"avx2", dot_avx2, axpy_avx2, gather_64_avx2, adam_row_avx2, scan_avx2, scan_each_avx2, f16_to_f32_f16c},
+    {"avx512", dot_avx512, axpy_avx512, gather_64_avx512, adam_row_avx512, scan_avx512, scan_each_avx512, f16_to_f32_f16c},
 #endif
 };
 
@@ -126,6 +126,11 @@ void ams_dot_rows(const float *rows, uint64_t ld, uint64_t count, const float *x
 }
 
 void ams_axpy(float *y, float a, const float *x, uint64_t n) { best()->axpy(y, a, x, n); }
+
+void ams_gather_64(float *y, const float *a, const uint32_t *at, uint32_t first, const float *rows, uint64_t count)
+{
+    best()->gather_64(y, a, at, first, rows, count);
+}
 
 void ams_adam_row(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam)
 {

@@ -12,6 +12,7 @@ typedef struct ams_vec {
     const char *name;
     float (*dot)(const float *a, const float *b, uint64_t n);
     void (*axpy)(float *y, float a, const float *x, uint64_t n);
+    void (*gather_64)(float *y, const float *a, const uint32_t *at, uint32_t first, const float *rows, uint64_t count);
     void (*adam_row)(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam);
     uint64_t (*scan)(const float *x, const float *bias, float limit, uint64_t n, uint32_t *hits);
     uint64_t (*scan_each)(const float *x, const float *bias, const float *limit, float slack, uint64_t n, uint32_t *hits);

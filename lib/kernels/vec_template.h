@@ -81,6 +81,25 @@ TARGET static void SUFFIX(axpy)(float *y, float a, const float *x, uint64_t n)
         y[j] += a * x[j];
 }
 
+TARGET static void SUFFIX(gather_64)(float *y, const float *a, const uint32_t *at, uint32_t first, const float *rows,
+                                     uint64_t count)
+{
+    VF sum[64 / VL];
+#pragma GCC unroll 16
+    for (int l = 0; l < 64 / VL; l++)
+        sum[l] = LOAD(y + l * VL);
+    for (uint64_t e = 0; e < count; e++) {
+        const float *x = rows + (uint64_t)(at[e] - first) * 64;
+        const VF times = SPREAD(a[e]);
+#pragma GCC unroll 16
+        for (int l = 0; l < 64 / VL; l++)
+            sum[l] += times * LOAD(x + l * VL);
+    }
+#pragma GCC unroll 16
+    for (int l = 0; l < 64 / VL; l++)
+        STORE(y + l * VL, sum[l]);
+}
+
 /* VL elements at w, m and v. */
 TARGET static inline void SUFFIX(adam)(float *w, float *m, float *v, VF grad, const ams_adam *adam)
 {

@@ -15,12 +15,11 @@
 
 typedef struct pass {
     const atmsae_model *m;
-    const atmsae_codes *c;
+    atmsae_codes *c;
     atmsae_gradients *g;
     float *w_enc, *b_enc, *w_dec, *b_dec, *threshold, *r_mag, *b_mag; /* gradients */
     double l0_slope; /* d penalty / d L0 (JUMPRELU) */
-    const uint32_t *aux; /* the latents of this pass are AuxK's; NULL: they are the others */
-    uint64_t n_latents;
+    double aux_slope; /* d loss / d a . d of an AuxK entry is this times its row's weight */
 } pass;
 
 /* Sums over the entries of one latent. */
@@ -126,19 +125,6 @@ static void main_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
         ams_axpy(l->g_enc, (float)(x.by_z + x.by_magnitude), c->x + row * m->d_in, m->d_in);
 }
 
-static void aux_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
-{
-    const atmsae_model *m = a->m;
-    const atmsae_codes *c = a->c;
-    const double w = 2 * c->aux_scale * (double)c->weights[row] / c->weight_sum;
-    const float *rest = c->aux_residual + row * m->d_out;
-    double by_z = -w * (double)ams_dot(rest, l->dec, m->d_out);
-    ams_axpy(l->g_dec, (float)(-w * (double)c->aux.value[p]), rest, m->d_out);
-    ams_axpy(l->g_enc, (float)by_z, c->x + row * m->d_in, m->d_in);
-    l->b_enc += by_z;
-    l->a += by_z;
-}
-
 static bool has_pre_activation_loss(const atmsae_model *m, const atmsae_codes *c, uint64_t i)
 {
     return m->config.activation == ATMSAE_JUMPRELU_TANH && m->config.pre_act_coef > 0 && !c->masked[i];
@@ -205,16 +191,17 @@ static void end_latent(const pass *a, latent *l)
 
 /* ---- all latents ---------------------------------------------------------------------------------------- */
 
-enum { LATENTS_A_JOB = 16, ROWS_A_BLOCK = 16, COLUMNS_A_JOB = 64 };
+enum { LATENTS_A_JOB = 16, ROWS_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, COLUMNS_A_JOB = 64 };
 
 /* Asks for the rows that the entry after this one needs; of x only where it fires: the entries of
  * JUMPRELU in the band under theta do without. */
-static void prefetch(const pass *a, const float *rest, const float *value, const ams_index *by_latent, uint64_t next,
-                     uint64_t end)
+static void prefetch(const pass *a, const latent *l, uint64_t next, uint64_t end)
 {
+    const ams_index *by_latent = &a->c->by_latent;
     if (next >= end) return;
-    ams_prefetch(rest + by_latent->row[next] * a->m->d_out, a->m->d_out);
-    if (value[by_latent->at[next]] > 0) ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
+    ams_prefetch(l->part + by_latent->row[next] * a->m->d_out, a->m->d_out);
+    if (a->c->main.value[by_latent->at[next]] > 0)
+        ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
 }
 
 /* Where entries are dense, a job takes some rows for all its latents before it goes on to others: the
@@ -227,62 +214,104 @@ static uint64_t rows_a_block(const atmsae_codes *c, const ams_index *by_latent, 
     return ams_index_dense(entries, count, c->n) ? ROWS_A_BLOCK : c->n;
 }
 
-/* Walks entries of `count` latents, in blocks of rows. */
-static void walk(const pass *a, latent *all, uint64_t count, const ams_index *by_latent, const float *value,
-                 const float *rest, void (*take)(const pass *, latent *, uint64_t, uint64_t))
+/* Walks the entries of `count` latents, in blocks of rows. */
+static void walk(const pass *a, latent *all, uint64_t count)
 {
+    const ams_index *by_latent = &a->c->by_latent;
     const uint64_t n = a->c->n, rows = rows_a_block(a->c, by_latent, all, count);
     for (latent *l = all; l < all + count; l++)
         l->next = by_latent->start[l->i];
     for (uint64_t end_row = rows; end_row < n + rows; end_row += rows)
         for (latent *l = all; l < all + count; l++)
             for (uint64_t end = by_latent->start[l->i + 1]; l->next < end && by_latent->row[l->next] < end_row; l->next++) {
-                if (rows == n) prefetch(a, rest ? rest : l->part, value, by_latent, l->next + 1, end);
-                take(a, l, by_latent->row[l->next], by_latent->at[l->next]);
+                if (rows == n) prefetch(a, l, l->next + 1, end);
+                main_entry(a, l, by_latent->row[l->next], by_latent->at[l->next]);
             }
 }
-
-static bool has_entries(const ams_index *by_latent, uint64_t i) { return by_latent->start[i] < by_latent->start[i + 1]; }
-
-/* Has AuxK entries of this latent? They are many, and such latents go best together: in jobs of their own. */
-static bool is_aux(const atmsae_codes *c, uint64_t i) { return c->aux_scale > 0 && has_entries(&c->aux_by_latent, i); }
 
 static void latents_job(void *arg, uint64_t job, unsigned worker)
 {
     (void)worker;
     const pass *a = arg;
-    const atmsae_codes *c = a->c;
-    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->n_latents);
+    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->m->d_sae);
     latent all[LATENTS_A_JOB];
-    uint64_t count = 0; /* of those with entries */
-    for (uint64_t j = first; j < last; j++) {
-        const uint64_t i = a->aux ? a->aux[j] : j;
-        if (is_aux(c, i) != (a->aux != NULL)) continue;
+    uint64_t count = 0; /* of those that have a gradient */
+    for (uint64_t i = first; i < last; i++) {
         if (start_latent(a, i, &all[count]))
             count++;
         else
             end_latent(a, &all[count]);
     }
-    if (count == 0) return;
-    walk(a, all, count, &c->by_latent, c->main.value, NULL, main_entry);
-    if (a->aux) walk(a, all, count, &c->aux_by_latent, c->aux.value, c->aux_residual, aux_entry);
+    if (count > 0) walk(a, all, count);
     for (uint64_t k = 0; k < count; k++)
         end_latent(a, &all[k]);
 }
 
-static void all_latents(pass *a, const uint32_t *aux, uint64_t n)
+/* ---- AuxK: many entries of few latents ------------------------------------------------------------------ */
+
+/* d loss / d a of each entry of some rows, in place of its value. */
+static void aux_slopes_job(void *arg, uint64_t job, unsigned worker)
 {
-    a->aux = aux;
-    a->n_latents = n;
-    ams_parallel(a->g->ctx, (n + LATENTS_A_JOB - 1) / LATENTS_A_JOB, latents_job, a);
+    (void)worker;
+    const pass *a = arg;
+    atmsae_codes *c = a->c;
+    const uint64_t d = a->m->d_out, first = job * AUX_ROWS_A_JOB, last = first + AUX_ROWS_A_JOB;
+    const ams_index *index = &c->aux_by_latent;
+    for (uint64_t j = 0; j < c->n_aux; j++) {
+        const float *dec = a->m->w_dec + c->aux_list[j] * d;
+        const uint64_t end = index->start[j + 1];
+        if (j + 1 < c->n_aux) ams_prefetch(a->m->w_dec + c->aux_list[j + 1] * d, d);
+        for (uint64_t p = ams_lower_bound(index->row, index->start[j], end, first); p < end && index->row[p] < last; p++) {
+            const uint64_t row = index->row[p];
+            const double by_a = a->aux_slope * (double)c->weights[row];
+            index->value[p] = (float)(by_a * (double)ams_dot(c->aux_residual + row * d, dec, d));
+        }
+    }
 }
+
+static void aux_sums_job(void *arg, uint64_t j, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    const atmsae_codes *c = a->c;
+    double sum = 0;
+    for (uint64_t p = c->aux_by_latent.start[j]; p < c->aux_by_latent.start[j + 1]; p++)
+        sum += (double)c->aux_by_latent.value[p];
+    a->b_enc[c->aux_list[j]] += (float)sum;
+    a->g->pre_sum[c->aux_list[j]] += sum;
+}
+
+static void aux_gradients(pass *a)
+{
+    atmsae_codes *c = a->c;
+    a->aux_slope = -2 * c->aux_scale / c->weight_sum;
+    ams_gather g = {.start = c->aux_by_latent.start, .at = c->aux_by_latent.row, .value = c->aux_by_latent.value,
+                    .n = c->n_aux, .d = a->m->d_out, .rows = c->aux_residual, .n_rows = c->n,
+                    .factor = a->aux_slope, .weights = c->weights,
+                    .out = a->w_dec, .out_of = a->g->slot, .out_names = c->aux_list};
+    ams_gather_run(c->ctx, c->gather, &g);
+    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, aux_slopes_job, a);
+    ams_parallel(c->ctx, c->n_aux, aux_sums_job, a);
+    g.d = a->m->d_in;
+    g.rows = c->x;
+    g.factor = 1;
+    g.weights = NULL;
+    g.out = a->w_enc;
+    ams_gather_run(c->ctx, c->gather, &g);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------- */
+
+static bool has_entries(const ams_index *by_latent, uint64_t i) { return by_latent->start[i] < by_latent->start[i + 1]; }
 
 /* Packs the gradients' rows: one for each latent that has entries. */
 static void give_slots(const atmsae_model *m, const atmsae_codes *c, atmsae_gradients *g)
 {
     uint32_t count = 0;
+    uint64_t aux = c->aux_scale > 0 ? 0 : c->n_aux; /* the position in aux_list */
     for (uint64_t i = 0; i < m->d_sae; i++) {
-        bool entries = has_entries(&c->by_latent, i) || is_aux(c, i);
+        bool entries = has_entries(&c->by_latent, i);
+        if (aux < c->n_aux && c->aux_list[aux] == i) entries |= has_entries(&c->aux_by_latent, aux++);
         g->slot[i] = entries || has_pre_activation_loss(m, c, i) ? count++ : AMS_NO_SLOT;
     }
 }
@@ -339,8 +368,8 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     a.l0_slope = c->lambda;
     if (m->config.target_l0 > 0)
         a.l0_slope = 2 * c->lambda * (c->l0 / m->config.target_l0 - 1) / m->config.target_l0;
-    all_latents(&a, NULL, m->d_sae);
-    if (c->aux_scale > 0) all_latents(&a, c->aux_list, c->n_aux);
+    ams_parallel(g->ctx, (m->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB, latents_job, &a);
+    if (c->aux_scale > 0) aux_gradients(&a);
     ams_parallel(g->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, b_dec_job, &a);
     g->state = AMS_GRADIENTS_READY;
     return ATMSAE_OK;

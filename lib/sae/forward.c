@@ -100,8 +100,10 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
                    .row_mask = row_mask};
     AMS_TRY(ams_search_reserve(c->search, m, &q, &c->aux));
-    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, &c->aux, c->d_sae));
+    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->d_sae));
+    AMS_TRY(ams_gather_reserve(c->ctx, &c->gather, &c->gather_capacity));
     AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, c->d_sae, 0, sizeof *c->aux_list));
+    AMS_TRY(ams_grow(c->ctx, &c->position, &c->position_capacity, c->d_sae, 0, sizeof *c->position));
     AMS_TRY(ams_grow(c->ctx, &c->aux_residual, &c->aux_capacity, c->n * c->d_out, 0, sizeof *c->aux_residual));
     uint64_t count = 0;
     for (uint64_t j = 0; j < o->n_dead; j++) {
@@ -114,6 +116,10 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     q.list = c->aux_list;
     q.n_list = c->n_aux = count;
     AMS_TRY(ams_search_run(c->search, m, &q, &c->aux));
+    for (uint64_t j = 0; j < count; j++)
+        c->position[c->aux_list[j]] = (uint32_t)j;
+    for (uint64_t p = 0; p < c->aux.start[c->n]; p++)
+        c->aux.latent[p] = c->position[c->aux.latent[p]];
     c->aux_scale = m->config.aux_coef * fmin(1, (double)count / (double)m->config.aux_k);
     return ATMSAE_OK;
 }
@@ -244,7 +250,7 @@ static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, cons
 {
     const uint64_t d = a->m->d_out, end = by_latent->start[i + 1];
     const float *dec = a->m->w_dec + i * d;
-    for (uint64_t p = ams_index_find(by_latent, by_latent->start[i], end, first); p < end; p++) {
+    for (uint64_t p = ams_lower_bound(by_latent->row, by_latent->start[i], end, first); p < end; p++) {
         if (by_latent->row[p] >= last) return;
         if (p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
         float f = value[by_latent->at[p]];
@@ -296,34 +302,36 @@ static void decode_job(void *arg, uint64_t job, unsigned worker)
         sum_row(a, r);
 }
 
-static void aux_job(void *arg, uint64_t job, unsigned worker)
+static void aux_job(void *arg, uint64_t r, unsigned worker)
 {
     (void)worker;
     const pass *a = arg;
+    const uint64_t d = a->m->d_out;
+    const float *rest = a->c->aux_residual + r * d;
+    a->c->row_sums[r * SUMS + SUM_AUX] = (double)ams_dot(rest, rest, d);
+}
+
+static atmsae_status decode_aux(pass *a)
+{
     atmsae_codes *c = a->c;
-    const uint64_t first = job * a->rows, last = ams_min(first + a->rows, c->n), d = a->m->d_out;
-    memcpy(c->aux_residual + first * d, a->e + first * d, (size_t)((last - first) * d) * sizeof(float));
-    for (uint64_t j = 0; j < c->n_aux; j++) {
-        if (j + 1 < c->n_aux) ams_prefetch(a->m->w_dec + c->aux_list[j + 1] * d, d);
-        subtract(a, &c->aux_by_latent, c->aux_list[j], c->aux.value, c->aux_residual, first, last);
-    }
-    for (uint64_t r = first; r < last; r++) {
-        const float *rest = c->aux_residual + r * d;
-        c->row_sums[r * SUMS + SUM_AUX] = (double)ams_dot(rest, rest, d);
-    }
+    const uint64_t d = a->m->d_out;
+    AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n_aux));
+    memcpy(c->aux_residual, a->e, (size_t)(c->n * d) * sizeof *a->e);
+    const ams_gather subtract_dead = {.start = c->aux.start, .at = c->aux.latent, .value = c->aux.value, .n = c->n, .d = d,
+                                      .rows = a->m->w_dec, .row_of = c->aux_list, .n_rows = c->n_aux, .factor = -1,
+                                      .out = c->aux_residual};
+    ams_gather_run(c->ctx, c->gather, &subtract_dead);
+    ams_parallel(c->ctx, c->n, aux_job, a);
+    return ATMSAE_OK;
 }
 
 static atmsae_status decode(pass *a)
 {
     atmsae_codes *c = a->c;
-    AMS_TRY(ams_index_build(c->ctx, &c->by_latent, &c->main, c->d_sae));
+    AMS_TRY(ams_index_build(c->ctx, &c->by_latent, AMS_INDEX_PLACES, &c->main, c->d_sae));
     a->rows = rows_a_job(c, &c->main, c->d_sae);
     ams_parallel(c->ctx, (c->n + a->rows - 1) / a->rows, decode_job, a);
-    if (c->aux_scale == 0) return ATMSAE_OK;
-    AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, &c->aux, c->d_sae));
-    a->rows = rows_a_job(c, &c->aux, c->n_aux);
-    ams_parallel(c->ctx, (c->n + a->rows - 1) / a->rows, aux_job, a);
-    return ATMSAE_OK;
+    return c->aux_scale == 0 ? ATMSAE_OK : decode_aux(a);
 }
 
 /* ---- the pre-activation loss: all rows minus the firing ones ------------------------------------------ */

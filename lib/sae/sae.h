@@ -85,22 +85,44 @@ typedef struct ams_sparse {
 void ams_sparse_free(atmsae_context *ctx, ams_sparse *sparse);
 atmsae_status ams_sparse_reserve(atmsae_context *ctx, ams_sparse *sparse, uint64_t n, uint64_t entries);
 
-/* The entries of sparse rows by latent: those of latent i are start[i] .. start[i+1]-1, rows ascending;
- * `at` is an entry's place in the rows. */
+/* The entries of sparse rows by latent: those of latent i are start[i] .. start[i+1]-1, rows ascending. */
 typedef struct ams_index {
     uint64_t *start; /* [F + 1] */
-    uint32_t *row, *at;
-    uint64_t start_capacity, row_capacity, at_capacity;
+    uint32_t *row;
+    uint32_t *at;    /* an entry's place in the rows, */
+    float *value;    /* or, of an index of values, its value */
+    uint64_t start_capacity, row_capacity, at_capacity, value_capacity;
 } ams_index;
+enum { AMS_INDEX_PLACES, AMS_INDEX_VALUES };
 void ams_index_free(atmsae_context *ctx, ams_index *index);
 /* As much memory as the rows have room for, so that later batches with more entries need no more. */
-atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, const ams_sparse *sparse, uint64_t F);
-atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, const ams_sparse *sparse, uint64_t F);
-/* The first of the places from .. to-1 of one latent whose row is at least `row`; else to. */
-uint64_t ams_index_find(const ams_index *index, uint64_t from, uint64_t to, uint64_t row);
+atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t F);
+atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t F);
+/* The first p of from .. to-1 with ascending[p] >= value; else to. */
+uint64_t ams_lower_bound(const uint32_t *ascending, uint64_t from, uint64_t to, uint64_t value);
 /* Have these latents, on average, an entry in more than one of 16 rows? Then some rows for all of them,
  * which stay in cache, come before other rows. */
 static inline bool ams_index_dense(uint64_t entries, uint64_t latents, uint64_t n) { return entries / latents > n / 16; }
+
+/* ---- sums of many rows (gather.c) --------------------------------------------------------------- */
+
+/* Row i of out += sum over its entries, in their order, of value * dense row `at`, for i < n. */
+typedef struct ams_gather {
+    const uint64_t *start; /* [n + 1] entries of sum i: start[i] .. start[i+1]-1, `at` ascending */
+    const uint32_t *at;
+    const float *value;
+    uint64_t n, d;
+    const float *rows;      /* dense row j is rows[row_of[j]] (NULL: rows[j]), */
+    const uint32_t *row_of;
+    uint64_t n_rows;
+    double factor;          /* times factor * weights[j] (NULL: factor), rounded before the sum */
+    const float *weights;
+    float *out;             /* sum i goes to row out_of[out_names[i]] (NULL: row i) */
+    const uint32_t *out_of, *out_names;
+} ams_gather;
+typedef struct ams_gather_memory ams_gather_memory; /* of each thread */
+atmsae_status ams_gather_reserve(atmsae_context *ctx, ams_gather_memory **memory, uint64_t *capacity);
+void ams_gather_run(atmsae_context *ctx, ams_gather_memory *memory, const ams_gather *gather);
 
 /* ---- search: which latents have a pre-activation above their cut ------------------------------- */
 
@@ -162,9 +184,13 @@ struct atmsae_codes {
     uint64_t list_capacity;
     uint32_t *aux_list; /* dead latents that are not masked */
     uint64_t aux_list_capacity, n_aux;
+    uint32_t *position; /* [F] of a latent in aux_list */
+    uint64_t position_capacity;
     ams_index by_latent;
-    ams_sparse aux;    /* AuxK: value a */
-    ams_index aux_by_latent;
+    ams_sparse aux;    /* AuxK: value a; its "latents" are positions in aux_list */
+    ams_index aux_by_latent; /* of values, in aux's sense; backward puts d loss / d a in their place */
+    ams_gather_memory *gather;
+    uint64_t gather_capacity;
     float *aux_residual; /* [n, d_out] e - sum a d */
     uint64_t aux_capacity;
     double aux_scale;  /* aux_coef * min(1, n_dead / aux_k); 0: no AuxK in this batch */

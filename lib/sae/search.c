@@ -22,15 +22,19 @@ enum {
     TILE_ROWS = 1024,
     EXACT_ROWS = 4,         /* up to so many rows, reading W_enc once a row beats packing it */
     EXACT_LATENTS = 128,    /* of one job then */
+    FINISH_ROWS = 64,       /* with so many latents they fit into the cache of a core */
+    FINISH_LATENTS = 32,
     CANDIDATE_BYTES = 8 << 20, /* of a thread's row lists; bounds the rows of a block for large k */
     LOCAL_ENTRIES = 4096    /* a thread's candidates for the batch's list, before it takes the lock */
 };
 
 /* Candidates for a top-k: of a row, or of the batch. */
 typedef struct list {
-    ams_entry *entries;
+    ams_entry *entries; /* of a row: latents ascending */
+    float *values;      /* [2, room] working memory of a row's; NULL: the batch's */
     uint64_t count, room;
-    uint64_t exact;  /* the first so many have exact values; only used once `crowded` */
+    uint64_t exact;  /* the first so many have exact values, */
+    uint64_t next;   /* and from here on they are to be made exact */
     bool crowded;    /* more near-ties than room: from then on every trim selects by exact values */
     float cut;       /* the k-th largest exact value is at least this; 0: it only has to be positive */
 } list;
@@ -42,11 +46,12 @@ typedef struct worker {
     float *bias, *low; /* [tile] of them */
     uint32_t *hits;  /* [tile] */
     list *lists;     /* [rows of a block] ROW_TOPK */
+    float *values;   /* [2, room of a list] ROW_TOPK */
     ams_entry *entries; /* ROW_TOPK: of all its lists; BATCH_TOPK: [LOCAL_ENTRIES] */
     uint64_t n_entries; /* BATCH_TOPK */
     float cut;          /* BATCH_TOPK: the shared list's, when last seen */
     uint64_t tile_capacity, packed_capacity, bias_capacity, low_capacity, hits_capacity, lists_capacity,
-        entries_capacity;
+        values_capacity, entries_capacity;
 } worker;
 
 /* What a row block found (ABOVE). */
@@ -89,7 +94,7 @@ void ams_search_destroy(ams_search *s)
     if (!s) return;
     for (unsigned w = 0; s->workers && w < ams_workers(s->ctx); w++) {
         worker *k = &s->workers[w];
-        void *arrays[] = {k->tile, k->packed, k->bias, k->low, k->hits, k->lists, k->entries};
+        void *arrays[] = {k->tile, k->packed, k->bias, k->low, k->hits, k->lists, k->values, k->entries};
         for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
             ams_free(s->ctx, arrays[i]);
     }
@@ -119,6 +124,11 @@ typedef struct run {
     _Atomic int32_t status;
 } run;
 
+typedef struct tile {
+    uint64_t first, count; /* positions among the eligible latents */
+    const float *weights, *bias, *low;
+} tile;
+
 static float pre_activation(const run *a, uint64_t row, uint64_t latent)
 {
     const atmsae_model *m = a->m;
@@ -139,40 +149,64 @@ static void prefetch(const run *a, uint64_t latent) { ams_prefetch(a->m->w_enc +
  * among them. */
 static float entry_limit(float cut, float slack) { return cut > 0 ? nextafterf(cut - slack, -INFINITY) : -slack; }
 
-/* Exact values for all entries, of which only positive ones stay. */
-static void rescore(const run *a, list *l)
+static bool passes(float value, float cut, float slack) { return cut > 0 ? value >= cut - slack : value > -slack; }
+
+/* Exact values for the entries before latent `end`, of which only positive ones stay. */
+static void rescore(const run *a, list *l, uint64_t end)
 {
-    uint64_t kept = l->exact;
-    for (uint64_t i = l->exact; i < l->count; i++) {
-        ams_entry e = l->entries[i];
-        if (i + 1 < l->count) prefetch(a, l->entries[i + 1].latent);
+    for (; l->next < l->count && l->entries[l->next].latent < end; l->next++) {
+        ams_entry e = l->entries[l->next];
+        if (l->next + 1 < l->count) prefetch(a, l->entries[l->next + 1].latent);
         e.value = pre_activation(a, e.row, e.latent);
-        if (e.value > 0) l->entries[kept++] = e;
+        if (e.value > 0) l->entries[l->exact++] = e;
     }
-    l->count = l->exact = kept;
+    if (l->next == l->count) l->count = l->next = l->exact;
+}
+
+/* The k-th largest value of more than k. */
+static float kth_value(const run *a, list *l)
+{
+    const uint64_t k = a->q->k;
+    if (!l->values) {
+        ams_select(l->entries, l->count, k);
+        return l->entries[k - 1].value;
+    }
+    for (uint64_t i = 0; i < l->count; i++)
+        l->values[i] = l->entries[i].value;
+    return ams_kth(l->values, l->values + l->room, l->count, k);
 }
 
 /* The first k by exact values. */
 static void select_exact(const run *a, list *l)
 {
-    rescore(a, l);
-    if (l->count <= a->q->k) return;
-    ams_select(l->entries, l->count, a->q->k);
-    l->count = l->exact = a->q->k;
-    l->cut = l->entries[a->q->k - 1].value;
+    const uint64_t k = a->q->k;
+    rescore(a, l, UINT64_MAX);
+    if (l->count <= k) return;
+    l->cut = kth_value(a, l);
+    if (l->values) { /* in place; of equal ones the first */
+        uint64_t kept = 0, equal = k;
+        for (uint64_t i = 0; i < l->count; i++)
+            equal -= l->entries[i].value > l->cut;
+        for (uint64_t i = 0; i < l->count; i++) {
+            const bool tie = l->entries[i].value == l->cut;
+            if (l->entries[i].value > l->cut || (tie && equal > 0)) l->entries[kept++] = l->entries[i];
+            equal -= tie && equal > 0;
+        }
+    }
+    l->count = l->exact = l->next = k;
 }
 
 /* Makes room in a list that has more than k entries. */
 static void trim(const run *a, list *l, float max_slack)
 {
     if (!l->crowded) {
-        const uint64_t k = a->q->k;
-        ams_select(l->entries, l->count, k);
-        l->cut = fmaxf(l->cut, l->entries[k - 1].value - max_slack);
-        uint64_t kept = k;
-        for (uint64_t i = k; i < l->count; i++)
-            if (l->entries[i].value > entry_limit(l->cut, a->s->slack[l->entries[i].row]))
-                l->entries[kept++] = l->entries[i];
+        l->cut = fmaxf(l->cut, kth_value(a, l) - max_slack);
+        uint64_t kept = 0;
+        for (uint64_t i = 0; i < l->count; i++) {
+            const ams_entry e = l->entries[i];
+            l->entries[kept] = e;
+            kept += passes(e.value, l->cut, a->s->slack[e.row]);
+        }
         l->crowded = kept > l->count - l->count / 4;
         l->count = kept;
     }
@@ -182,9 +216,29 @@ static void trim(const run *a, list *l, float max_slack)
 static void push(const run *a, list *l, ams_entry e, float max_slack)
 {
     if (!l) __builtin_unreachable(); /* a row or a block, as the query's kind says */
-    if (!(e.value > entry_limit(l->cut, a->s->slack[e.row]))) return;
+    if (!passes(e.value, l->cut, a->s->slack[e.row])) return;
     l->entries[l->count++] = e;
     if (l->count == l->room) trim(a, l, max_slack);
+}
+
+/* A row's hits in one tile; what it reads often is kept out of memory. */
+static void push_row(const run *a, list *l, uint64_t row, const float *values, const tile *t, const uint32_t *hits,
+                     uint64_t n_hits)
+{
+    const float slack = a->s->slack[row];
+    float cut = l->cut;
+    uint64_t count = l->count;
+    for (uint64_t h = 0; h < n_hits; h++) {
+        const float value = values[hits[h]] + t->bias[hits[h]];
+        if (!passes(value, cut, slack)) continue;
+        l->entries[count++] = (ams_entry){value, (uint32_t)row, (uint32_t)eligible(a->q, t->first + hits[h])};
+        if (count < l->room) continue;
+        l->count = count;
+        trim(a, l, slack);
+        cut = l->cut;
+        count = l->count;
+    }
+    l->count = count;
 }
 
 /* A thread's candidates to the list of the batch. */
@@ -215,9 +269,7 @@ static void sort_by_latent(ams_entry *e, uint64_t n) /* Shell sort: n is small a
 static void finish_row(const run *a, uint64_t row, list *l)
 {
     const uint64_t k = a->q->k;
-    if (l->count > k && !l->crowded) trim(a, l, a->s->slack[row]);
     select_exact(a, l);
-    sort_by_latent(l->entries, l->count);
     for (uint64_t i = 0; i < l->count; i++) {
         a->out->latent[row * k + i] = l->entries[i].latent;
         a->out->value[row * k + i] = l->entries[i].value;
@@ -225,12 +277,25 @@ static void finish_row(const run *a, uint64_t row, list *l)
     a->s->found[row] = (uint32_t)l->count;
 }
 
-/* ---- one tile, one row block ----------------------------------------------------------------------- */
+/* Final entries of the rows of a block. Where they are dense, rows and latents that stay in cache are
+ * rescored together. */
+static void finish_rows(const run *a, list *lists, uint64_t first_row, uint64_t rows)
+{
+    const ams_query *q = a->q;
+    const uint64_t step = q->k > a->latents / 16 ? FINISH_LATENTS : a->latents;
+    for (uint64_t from = 0; from < rows; from += FINISH_ROWS) {
+        const uint64_t to = ams_min(from + FINISH_ROWS, rows);
+        for (list *l = lists + from; l < lists + to; l++)
+            if (l->count > q->k && !l->crowded) trim(a, l, a->s->slack[first_row + (uint64_t)(l - lists)]);
+        for (uint64_t end = step; end < a->latents; end += step)
+            for (list *l = lists + from; l < lists + to; l++)
+                rescore(a, l, eligible(q, end));
+        for (uint64_t r = from; r < to; r++)
+            finish_row(a, first_row + r, &lists[r]);
+    }
+}
 
-typedef struct tile {
-    uint64_t first, count; /* positions among the eligible latents */
-    const float *weights, *bias, *low;
-} tile;
+/* ---- one tile, one row block ----------------------------------------------------------------------- */
 
 static tile load_tile(const run *a, worker *w, uint64_t first)
 {
@@ -274,26 +339,33 @@ static bool push_above(run *a, block *b, uint64_t row, uint64_t latent)
     return true;
 }
 
+static uint64_t unmasked(const ams_query *q, uint32_t *hits, uint64_t n_hits, uint64_t row, const tile *t)
+{
+    uint64_t kept = 0;
+    for (uint64_t h = 0; h < n_hits; h++)
+        if (!atmsae_mask_test(q->row_mask, row, eligible(q, t->first + hits[h]))) hits[kept++] = hits[h];
+    return kept;
+}
+
 /* Handles the hits of one row in one tile. False: out of memory. */
 static bool take_hits(run *a, worker *w, block *b, uint64_t row, list *l, const float *values, const tile *t,
                       uint64_t n_hits)
 {
     const ams_query *q = a->q;
+    if (q->row_mask) n_hits = unmasked(q, w->hits, n_hits, row, t);
+    if (q->kind == AMS_ROW_TOPK) {
+        push_row(a, l, row, values, t, w->hits, n_hits);
+        return true;
+    }
     for (uint64_t h = 0; h < n_hits; h++) {
         uint64_t at = w->hits[h], latent = eligible(q, t->first + at);
-        if (q->row_mask && atmsae_mask_test(q->row_mask, row, latent)) continue;
         if (q->kind == AMS_ABOVE) {
             if (h + 1 < n_hits) prefetch(a, eligible(q, t->first + w->hits[h + 1]));
             if (!push_above(a, b, row, latent)) return false;
             continue;
         }
-        const ams_entry e = {values[at] + t->bias[at], (uint32_t)row, (uint32_t)latent};
-        if (q->kind == AMS_ROW_TOPK) {
-            push(a, l, e, a->s->slack[row]);
-        } else {
-            w->entries[w->n_entries++] = e;
-            if (w->n_entries == LOCAL_ENTRIES) flush(a, w);
-        }
+        w->entries[w->n_entries++] = (ams_entry){values[at] + t->bias[at], (uint32_t)row, (uint32_t)latent};
+        if (w->n_entries == LOCAL_ENTRIES) flush(a, w);
     }
     return true;
 }
@@ -341,7 +413,7 @@ static void block_job(void *arg, uint64_t job, unsigned which)
     uint64_t first_row = job * a->rows, rows = ams_min(a->rows, q->n - first_row);
     bool by_row = q->kind == AMS_ROW_TOPK;
     for (uint64_t r = 0; by_row && r < rows; r++)
-        w->lists[r] = (list){.entries = w->entries + r * a->row_room, .room = a->row_room};
+        w->lists[r] = (list){.entries = w->entries + r * a->row_room, .values = w->values, .room = a->row_room};
     for (uint64_t first = 0; first < a->latents; first += TILE_LATENTS) {
         if (atomic_load_explicit(&a->status, memory_order_relaxed) < 0) return;
         tile t = load_tile(a, w, first);
@@ -355,8 +427,7 @@ static void block_job(void *arg, uint64_t job, unsigned which)
             if (n_hits > 0 && !take_hits(a, w, b, row, l, values, &t, n_hits)) return;
         }
     }
-    for (uint64_t r = 0; by_row && r < rows; r++)
-        finish_row(a, first_row + r, &w->lists[r]);
+    if (by_row) finish_rows(a, w->lists, first_row, rows);
     if (q->kind == AMS_BATCH_TOPK) flush(a, w);
 }
 
@@ -460,7 +531,7 @@ static atmsae_status collect_batch_topk(run *a)
         uint64_t kept = 0;
         for (uint64_t i = 0; i < l->count; i++)
             if (l->entries[i].value > 0) l->entries[kept++] = l->entries[i];
-        l->count = l->exact = kept;
+        l->count = l->exact = l->next = kept;
     }
     select_exact(a, l);
     memset(s->found, 0, (size_t)a->q->n * sizeof *s->found);
@@ -490,6 +561,7 @@ static atmsae_status reserve_worker(const run *a, worker *w)
     AMS_TRY(ams_grow(ctx, &w->low, &w->low_capacity, width, 0, sizeof *w->low));
     AMS_TRY(ams_grow(ctx, &w->hits, &w->hits_capacity, width, 0, sizeof *w->hits));
     AMS_TRY(ams_grow(ctx, &w->lists, &w->lists_capacity, by_row ? a->rows : 0, 0, sizeof *w->lists));
+    AMS_TRY(ams_grow(ctx, &w->values, &w->values_capacity, by_row ? 2 * a->row_room : 0, 0, sizeof *w->values));
     return ams_grow(ctx, &w->entries, &w->entries_capacity, entries, 0, sizeof *w->entries);
 }
 

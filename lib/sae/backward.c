@@ -19,11 +19,12 @@ typedef struct pass {
     atmsae_gradients *g;
     float *w_enc, *b_enc, *w_dec, *b_dec, *threshold, *r_mag, *b_mag; /* gradients */
     double l0_slope; /* d penalty / d L0 (JUMPRELU) */
+    uint64_t latents_a_job, rows_a_block;
     double aux_slope; /* d loss / d a . d of an AuxK entry is this times its row's weight */
 } pass;
 
 /* Sums over the entries of one latent. */
-typedef struct latent {
+typedef struct ams_latent {
     uint64_t i;
     const float *dec;    /* d_i */
     const float *part;   /* residuals of its Matryoshka group, [n, d_out] */
@@ -191,7 +192,7 @@ static void end_latent(const pass *a, latent *l)
 
 /* ---- all latents ---------------------------------------------------------------------------------------- */
 
-enum { LATENTS_A_JOB = 16, ROWS_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, COLUMNS_A_JOB = 64 };
+enum { DENSE_LATENTS = 16, DENSE_ROWS = 16, MOST_LATENTS = 1024, ENTRIES_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, COLUMNS_A_JOB = 64 };
 
 /* Asks for the rows that the entry after this one needs; of x only where it fires: the entries of
  * JUMPRELU in the band under theta do without. */
@@ -204,37 +205,26 @@ static void prefetch(const pass *a, const latent *l, uint64_t next, uint64_t end
         ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
 }
 
-/* Where entries are dense, a job takes some rows for all its latents before it goes on to others: the
- * rows are then in cache. The order of a latent's entries is the same. */
-static uint64_t rows_a_block(const atmsae_codes *c, const ams_index *by_latent, const latent *all, uint64_t count)
-{
-    uint64_t entries = 0;
-    for (const latent *l = all; l < all + count; l++)
-        entries += by_latent->start[l->i + 1] - by_latent->start[l->i];
-    return ams_index_dense(entries, count, c->n) ? ROWS_A_BLOCK : c->n;
-}
-
 /* Walks the entries of `count` latents, in blocks of rows. */
 static void walk(const pass *a, latent *all, uint64_t count)
 {
     const ams_index *by_latent = &a->c->by_latent;
-    const uint64_t n = a->c->n, rows = rows_a_block(a->c, by_latent, all, count);
+    const uint64_t n = a->c->n, rows = a->rows_a_block;
     for (latent *l = all; l < all + count; l++)
         l->next = by_latent->start[l->i];
     for (uint64_t end_row = rows; end_row < n + rows; end_row += rows)
         for (latent *l = all; l < all + count; l++)
             for (uint64_t end = by_latent->start[l->i + 1]; l->next < end && by_latent->row[l->next] < end_row; l->next++) {
-                if (rows == n) prefetch(a, l, l->next + 1, end);
+                if (rows > DENSE_ROWS) prefetch(a, l, l->next + 1, end);
                 main_entry(a, l, by_latent->row[l->next], by_latent->at[l->next]);
             }
 }
 
 static void latents_job(void *arg, uint64_t job, unsigned worker)
 {
-    (void)worker;
     const pass *a = arg;
-    const uint64_t first = job * LATENTS_A_JOB, last = ams_min(first + LATENTS_A_JOB, a->m->d_sae);
-    latent all[LATENTS_A_JOB];
+    const uint64_t first = job * a->latents_a_job, last = ams_min(first + a->latents_a_job, a->m->d_sae);
+    latent *all = a->g->latents + worker * MOST_LATENTS;
     uint64_t count = 0; /* of those that have a gradient */
     for (uint64_t i = first; i < last; i++) {
         if (start_latent(a, i, &all[count]))
@@ -304,6 +294,21 @@ static void aux_gradients(pass *a)
 
 static bool has_entries(const ams_index *by_latent, uint64_t i) { return by_latent->start[i] < by_latent->start[i + 1]; }
 
+/* A job takes some rows for all its latents before it goes on to others: the rows are then in cache, be
+ * it a core's own or, for fewer entries, the CPU's. The order of a latent's entries is the same. */
+static void choose_blocks(pass *a)
+{
+    const uint64_t n = a->c->n, F = a->m->d_sae, entries = a->c->main.start[n] / F, workers = ams_workers(a->g->ctx);
+    a->latents_a_job = DENSE_LATENTS;
+    a->rows_a_block = n;
+    if (entries > n / 16) {
+        a->rows_a_block = DENSE_ROWS;
+    } else if (entries > 2 * ENTRIES_A_BLOCK) {
+        a->latents_a_job = ams_max(DENSE_LATENTS, ams_min(MOST_LATENTS, F / (8 * workers)));
+        a->rows_a_block = n * ENTRIES_A_BLOCK / entries;
+    }
+}
+
 /* Packs the gradients' rows: one for each latent that has entries. */
 static void give_slots(const atmsae_model *m, const atmsae_codes *c, atmsae_gradients *g)
 {
@@ -352,6 +357,7 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
                 memcmp(c->prefixes, m->prefixes, sizeof c->prefixes) == 0;
     if (!same)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: codes and gradients belong to a model of another shape");
+    AMS_TRY(ams_grow(g->ctx, &g->latents, &g->latents_capacity, ams_workers(g->ctx) * MOST_LATENTS, 0, sizeof *g->latents));
     g->state = AMS_GRADIENTS_NONE;
     give_slots(m, c, g);
     memcpy(g->masked, c->masked, (size_t)m->d_sae);
@@ -368,7 +374,8 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     a.l0_slope = c->lambda;
     if (m->config.target_l0 > 0)
         a.l0_slope = 2 * c->lambda * (c->l0 / m->config.target_l0 - 1) / m->config.target_l0;
-    ams_parallel(g->ctx, (m->d_sae + LATENTS_A_JOB - 1) / LATENTS_A_JOB, latents_job, &a);
+    choose_blocks(&a);
+    ams_parallel(g->ctx, (m->d_sae + a.latents_a_job - 1) / a.latents_a_job, latents_job, &a);
     if (c->aux_scale > 0) aux_gradients(&a);
     ams_parallel(g->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, b_dec_job, &a);
     g->state = AMS_GRADIENTS_READY;

@@ -234,6 +234,8 @@ struct atmsae_gradients {
     double *sums;      /* [4, F]: rows, magnitude, frequency, contribution */
     double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
     double *norms;     /* [F] squared norms, for clipping */
+    struct ams_latent *latents; /* backward's working memory */
+    uint64_t latents_capacity;
     int state;         /* AMS_GRADIENTS_.. */
     float min_kept;
 };

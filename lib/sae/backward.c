@@ -346,6 +346,12 @@ static void b_dec_job(void *arg, uint64_t job, unsigned worker)
         a->b_dec[first + j] = (float)sum[j];
 }
 
+bool ams_backward_memory(atmsae_gradients *g)
+{
+    g->latents = ams_calloc(g->ctx, ams_workers(g->ctx) * MOST_LATENTS, sizeof *g->latents);
+    return g->latents != NULL;
+}
+
 atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
 {
     if (c->state != AMS_CODES_FORWARD)
@@ -357,7 +363,6 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
                 memcmp(c->prefixes, m->prefixes, sizeof c->prefixes) == 0;
     if (!same)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: codes and gradients belong to a model of another shape");
-    AMS_TRY(ams_grow(g->ctx, &g->latents, &g->latents_capacity, ams_workers(g->ctx) * MOST_LATENTS, 0, sizeof *g->latents));
     g->state = AMS_GRADIENTS_NONE;
     give_slots(m, c, g);
     memcpy(g->masked, c->masked, (size_t)m->d_sae);

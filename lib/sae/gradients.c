@@ -29,7 +29,7 @@ static atmsae_status create(const atmsae_model *m, atmsae_gradients **out)
     g->sums = ams_calloc(ctx, 4 * g->d_sae, sizeof *g->sums);
     g->pre_sum = ams_calloc(ctx, g->d_sae, sizeof *g->pre_sum);
     g->norms = ams_calloc(ctx, g->d_sae + 1, sizeof *g->norms);
-    if (!complete || !g->slot || !g->masked || !g->sums || !g->pre_sum || !g->norms) {
+    if (!complete || !ams_backward_memory(g) || !g->slot || !g->masked || !g->sums || !g->pre_sum || !g->norms) {
         atmsae_gradients_destroy(g);
         return ams_nomem(ctx, "gradients");
     }

@@ -235,10 +235,10 @@ struct atmsae_gradients {
     double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
     double *norms;     /* [F] squared norms, for clipping */
     struct ams_latent *latents; /* backward's working memory */
-    uint64_t latents_capacity;
     int state;         /* AMS_GRADIENTS_.. */
     float min_kept;
 };
+bool ams_backward_memory(atmsae_gradients *gradients); /* false: there is none */
 /* The gradient array of a parameter; NULL if the model does not train it. */
 float *ams_gradient(const atmsae_gradients *gradients, int32_t parameter);
 

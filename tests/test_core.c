@@ -134,6 +134,155 @@ START_TEST(nearest_latents_equal_a_search)
 }
 END_TEST
 
+START_TEST(neighbours_equal_a_sorted_search)
+{
+    enum { MANY = 600, BEST = 7 };
+    atmsae_context *ctx = new_context(2), *one = new_context(1);
+    float *dec = zeros(MANY * D, sizeof *dec), *cosine = zeros(MANY * BEST, sizeof *cosine), *again = zeros(MANY * BEST, sizeof *again);
+    uint32_t *latent = zeros(MANY * BEST, sizeof *latent), *latent_again = zeros(MANY * BEST, sizeof *latent_again);
+    for (uint64_t i = 0; i < MANY * D; i++)
+        dec[i] = i / D == 5 ? 0 : i / D >= 590 ? dec[i - 300 * D] : (float)normal(2, i); /* the last ten are copies: ties */
+    atmsae_model *model = new_model(ctx, D, MANY, ATMSAE_RELU, 1, 2), *other = new_model(one, D, MANY, ATMSAE_RELU, 1, 2);
+    set(ctx, model, ATMSAE_W_DEC, dec);
+    set(one, other, ATMSAE_W_DEC, dec);
+    ok(ctx, atmsae_model_neighbours(model, ATMSAE_W_DEC, BEST, latent, cosine));
+    ok(one, atmsae_model_neighbours(other, ATMSAE_W_DEC, BEST, latent_again, again));
+    ck_assert_mem_eq(latent, latent_again, MANY * BEST * sizeof *latent);
+    ck_assert_mem_eq(cosine, again, MANY * BEST * sizeof *cosine);
+    for (uint64_t i = 0; i < MANY; i++) {
+        double all[MANY];
+        for (uint64_t k = 0; k < MANY; k++) {
+            double ab = 0, aa = 0, bb = 0;
+            for (uint64_t j = 0; j < D; j++) {
+                double a = (double)dec[i * D + j], b = (double)dec[k * D + j];
+                ab += a * b, aa += a * a, bb += b * b;
+            }
+            all[k] = k == i || k == 5 ? -2 : ab / sqrt(aa * bb);
+        }
+        for (uint64_t e = 0; e < BEST; e++) {
+            if (i == 5) {
+                ck_assert(isnan(cosine[i * BEST + e]) && latent[i * BEST + e] == UINT32_MAX);
+                continue;
+            }
+            uint64_t best = 0;
+            for (uint64_t k = 1; k < MANY; k++)
+                if (all[k] > all[best]) best = k;
+            near("cosine", (double)cosine[i * BEST + e], all[best], 1e-6);
+            near("of the latent named", all[latent[i * BEST + e]], all[best], 1e-6);
+            if (e > 0 && cosine[i * BEST + e] == cosine[i * BEST + e - 1])
+                ck_assert_uint_gt(latent[i * BEST + e], latent[i * BEST + e - 1]);
+            all[latent[i * BEST + e]] = -2;
+        }
+    }
+    ck_assert_uint_eq(latent[590 * BEST], 290);
+    ck_assert_int_eq(atmsae_model_neighbours(model, ATMSAE_W_DEC, 0, latent, cosine), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_model_neighbours(model, ATMSAE_B_DEC, 1, latent, cosine), ATMSAE_E_ARG);
+    atmsae_model_destroy(model);
+    atmsae_model_destroy(other);
+    atmsae_context_destroy(ctx);
+    atmsae_context_destroy(one);
+    free(dec), free(cosine), free(again), free(latent), free(latent_again);
+}
+END_TEST
+
+/* ---- top rows --------------------------------------------------------------------------------------- */
+
+typedef struct fired {
+    float value;
+    uint64_t row;
+} fired;
+
+static int larger_first(const void *a, const void *b)
+{
+    const fired *x = a, *y = b;
+    if (x->value != y->value) return x->value > y->value ? -1 : 1;
+    return x->row < y->row ? -1 : 1;
+}
+
+/* Adds rows first .. last - 1 of x. */
+static void add_range(atmsae_context *ctx, const atmsae_model *model, const float *x, uint64_t first, uint64_t last,
+                      atmsae_top_rows *top)
+{
+    atmsae_codes *codes;
+    atmsae_batch batch = rows(x + first * D, last - first);
+    ok(ctx, atmsae_codes_create(ctx, &codes));
+    ok(ctx, atmsae_encode(model, &batch, codes));
+    ok(ctx, atmsae_top_rows_add(top, codes, 1000 + first));
+    atmsae_codes_destroy(codes);
+}
+
+START_TEST(top_rows_equal_a_sort)
+{
+    enum { TOP = 9 };
+    atmsae_context *ctx = new_context(2);
+    atmsae_model *model = new_model(ctx, D, F, ATMSAE_TOPK, 3, 1);
+    float *x = zeros(N * D, sizeof *x);
+    for (uint64_t i = 0; i < N * D; i++) /* every third row is a copy of an earlier one: ties */
+        x[i] = i / D >= 30 && i / D % 3 == 0 ? x[i - 30 * D] : (float)normal(1, i);
+    /* All at once; cut, and the pieces in another order; merged. */
+    atmsae_top_rows *top[3], *part;
+    for (int t = 0; t < 3; t++)
+        ok(ctx, atmsae_top_rows_create(ctx, F, TOP, &top[t]));
+    add_range(ctx, model, x, 0, N, top[0]);
+    static const uint64_t cuts[][2] = {{300, N}, {7, 8}, {0, 7}, {8, 300}};
+    for (int c = 0; c < 4; c++) {
+        add_range(ctx, model, x, cuts[c][0], cuts[c][1], top[1]);
+        ok(ctx, atmsae_top_rows_create(ctx, F, TOP, &part));
+        add_range(ctx, model, x, cuts[c][0], cuts[c][1], part);
+        ok(ctx, atmsae_top_rows_merge(top[2], part));
+        atmsae_top_rows_destroy(part);
+    }
+    atmsae_codes *codes;
+    atmsae_codes_view v = {.size = sizeof v};
+    atmsae_batch all = rows(x, N);
+    ok(ctx, atmsae_codes_create(ctx, &codes));
+    ck_assert_int_eq(atmsae_top_rows_add(top[0], codes, 0), ATMSAE_E_STATE);
+    ok(ctx, atmsae_encode(model, &all, codes));
+    ok(ctx, atmsae_codes_get(codes, &v));
+    fired *list = zeros(N, sizeof *list);
+    uint64_t full = 0, ties = 0;
+    for (uint64_t i = 0; i < F; i++) {
+        uint64_t n = 0;
+        for (uint64_t r = 0; r < N; r++)
+            for (uint64_t e = v.row_start[r]; e < v.row_start[r + 1]; e++)
+                if (v.latent[e] == i) list[n++] = (fired){v.value[e], 1000 + r};
+        qsort(list, n, sizeof *list, larger_first);
+        full += n > TOP;
+        for (int t = 0; t < 3; t++) {
+            uint64_t row[TOP], got;
+            float value[TOP];
+            ok(ctx, atmsae_top_rows_get(top[t], i, row, value, &got));
+            ck_assert_uint_eq(got, n < TOP ? n : TOP);
+            for (uint64_t e = 0; e < got; e++) {
+                ck_assert_uint_eq(row[e], list[e].row);
+                ck_assert(value[e] == list[e].value);
+                ties += e > 0 && value[e] == value[e - 1];
+            }
+        }
+    }
+    ck_assert_uint_gt(full, 0);
+    ck_assert_uint_gt(ties, 0);
+    uint64_t n = 99;
+    ok(ctx, atmsae_top_rows_get(top[0], 0, NULL, NULL, &n));
+    ck_assert_uint_le(n, TOP);
+    ck_assert_int_eq(atmsae_top_rows_get(top[0], F, NULL, NULL, &n), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_top_rows_add(top[0], codes, UINT64_MAX - 2), ATMSAE_E_LIMIT);
+    ck_assert_int_eq(atmsae_top_rows_merge(top[0], top[0]), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_top_rows_create(ctx, F, 0, &part), ATMSAE_E_ARG);
+    ck_assert_ptr_null(part);
+    ok(ctx, atmsae_top_rows_create(ctx, F + 1, TOP, &part));
+    ck_assert_int_eq(atmsae_top_rows_add(part, codes, 0), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_top_rows_merge(part, top[0]), ATMSAE_E_ARG);
+    atmsae_top_rows_destroy(part);
+    for (int t = 0; t < 3; t++)
+        atmsae_top_rows_destroy(top[t]);
+    atmsae_codes_destroy(codes);
+    atmsae_model_destroy(model);
+    atmsae_context_destroy(ctx);
+    free(x), free(list);
+}
+END_TEST
+
 /* ---- a language model ------------------------------------------------------------------------------- */
 
 START_TEST(language_model_scores)
@@ -281,6 +430,8 @@ int main(void)
     const TTest *const tests[] = {
         details_equal_plain_sums,
         nearest_latents_equal_a_search,
+        neighbours_equal_a_sorted_search,
+        top_rows_equal_a_sort,
         language_model_scores,
         the_same_latents_match_and_others_do_not,
         hedging_is_the_part_in_the_new_directions,

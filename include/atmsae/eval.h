@@ -5,7 +5,7 @@
  *
  *   1. Absorption    three published forms, per class and per word
  *   2. Probing       how much a few latents, or all of them, tell of a label
- *   3. Core          more of reconstruction, densities, nearest latents, a language model's loss
+ *   3. Core          more of reconstruction, densities, nearest latents, top rows, a language model's loss
  *   4. Stability     do two runs find the same latents; hedging
  *   5. Known truth   generators of rows with known features, and scores against them
  *
@@ -152,6 +152,28 @@ atmsae_metrics_merge(atmsae_metrics *metrics, const atmsae_metrics *other);
  * or NULL; NaN for zero rows, which are left out of all. mean: over latents, or NULL. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_similarity(const atmsae_model *model, int32_t parameter, float *nearest, double *mean);
+
+/* The n nearest latents of each latent by the same cosine, nearest first, the lower latent on ties: latents [F, n] and
+ * cosines [F, n]; UINT32_MAX and NaN where there are fewer. n 1 .. 256. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_model_neighbours(const atmsae_model *model, int32_t parameter, uint64_t n, uint32_t *latents, float *cosines);
+
+/* The rows on which each latent is largest, over any number of batches of codes. Which rows come out does not
+ * depend on the cut into batches or their order: largest value first, the lower row number on ties. */
+typedef struct atmsae_top_rows atmsae_top_rows;
+/* n_top: rows to keep for each latent, 1 .. 1024. Takes (16 n_top + 8) d_sae bytes. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_top_rows_create(atmsae_context *context, uint64_t d_sae, uint64_t n_top, atmsae_top_rows **out);
+ATMSAE_API void atmsae_top_rows_destroy(atmsae_top_rows *top);
+/* Row r of codes counts as number first_row + r; only values > 0 count. E_ARG if the codes have another d_sae. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_top_rows_add(atmsae_top_rows *top, const atmsae_codes *codes, uint64_t first_row);
+/* As if the batches of `other` had been added here; both of the same d_sae and n_top. `other` stays as it is. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_top_rows_merge(atmsae_top_rows *top, const atmsae_top_rows *other);
+/* rows [n_top], values [n_top], either may be NULL: of one latent. *n: how many there are, 0 if it never fired. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_top_rows_get(const atmsae_top_rows *top, uint64_t latent, uint64_t *rows, float *values, uint64_t *n);
 
 /* What one run of the language model gave; all arrays are the callback's own and must stay until
  * its next call. */

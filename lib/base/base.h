@@ -22,6 +22,8 @@ atmsae_status ams_fail_in(atmsae_context *ctx, atmsae_status status, const char 
 atmsae_status ams_fail_errno(atmsae_context *ctx, const char *path, const char *what, int error);
 __attribute__((format(printf, 3, 4))) void
 ams_log(atmsae_context *ctx, int32_t level, const char *format, ...);
+/* Would a message of this level be heard? */
+bool ams_logs(const atmsae_context *ctx, int32_t level);
 /* snprintf in the C locale, whatever the caller's. Returns the full length. */
 __attribute__((format(printf, 3, 4))) int
 ams_format(char *out, size_t capacity, const char *format, ...);

@@ -274,9 +274,14 @@ atmsae_status (ams_fail_errno)(atmsae_context *ctx, const char *path, const char
     return ams_fail(ctx, error == ENOMEM ? ATMSAE_E_NOMEM : ATMSAE_E_IO, "%s: %s: %s", path, what, reason);
 }
 
+bool ams_logs(const atmsae_context *ctx, int32_t level)
+{
+    return ctx->log && level <= ctx->log_level;
+}
+
 void ams_log(atmsae_context *ctx, int32_t level, const char *format, ...)
 {
-    if (!ctx->log || level > ctx->log_level) return;
+    if (!ams_logs(ctx, level)) return;
     char text[512];
     va_list list;
     va_start(list, format);

@@ -45,7 +45,7 @@ static atmsae_status find_trackers(scoring *s)
         ams_unit_rows(s->w_dec, s->d_sae, d, unit);
         for (uint64_t p = 0; p < n; p++)
             memcpy(parents + p * d, synth->directions + synth->parents[p] * d, d * sizeof *parents);
-        status = ams_nearest(synth->ctx, parents, n, unit, s->d_sae, d, true, NULL, false, s->tracker, cosine);
+        status = ams_nearest(synth->ctx, parents, n, unit, s->d_sae, d, true, NULL, false, 1, s->tracker, cosine);
     }
     ams_free(synth->ctx, unit);
     ams_free(synth->ctx, parents);

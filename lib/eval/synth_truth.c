@@ -189,8 +189,8 @@ static atmsae_status run(scoring *s, uint64_t first_row, uint64_t n_rows, atmsae
     atmsae_match_result match;
     AMS_TRY(allocate(s));
     ams_unit_rows(w_dec, s->d_sae, s->d, s->unit);
-    AMS_TRY(ams_nearest(ctx, s->unit, s->d_sae, directions, s->n, s->d, true, NULL, false, s->feature_of, s->cosine_f));
-    AMS_TRY(ams_nearest(ctx, directions, s->n, s->unit, s->d_sae, s->d, true, NULL, false, s->latent_of, s->cosine_n));
+    AMS_TRY(ams_nearest(ctx, s->unit, s->d_sae, directions, s->n, s->d, true, NULL, false, 1, s->feature_of, s->cosine_f));
+    AMS_TRY(ams_nearest(ctx, directions, s->n, s->unit, s->d_sae, s->d, true, NULL, false, 1, s->latent_of, s->cosine_n));
     AMS_TRY(ams_match(ctx, w_dec, s->d_sae, directions, s->n, s->d, true, NULL, &match));
     r.mcc = match.mcc;
     AMS_TRY(ams_match(ctx, w_dec, s->d_sae, directions, s->n, s->d, false, NULL, &match));

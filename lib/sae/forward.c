@@ -265,12 +265,15 @@ static void sum_row(const pass *a, uint64_t r)
     atmsae_codes *c = a->c;
     const uint64_t d = m->d_out;
     double *sums = c->row_sums + r * SUMS;
-    const float *e = a->e + r * d, *gate = c->gate_residual + r * d;
+    const float *e = a->e + r * d;
     for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
         sums[SUM_PENALTY] += row_penalty(m, c, p);
         sums[SUM_COUNT] += c->main.value[p] > 0;
     }
-    if (m->config.activation == ATMSAE_GATED) sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
+    if (m->config.activation == ATMSAE_GATED) {
+        const float *gate = c->gate_residual + r * d;
+        sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
+    }
     sums[SUM_MSE] = (double)ams_dot(e, e, d);
     for (uint64_t g = c->n_residuals - 1; g-- > 0;) {
         float *part = residual(c, g) + r * d;

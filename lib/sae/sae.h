@@ -61,6 +61,8 @@ void ams_model_refresh(atmsae_model *model);
 /* ---- what stands behind public functions of these names, see AMS_CALL -------------------------- */
 
 atmsae_status ams_model_prepare(atmsae_model *model, const atmsae_batch *batch);
+struct ams_rows;
+void ams_advise_rows(atmsae_model *model, const struct ams_rows *rows, const float *weights); /* checked ones */
 atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
                           atmsae_codes *codes, atmsae_loss *loss);

@@ -8,6 +8,13 @@
 #include "atm/atm.h"
 #include "sae/sae.h"
 
+/* Of advice.c. */
+typedef struct ams_advice {
+    uint64_t dead[2], dead_warned; /* at the last two looks; at the last warning */
+    double fvu;                    /* moving average */
+    bool masks_warned, error_warned;
+} ams_advice;
+
 struct atmsae_trainer {
     atmsae_context *ctx;
     ams_use use;
@@ -21,7 +28,9 @@ struct atmsae_trainer {
     double sparsity_warmup;
     atmsae_optimizer_config shown_optimizer; /* resolved, for get_config */
     atmsae_masker_config shown_masker;
+    ams_advice advice;
 };
+void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats);
 
 /* A trainer is claimed together with the parts that it lends. */
 #define AMS_TRAINER(claim, t)                                                              \

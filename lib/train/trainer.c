@@ -175,6 +175,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     s.aux = loss.aux;
     s.fvu = loss.fvu;
     s.l0 = loss.l0;
+    ams_advise_step(t, &s);
     return stats ? ams_struct_out(t->ctx, "atmsae_step_stats", stats, &s, sizeof s, sizeof s) : ATMSAE_OK;
 }
 

@@ -36,7 +36,7 @@ atmsae_missing() {
 atmsae_install() {
     if [ "$(id -u)" = 0 ]; then sudo=
     elif sudo -n true 2>/dev/null; then sudo="sudo -n"
-    else atmsae_fail "missing packages; please run: sudo apt-get install $*"
+    else atmsae_fail "missing packages; please run, as root: apt-get install $*"
     fi
     command -v apt-get >/dev/null || atmsae_fail "no apt-get here; please install: $*"
     echo "setup: installing $*"

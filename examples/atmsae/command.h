@@ -18,22 +18,36 @@ typedef struct command {
     const char *help;    /* what it does, with examples */
     const option *options;
     size_t n_options;
+    bool (*listed)(const option *);     /* which options --help and the like show; NULL: all */
+    bool (*complete)(setting *settings); /* fills in what follows from other settings; NULL: nothing does. False
+                                            after a message: a usage error */
     int (*run)(const setting *settings);
 } command;
 
-extern const command command_train, command_eval, command_info, command_convert;
+extern const command command_train, command_resume, command_eval, command_compare, command_info, command_convert, command_synth, command_bench, command_features;
+
+/* Generated from the tables: a man page, and what a shell sources to complete words ("bash", "zsh" or
+ * "fish"). c NULL: the page of the program itself. */
+void manual_print(FILE *out, const command *const *commands, size_t n, const command *c);
+bool completion_print(FILE *out, const command *const *commands, size_t n, const char *shell);
+extern const char *const exit_codes[4][2]; /* number, meaning */
 
 /* Prints the context's last error; returns EXIT_FAILED. */
 int command_failed(const atmsae_context *context);
 /* A context whose log goes to stderr. precision NULL: the default. NULL after a message. */
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet);
 
+/* All rows of some files, once and in order; their width is checked. false after a message. */
+bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
+               bool as_bf16, atmsae_source **source);
 /* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent
  * by *metrics, which the caller then destroys. */
 bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
                     const char *tensor, bool as_bf16, atmsae_metrics **metrics);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);
 
+/* d_sae and k that suit d_in and the number of different rows. */
+void train_default_sizes(atmsae_model_config *model, uint64_t pass_rows);
 /* Settings of a model and of a run, under the names of train's options. */
 void model_fields(fields *out, const atmsae_model_config *model);
 void trainer_fields(fields *out, const atmsae_trainer_config *config);

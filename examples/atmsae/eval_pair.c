@@ -3,11 +3,9 @@
  * atmsae eval: what the weights and the firing counts tell: nearest latents, shares of latents, and --pair, how alike
  * the latents of two SAEs are.
  */
-#include "eval_more.h"
+#include "report.h"
 
-#include <atmsae/eval.h>
-
-bool eval_pair(atmsae_context *context, const atmsae_model *model, const char *other_folder, fields *out)
+bool pair_measure(atmsae_context *context, const atmsae_model *model, const char *other_folder, fields *out)
 {
     static const struct {
         const char *mcc, *shared;
@@ -29,7 +27,7 @@ bool eval_pair(atmsae_context *context, const atmsae_model *model, const char *o
     return good;
 }
 
-bool eval_details(atmsae_context *context, const atmsae_model *model, const atmsae_metrics *metrics, fields *out)
+bool details_measure(atmsae_context *context, const atmsae_model *model, const atmsae_metrics *metrics, fields *out)
 {
     atmsae_metrics_details d = {.size = sizeof d};
     double decoder = 0, encoder = 0;

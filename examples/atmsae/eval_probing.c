@@ -1,61 +1,96 @@
 /* SPDX-License-Identifier: MIT
  *
- * atmsae eval --probing: how well labels of texts can be read from a few latents.
+ * --probing: how well labels of texts can be read from a few latents.
  */
-#include "eval_more.h"
 #include "program.h"
+#include "report.h"
 
-#include <atmsae/eval.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { KS = 3, COLUMNS = KS + 1 };
-static const char *const column_names[COLUMNS] = {"top1", "top2", "top5", "all"};
+const char *const probe_columns[PROBE_COLUMNS] = {"top1", "top2", "top5", "all"};
 
 /* ---- the tasks' names: a JSON list of strings ------------------------------------------------------------ */
 
-typedef struct names {
-    char *text, **name;
-    size_t n;
-} names;
-
-static char *read_text(const char *path)
+static unsigned hex_digit(char c)
 {
-    FILE *file = fopen(path, "rb");
-    char *text = NULL;
-    size_t size = 0;
-    if (!file) {
-        fprintf(stderr, "atmsae: %s: cannot be opened\n", path);
-        return NULL;
-    }
-    FILE *copy = program_text_open(&text, &size);
-    for (int c = getc(file); c != EOF; c = getc(file)) putc(c, copy);
-    const bool failed = ferror(file) != 0;
-    fclose(file);
-    program_text_close(copy, &text);
-    if (!failed) return text;
-    fprintf(stderr, "atmsae: %s: cannot be read\n", path);
-    free(text);
-    return NULL;
+    return c >= '0' && c <= '9' ? (unsigned)(c - '0') : ((unsigned)c | 0x20) >= 'a' && ((unsigned)c | 0x20) <= 'f'
+           ? ((unsigned)c | 0x20) - 'a' + 10 : 99;
 }
 
-/* Cuts the text into its strings, in place. Escapes are not undone. */
-static bool read_names(const char *path, names *out)
+/* Four hexadecimal digits; UINT32_MAX if they are none. */
+static uint32_t hex(const char *s)
 {
-    char *at = out->text = read_text(path);
+    uint32_t value = 0;
+    for (int i = 0; i < 4; i++) {
+        if (hex_digit(s[i]) > 15) return UINT32_MAX;
+        value = value << 4 | hex_digit(s[i]);
+    }
+    return value;
+}
+
+static char *put_utf8(char *out, uint32_t c)
+{
+    static const unsigned char lead[] = {0, 0xc0, 0xe0, 0xf0};
+    const int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    *out++ = (char)(lead[more] | c >> (6 * more));
+    for (int i = more - 1; i >= 0; i--) *out++ = (char)(0x80 | (c >> (6 * i) & 0x3f));
+    return out;
+}
+
+/* What stands behind a backslash at *in, which is moved behind it; false: no escape of JSON. */
+static bool unescape(const char **in, char **out)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    const char *found = **in ? strchr(from, **in) : NULL;
+    if (found) {
+        *(*out)++ = to[found - from];
+        ++*in;
+        return true;
+    }
+    uint32_t c = **in == 'u' ? hex(*in + 1) : UINT32_MAX;
+    if (c == UINT32_MAX || c == 0) return false;
+    *in += 5;
+    const uint32_t low = c >= 0xd800 && c < 0xdc00 && (*in)[0] == '\\' && (*in)[1] == 'u' ? hex(*in + 2) : UINT32_MAX;
+    if (low >= 0xdc00 && low < 0xe000) {
+        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+        *in += 6;
+    }
+    *out = put_utf8(*out, c >= 0xd800 && c < 0xe000 ? 0xfffd : c);
+    return true;
+}
+
+/* A JSON string at *at, in place: it never grows. NULL if there is none. */
+static char *take_string(char **at)
+{
+    char *start = *at + 1, *out = start;
+    if (**at != '"') return NULL;
+    const char *in = start;
+    while (*in != '"') {
+        if (!*in) return NULL;
+        if (*in != '\\') *out++ = *in++;
+        else if (in++, !unescape(&in, &out)) return NULL;
+    }
+    *at += in + 1 - *at;
+    *out = 0;
+    return start;
+}
+
+/* Cuts the text into its strings. */
+static bool read_names(const char *path, task_set *set)
+{
+    char *at = set->text = read_text(path);
     if (!at) return false;
-    out->name = program_alloc(strlen(at) / 2 + 1, sizeof *out->name);
+    set->name = program_alloc(strlen(at) / 2 + 1, sizeof *set->name);
     at += strspn(at, " \t\r\n");
     bool good = *at++ == '[';
     for (bool more = true; good && more;) {
         at += strspn(at, " \t\r\n");
-        char *end = *at == '"' ? at + 1 : NULL;
-        while (end && *end && *end != '"') end += *end == '\\' && end[1] ? 2 : 1;
-        good = end && *end == '"';
+        char *name = take_string(&at);
+        good = name != NULL;
         if (!good) break;
-        *end = '\0';
-        out->name[out->n++] = at + 1;
-        at = end + 1 + strspn(end + 1, " \t\r\n");
+        set->name[set->n++] = name;
+        at += strspn(at, " \t\r\n");
         more = *at == ',';
         good = more || *at == ']';
         at++;
@@ -122,84 +157,94 @@ static bool read_texts(atmsae_context *context, const char *path, size_t n_tasks
     return good;
 }
 
+static bool fit(report *self, const texts *t)
+{
+    task_set *set = &self->tasks;
+    atmsae_probing_config config;
+    atmsae_probing_config_init(&config, sizeof config);
+    config.n_tasks = set->n;
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.n_rows = t->n;
+    batch.x = t->rows;
+    set->raw = program_alloc(set->n * PROBE_COLUMNS, sizeof *set->raw);
+    return atmsae_probing_create(self->context, &config, &batch, t->d, t->labels, t->is_train, &set->probing) >= 0 &&
+           atmsae_probing_baseline(set->probing, set->raw) >= 0;
+}
+
+bool tasks_open(report *self)
+{
+    static const char ending[] = ".tasks.json";
+    const char *file = self->settings[R_PROBING].text;
+    if (!self->settings[R_PROBING].given) return true;
+    const size_t length = strlen(file), cut = sizeof ending - 1;
+    if (length <= cut || strcmp(file + length - cut, ending) != 0) {
+        fprintf(stderr, "atmsae: --probing %s: expected NAME.tasks.json, beside NAME.safetensors\n", file);
+        return false;
+    }
+    if (!read_names(file, &self->tasks)) return false;
+    texts t = {0};
+    char *path = program_alloc(length + 16, 1);
+    snprintf(path, length + 16, "%.*s.safetensors", (int)(length - cut), file);
+    bool good = read_texts(self->context, path, self->tasks.n, &t);
+    if (good && !fit(self, &t)) good = (command_failed(self->context), false);
+    free(path);
+    free(t.rows);
+    free(t.labels);
+    free(t.is_train);
+    return good;
+}
+
+void tasks_close(task_set *self)
+{
+    atmsae_probing_destroy(self->probing);
+    free(self->text);
+    free(self->name);
+    free(self->raw);
+}
+
 /* ---- results ------------------------------------------------------------------------------------------------ */
 
-static double mean_of(const atmsae_probing_entry *e, size_t n_tasks, int column)
+static double mean_of(const atmsae_probing_entry *e, size_t n_tasks, size_t column)
 {
     double sum = 0;
-    for (size_t i = 0; i < n_tasks; i++) sum += e[i * COLUMNS + (size_t)column].accuracy;
+    for (size_t i = 0; i < n_tasks; i++) sum += e[i * PROBE_COLUMNS + column].accuracy;
     return sum / (double)n_tasks;
 }
 
-static char *tasks_json(const names *tasks, const atmsae_probing_entry *sae, const atmsae_probing_entry *raw)
+static char *tasks_json(const task_set *set, const atmsae_probing_entry *sae)
 {
     char *json = NULL;
     size_t size;
     FILE *out = program_text_open(&json, &size);
-    for (size_t i = 0; i < tasks->n; i++) {
-        fprintf(out, "%s{\"task\": \"%s\"", i ? ",\n    " : "[\n    ", tasks->name[i]); /* still escaped, as it was read */
-        for (int c = 0; c < COLUMNS; c++) {
-            const atmsae_probing_entry *s = &sae[i * COLUMNS + (size_t)c], *r = &raw[i * COLUMNS + (size_t)c];
-            fprintf(out, ", \"%s\": %.7g, \"%s_f1\": %.7g, \"raw_%s\": %.7g", column_names[c], s->accuracy, column_names[c],
-                    s->f1, column_names[c], r->accuracy);
+    for (size_t i = 0; i < set->n; i++) {
+        fputs(i ? ",\n    {\"task\": " : "[\n    {\"task\": ", out);
+        json_string(out, set->name[i]);
+        for (size_t c = 0; c < PROBE_COLUMNS; c++) {
+            const atmsae_probing_entry *s = &sae[i * PROBE_COLUMNS + c], *r = &set->raw[i * PROBE_COLUMNS + c];
+            fprintf(out, ", \"%s\": %.7g, \"%s_f1\": %.7g, \"raw_%s\": %.7g", probe_columns[c], s->accuracy, probe_columns[c],
+                    s->f1, probe_columns[c], r->accuracy);
         }
-        fprintf(out, ", \"latent\": %llu}", (unsigned long long)sae[i * COLUMNS].best);
+        fprintf(out, ", \"latent\": %llu}", (unsigned long long)sae[i * PROBE_COLUMNS].best);
     }
     fputs("\n  ]", out);
     return program_text_close(out, &json);
 }
 
-static bool probe(atmsae_context *context, const atmsae_model *model, const names *tasks, const texts *t, fields *out)
+bool tasks_measure(const report *self, const atmsae_model *model, report_sae *sae)
 {
-    atmsae_probing_config config;
-    atmsae_probing_config_init(&config, sizeof config);
-    config.n_tasks = tasks->n;
-    atmsae_batch batch;
-    atmsae_batch_init(&batch, sizeof batch);
-    batch.n_rows = t->n;
-    batch.x = t->rows;
-    atmsae_probing *probing;
-    atmsae_probing_entry *sae = program_alloc(tasks->n * COLUMNS, sizeof *sae), *raw = program_alloc(tasks->n * COLUMNS, sizeof *raw);
-    const bool good = atmsae_probing_create(context, &config, &batch, t->d, t->labels, t->is_train, &probing) >= 0 &&
-                      atmsae_probing_score(probing, model, sae) >= 0 && atmsae_probing_baseline(probing, raw) >= 0;
-    if (good) {
-        fields_count(out, "probing_tasks", tasks->n);
-        for (int c = 0; c < COLUMNS; c++) {
-            char name[32];
-            snprintf(name, sizeof name, "probing_%s", column_names[c]);
-            fields_real(out, name, mean_of(sae, tasks->n, c));
-            snprintf(name, sizeof name, "probing_raw_%s", column_names[c]);
-            fields_real(out, name, mean_of(raw, tasks->n, c));
-        }
-        fields_json(out, "tasks", tasks_json(tasks, sae, raw));
-    } else {
-        command_failed(context);
+    const task_set *set = &self->tasks;
+    if (!set->probing) return true;
+    sae->probes = program_alloc(set->n * PROBE_COLUMNS, sizeof *sae->probes);
+    if (atmsae_probing_score(set->probing, model, sae->probes) < 0) return command_failed(self->context), false;
+    fields_count(&sae->fields, "probing_tasks", set->n);
+    for (size_t c = 0; c < PROBE_COLUMNS; c++) {
+        char name[32];
+        snprintf(name, sizeof name, "probing_%s", probe_columns[c]);
+        fields_real(&sae->fields, name, mean_of(sae->probes, set->n, c));
+        snprintf(name, sizeof name, "probing_raw_%s", probe_columns[c]);
+        fields_real(&sae->fields, name, mean_of(set->raw, set->n, c));
     }
-    atmsae_probing_destroy(probing);
-    free(sae);
-    free(raw);
-    return good;
-}
-
-bool eval_probing(atmsae_context *context, const atmsae_model *model, const char *tasks_file, fields *out)
-{
-    static const char ending[] = ".tasks.json";
-    names tasks = {0};
-    texts t = {0};
-    const size_t length = strlen(tasks_file), cut = sizeof ending - 1;
-    bool good = length > cut && strcmp(tasks_file + length - cut, ending) == 0;
-    if (!good) fprintf(stderr, "atmsae: --probing %s: expected NAME.tasks.json, beside NAME.safetensors\n", tasks_file);
-    good = good && read_names(tasks_file, &tasks);
-    if (good) {
-        char *path = program_alloc(length + 16, 1);
-        snprintf(path, length + 16, "%.*s.safetensors", (int)(length - cut), tasks_file);
-        good = read_texts(context, path, tasks.n, &t) && probe(context, model, &tasks, &t, out);
-        free(path);
-    }
-    free(tasks.text);
-    free(tasks.name);
-    free(t.rows);
-    free(t.labels);
-    free(t.is_train);
-    return good;
+    fields_json(&sae->fields, "tasks", tasks_json(set, sae->probes));
+    return true;
 }

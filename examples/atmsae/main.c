@@ -4,21 +4,40 @@
  */
 #include "command.h"
 #include "program.h"
+#include "progress.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const command *const commands[] = {&command_train, &command_eval, &command_info, &command_convert};
+static const command *const commands[] = {
+    &command_train, &command_resume, &command_eval, &command_compare, &command_convert, &command_info, &command_features, &command_synth, &command_bench,
+};
 #define N_COMMANDS (sizeof commands / sizeof *commands)
+
+const char *const exit_codes[4][2] = {
+    {"0", "done"},
+    {"1", "failed, after a message that says why"},
+    {"2", "an option or a value that is not understood or out of range; nothing was done"},
+    {"130", "stopped by Ctrl-C or SIGTERM, after saving a checkpoint"},
+};
+
+static void print_exit_codes(FILE *out)
+{
+    fputs("\nexit codes\n", out);
+    for (size_t i = 0; i < sizeof exit_codes / sizeof *exit_codes; i++)
+        fprintf(out, "  %-4s %s\n", exit_codes[i][0], exit_codes[i][1]);
+}
 
 static void print_usage(FILE *out)
 {
     fputs("atmsae: sparse autoencoders with Adaptive Temporal Masking\n\nusage: atmsae COMMAND [OPTIONS]\n\n", out);
     for (size_t i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
     fputs("\n  atmsae COMMAND --help   what it does, examples, every option with default and range\n"
-          "  atmsae --version\n", out);
+          "  atmsae --version\n"
+          "  atmsae --completion SHELL   for bash, zsh or fish: source <(atmsae --completion bash)\n", out);
+    print_exit_codes(out);
 }
 
 static const char *command_name(const void *table, size_t i)
@@ -44,11 +63,14 @@ static int run_command(const command *c, int argc, char **argv)
 {
     if (asks_for_help(argc, argv)) {
         fputs(c->help, stdout);
-        options_help(stdout, c->options, c->n_options);
+        options_help(stdout, c->options, c->n_options, c->listed);
+        print_exit_codes(stdout);
         return EXIT_OK;
     }
-    setting *settings = program_alloc(c->n_options, sizeof *settings);
-    const int code = options_parse(c->options, c->n_options, argc, argv, settings) ? c->run(settings) : EXIT_USAGE;
+    setting *settings = program_alloc(c->n_options + 1, sizeof *settings);
+    const bool good = options_parse(c->options, c->n_options, argc, argv, settings) && (!c->complete || c->complete(settings)) &&
+                      options_required(c->options, c->n_options, settings);
+    const int code = good ? c->run(settings) : EXIT_USAGE;
     options_free(settings, c->n_options);
     free(settings);
     return code;
@@ -60,6 +82,29 @@ static int flushed(int code)
     if (fflush(stdout) == 0 && !ferror(stdout)) return code;
     fprintf(stderr, "atmsae: standard output: %s\n", strerror(errno));
     return code == EXIT_OK ? EXIT_FAILED : code;
+}
+
+static int unknown_command(const char *word)
+{
+    const char *near = nearest_name(word, command_name, commands, N_COMMANDS);
+    fprintf(stderr, "atmsae: unknown command %s", word);
+    if (near) fprintf(stderr, "; did you mean %s?", near);
+    fputs(" (atmsae --help lists all)\n", stderr);
+    return EXIT_USAGE;
+}
+
+/* atmsae --man [COMMAND] and --completion SHELL, for packagers. */
+static int generate(const char *what, const char *of)
+{
+    const bool page = strcmp(what, "--man") == 0;
+    const command *c = page && of ? find_command(of) : NULL;
+    if (page && of && !c) return unknown_command(of);
+    if (page) manual_print(stdout, commands, N_COMMANDS, c);
+    else if (!of || !completion_print(stdout, commands, N_COMMANDS, of)) {
+        fputs("atmsae: --completion bash, --completion zsh or --completion fish\n", stderr);
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
 }
 
 static int run_program(int argc, char **argv)
@@ -80,11 +125,8 @@ static int run_program(int argc, char **argv)
         print_usage(stdout);
         return EXIT_OK;
     }
-    const char *near = nearest_name(argv[1], command_name, commands, N_COMMANDS);
-    fprintf(stderr, "atmsae: unknown command %s", argv[1]);
-    if (near) fprintf(stderr, "; did you mean %s?", near);
-    fputs(" (atmsae --help lists all)\n", stderr);
-    return EXIT_USAGE;
+    if (strcmp(argv[1], "--man") == 0 || strcmp(argv[1], "--completion") == 0) return generate(argv[1], argc > 2 ? argv[2] : NULL);
+    return unknown_command(argv[1]);
 }
 
 int main(int argc, char **argv)
@@ -103,16 +145,11 @@ int command_failed(const atmsae_context *context)
     return EXIT_FAILED;
 }
 
-static void log_quiet(void *opaque, int32_t level, const char *message)
+static void log_warnings(void *opaque, int32_t level, const char *message)
 {
     (void)opaque;
-    if (level <= ATMSAE_LOG_WARNING) fprintf(stderr, "atmsae: %s\n", message);
-}
-
-static void log_all(void *opaque, int32_t level, const char *message)
-{
-    (void)opaque;
-    fprintf(stderr, "atmsae: %s%s\n", level <= ATMSAE_LOG_WARNING ? "warning: " : "", message);
+    progress_break();
+    fprintf(stderr, "atmsae: %s%s\n", level == ATMSAE_LOG_WARNING ? "warning: " : "", message);
 }
 
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet)
@@ -121,7 +158,8 @@ atmsae_context *command_context(const setting *threads, const setting *precision
     atmsae_context_config_init(&config, sizeof config);
     if (threads->given) config.threads = (uint32_t)threads->count;
     if (precision) setting_choice(precision, &config.precision);
-    config.log = quiet ? log_quiet : log_all;
+    config.log = log_warnings;
+    if (quiet) config.log_level = ATMSAE_LOG_WARNING;
     atmsae_context *context;
     const atmsae_status status = atmsae_context_create(&config, &context);
     if (status < 0) fprintf(stderr, "atmsae: no context: %s\n", atmsae_status_name(status));

@@ -25,8 +25,7 @@ static bool add_rows(atmsae_source *source, atmsae_metrics *metrics)
     return !failed;
 }
 
-static bool open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16,
-                       atmsae_source **source)
+static bool add_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16, atmsae_source **source)
 {
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
@@ -38,28 +37,32 @@ static bool open_files(atmsae_context *context, const setting *files, const char
     return true;
 }
 
-static bool width_fits(const atmsae_model *model, const setting *files, const atmsae_source *source)
+bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
+               bool as_bf16, atmsae_source **source)
 {
     atmsae_model_config config;
     atmsae_model_config_init(&config, sizeof config);
-    if (atmsae_model_get_config(model, &config) < 0) return false;
-    if (config.d_in == atmsae_source_d(source)) return true;
-    fprintf(stderr, "atmsae: %s: rows of %llu numbers, but the SAE takes %llu\n", files->texts[0],
-            (unsigned long long)atmsae_source_d(source), (unsigned long long)config.d_in);
+    *source = NULL;
+    const bool good = add_files(context, files, tensor, as_bf16, source) && atmsae_model_get_config(model, &config) >= 0;
+    if (!good) command_failed(context);
+    else if (config.d_in == atmsae_source_d(*source)) return true;
+    else fprintf(stderr, "atmsae: %s: rows of %llu numbers, but the SAE takes %llu\n", files->texts[0],
+                 (unsigned long long)atmsae_source_d(*source), (unsigned long long)config.d_in);
+    atmsae_source_destroy(*source);
+    *source = NULL;
     return false;
 }
 
 bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
                     const char *tensor, bool as_bf16, atmsae_metrics **metrics)
 {
-    atmsae_source *source = NULL;
+    atmsae_source *source;
     *metrics = NULL;
-    bool good = open_files(context, files, tensor, as_bf16, &source);
-    const bool fits = good && width_fits(model, files, source);
-    if (good && fits) good = atmsae_metrics_create(model, metrics) >= 0 && add_rows(source, *metrics);
+    if (!open_rows(context, model, files, tensor, as_bf16, &source)) return false;
+    const bool good = atmsae_metrics_create(model, metrics) >= 0 && add_rows(source, *metrics);
     if (!good) command_failed(context);
     atmsae_source_destroy(source);
-    if (good && fits) return true;
+    if (good) return true;
     atmsae_metrics_destroy(*metrics);
     *metrics = NULL;
     return false;

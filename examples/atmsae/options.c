@@ -77,11 +77,11 @@ static bool in_range(const option *o, double value)
     return !(o->max > 0) || value <= o->max;
 }
 
-static bool bad_value(const option *o, const char *text)
+static bool bad_value(const option *o, const char *text, const char *where)
 {
     char range[96];
     range_text(o, range, sizeof range);
-    fprintf(stderr, "atmsae: --%s %s: expected a %snumber %s\n", o->name, text,
+    fprintf(stderr, "atmsae: %s%s %s: expected a %snumber %s\n", where, o->name, text,
             o->kind == OPTION_REAL ? "" : "whole ", range);
     return false;
 }
@@ -106,7 +106,7 @@ static bool count_value(const char *text, const char *end, uint64_t *value)
     return true;
 }
 
-static bool counts_value(const option *o, const char *text, setting *s)
+static bool counts_value(const option *o, const char *text, const char *where, setting *s)
 {
     size_t n = 1;
     for (const char *c = text; *c; c++) n += *c == ',';
@@ -117,13 +117,13 @@ static bool counts_value(const option *o, const char *text, setting *s)
         const char *end = strchr(at, ',');
         if (!count_value(at, end ? end : at + strlen(at), &s->counts[s->n]) ||
             !in_range(o, (double)s->counts[s->n]))
-            return bad_value(o, text);
+            return bad_value(o, text, where);
         s->n++;
         if (!end) return true;
     }
 }
 
-static bool choice_value(const option *o, const char *text, setting *s)
+static bool choice_value(const option *o, const char *text, const char *where, setting *s)
 {
     size_t n = 0;
     for (; o->choices[n].name; n++) {
@@ -132,7 +132,7 @@ static bool choice_value(const option *o, const char *text, setting *s)
         return true;
     }
     const char *near = nearest_name(text, choice_name, o->choices, n);
-    fprintf(stderr, "atmsae: --%s %s: expected one of", o->name, text);
+    fprintf(stderr, "atmsae: %s%s %s: expected one of", where, o->name, text);
     for (size_t i = 0; i < n; i++) fprintf(stderr, "%s %s", i ? "," : "", o->choices[i].name);
     if (near) fprintf(stderr, "; did you mean %s?", near);
     fputc('\n', stderr);
@@ -149,7 +149,7 @@ static void add_text(setting *s, const char *text)
     s->text = longer[0];
 }
 
-static bool take_value(const option *o, const char *text, setting *s)
+bool option_take(const option *o, const char *text, const char *where, setting *s)
 {
     s->given = true;
     if (o->kind == OPTION_TEXTS) {
@@ -161,35 +161,34 @@ static bool take_value(const option *o, const char *text, setting *s)
     switch (o->kind) {
     case OPTION_COUNT:
         return (count_value(text, text + strlen(text), &s->count) && in_range(o, (double)s->count)) ||
-               bad_value(o, text);
+               bad_value(o, text, where);
     case OPTION_REAL:
         s->real = strtod(text, &stop);
-        return (stop != text && *stop == 0 && isfinite(s->real) && in_range(o, s->real)) || bad_value(o, text);
-    case OPTION_CHOICE: return choice_value(o, text, s);
-    case OPTION_COUNTS: return counts_value(o, text, s);
+        return (stop != text && *stop == 0 && isfinite(s->real) && in_range(o, s->real)) ||
+               bad_value(o, text, where);
+    case OPTION_CHOICE: return choice_value(o, text, where, s);
+    case OPTION_COUNTS: return counts_value(o, text, where, s);
     default: return true;
     }
 }
 
 /* ---- the command line ------------------------------------------------------------------------------ */
 
-static const option *find_option(const option *options, size_t n, const char *name, size_t length)
+const option option_config = {.group = "settings", .name = "config", .kind = OPTION_TEXT, .value = "FILE",
+                              .help = "a JSON object of options by name, e.g. {\"k\": 32}; those given here win over it"};
+
+const option *option_find(const option *options, size_t n, const char *name)
 {
-    for (size_t i = 0; i < n; i++) {
-        const char *candidate = options[i].name;
-        if (name ? candidate && strlen(candidate) == length && strncmp(candidate, name, length) == 0 : !candidate)
-            return &options[i];
-    }
+    for (size_t i = 0; i < n; i++)
+        if (name ? options[i].name && strcmp(options[i].name, name) == 0 : !options[i].name) return &options[i];
     return NULL;
 }
 
-static bool unknown_option(const option *options, size_t n, const char *name, size_t length)
+bool option_unknown(const option *options, size_t n, const char *name, const char *where)
 {
-    char word[64];
-    snprintf(word, sizeof word, "%.*s", (int)(length < 63 ? length : 63), name);
-    const char *near = nearest_name(word, option_name, options, n);
-    fprintf(stderr, "atmsae: unknown option --%s", word);
-    if (near) fprintf(stderr, "; did you mean --%s?", near);
+    const char *near = nearest_name(name, option_name, options, n);
+    fprintf(stderr, "atmsae: unknown option %s%s", where, name);
+    if (near) fprintf(stderr, "; did you mean %s%s?", strcmp(where, "--") == 0 ? where : "", near);
     fputs(" (--help lists all)\n", stderr);
     return false;
 }
@@ -199,40 +198,54 @@ static bool is_option(const char *argument)
     return argument[0] == '-' && argument[1] == '-' && argument[2];
 }
 
+static bool stray(const char *argument)
+{
+    fprintf(stderr, "atmsae: \"%s\" is no option (they start with --) and belongs to none\n", argument);
+    return false;
+}
+
+/* argv[*i] is "--name=value", "--name value" or "--name"; moves *i behind it. */
+static bool take_option(const option *options, size_t n, int argc, char **argv, int *i, setting *settings)
+{
+    char name[64];
+    const char *argument = argv[(*i)++] + 2, *equals = strchr(argument, '=');
+    snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - argument) : (int)strlen(argument), argument);
+    const bool config = strcmp(name, option_config.name) == 0;
+    const option *o = config ? &option_config : option_find(options, n, name);
+    if (!o) return option_unknown(options, n, name, "--");
+    setting *s = &settings[config ? n : (size_t)(o - options)];
+    if (o->kind == OPTION_FLAG) {
+        if (equals) fprintf(stderr, "atmsae: --%s takes no value\n", o->name);
+        s->given = true;
+        return !equals;
+    }
+    if (!equals && (*i == argc || is_option(argv[*i]))) {
+        fprintf(stderr, "atmsae: --%s needs a value: --%s %s\n", o->name, o->name, o->value);
+        return false;
+    }
+    if (!option_take(o, equals ? equals + 1 : argv[(*i)++], "--", s)) return false;
+    while (o->kind == OPTION_TEXTS && *i < argc && !is_option(argv[*i]))
+        if (!option_take(o, argv[(*i)++], "--", s)) return false;
+    return true;
+}
+
 bool options_parse(const option *options, size_t n, int argc, char **argv, setting *settings)
 {
+    const option *rest = option_find(options, n, NULL);
     for (int i = 0; i < argc;) {
-        const char *argument = argv[i++];
-        if (!is_option(argument)) {
-            const option *rest = argument[0] == '-' && argument[1] ? NULL : find_option(options, n, NULL, 0);
-            if (!rest) {
-                fprintf(stderr, "atmsae: \"%s\" is no option (they start with --) and belongs to none\n", argument);
-                return false;
-            }
-            if (!take_value(rest, argument, &settings[rest - options])) return false;
-            continue;
-        }
-        const char *name = argument + 2, *equals = strchr(name, '=');
-        const size_t length = equals ? (size_t)(equals - name) : strlen(name);
-        const option *o = find_option(options, n, name, length);
-        if (!o) return unknown_option(options, n, name, length);
-        setting *s = &settings[o - options];
-        if (o->kind == OPTION_FLAG) {
-            if (equals) {
-                fprintf(stderr, "atmsae: --%s takes no value\n", o->name);
-                return false;
-            }
-            s->given = true;
-            continue;
-        }
-        if (!equals && (i == argc || is_option(argv[i]))) {
-            fprintf(stderr, "atmsae: --%s needs a value: --%s %s\n", o->name, o->name, o->value);
+        if (is_option(argv[i])) {
+            if (!take_option(options, n, argc, argv, &i, settings)) return false;
+        } else if (!rest || (argv[i][0] == '-' && argv[i][1])) {
+            return stray(argv[i]);
+        } else if (!option_take(rest, argv[i++], "", &settings[rest - options])) {
             return false;
         }
-        if (!take_value(o, equals ? equals + 1 : argv[i++], s)) return false;
-        while (o->kind == OPTION_TEXTS && i < argc && !is_option(argv[i]))
-            if (!take_value(o, argv[i++], s)) return false;
     }
+    return !settings[n].given || options_load(options, n, settings[n].text, settings);
+}
+
+bool options_required(const option *options, size_t n, const setting *settings)
+{
     for (size_t i = 0; i < n; i++) {
         if (!options[i].required || settings[i].given) continue;
         fprintf(stderr, "atmsae: %s%s%s%s is missing (--help explains)\n", options[i].name ? "--" : "",
@@ -244,9 +257,10 @@ bool options_parse(const option *options, size_t n, int argc, char **argv, setti
 
 void options_free(setting *settings, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i <= n; i++) {
         free(settings[i].texts);
         free(settings[i].counts);
+        free(settings[i].owned);
     }
 }
 
@@ -283,7 +297,7 @@ static int print_wrapped(FILE *out, const char *text, int column)
     return column;
 }
 
-static void describe_value(const option *o, char *text, size_t size)
+void option_facts(const option *o, char *text, size_t size)
 {
     size_t used = 0;
     text[0] = 0;
@@ -299,23 +313,37 @@ static void describe_value(const option *o, char *text, size_t size)
     if (o->preset && used < size) snprintf(text + used, size - used, "; default %s", o->preset);
 }
 
-void options_help(FILE *out, const option *options, size_t n)
+void option_usage(const option *o, char *text, size_t size)
 {
-    for (size_t i = 0; i < n; i++) {
-        const option *o = &options[i];
-        if (o->group) fprintf(out, "\n%s\n", o->group);
-        char left[64], facts[256], text[768];
-        snprintf(left, sizeof left, "  %s%s%s%s%s", o->name ? "--" : "", o->name ? o->name : "",
-                 o->value && o->name ? " " : "", o->value ? o->value : "", o->kind == OPTION_TEXTS ? "..." : "");
-        describe_value(o, facts, sizeof facts);
-        snprintf(text, sizeof text, "%s%s", o->help, facts);
-        int column = fprintf(out, "%s", left);
-        if (column > HELP_COLUMN - 2) {
-            fputc('\n', out);
-            column = 0;
-        }
-        fprintf(out, "%*s", HELP_COLUMN - column, "");
-        print_wrapped(out, text, HELP_COLUMN);
+    snprintf(text, size, "%s%s%s%s%s", o->name ? "--" : "", o->name ? o->name : "", o->value && o->name ? " " : "",
+             o->value ? o->value : "", o->kind == OPTION_TEXTS ? "..." : "");
+}
+
+static void option_help(FILE *out, const option *o)
+{
+    char left[64], facts[256], text[768];
+    option_usage(o, left, sizeof left);
+    option_facts(o, facts, sizeof facts);
+    snprintf(text, sizeof text, "%s%s", o->help, facts);
+    int column = fprintf(out, "  %s", left);
+    if (column > HELP_COLUMN - 2) {
         fputc('\n', out);
+        column = 0;
+    }
+    fprintf(out, "%*s", HELP_COLUMN - column, "");
+    print_wrapped(out, text, HELP_COLUMN);
+    fputc('\n', out);
+}
+
+void options_help(FILE *out, const option *options, size_t n, bool (*listed)(const option *))
+{
+    const char *group = NULL, *printed = NULL;
+    for (size_t i = 0; i <= n; i++) {
+        const option *o = i < n ? &options[i] : &option_config;
+        if (o->group) group = o->group;
+        if (listed && !listed(o)) continue;
+        if (group != printed) fprintf(out, "\n%s\n", group);
+        printed = group;
+        option_help(out, o);
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Command-line options from one table, which drives parsing, range checks and --help alike.
+ * Options from one table, which drives the command line, --config files, range checks, --help, man
+ * pages and shell completion alike.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H
@@ -31,6 +32,7 @@ typedef struct option {
     int kind;
     bool required;
     bool above_min;     /* the minimum itself is not allowed */
+    bool anew;          /* not listed for a run that goes on: it has its value already */
     const char *value;  /* what stands for the value in --help */
     const char *preset; /* the default, in words; NULL: none worth a word */
     double min, max;    /* max 0: none */
@@ -40,6 +42,7 @@ typedef struct option {
 
 typedef struct setting {
     bool given;
+    bool from_file;   /* of --config */
     const char *text; /* as typed; for OPTION_TEXTS the first */
     double real;
     uint64_t count;
@@ -47,12 +50,31 @@ typedef struct setting {
     size_t n;           /* of texts or counts */
     const char **texts;
     uint64_t *counts;
+    char *owned;        /* memory that texts lie in, if not in argv */
 } setting;
 
-/* Fills settings[i] from options[i]. False after a message on stderr: a usage error. */
+/* The option that every command has, --config; its setting follows those of the table. */
+extern const option option_config;
+
+/* All of these: false after a message on stderr, a usage error. */
+/* Fills settings[i] from options[i], i < n, and settings[n] from option_config. */
 bool options_parse(const option *options, size_t n, int argc, char **argv, setting *settings);
+/* Fills what the command line left open from a JSON object whose keys are names of options. The key
+ * "facts" is left out. */
+bool options_load(const option *options, size_t n, const char *path, setting *settings);
+bool options_required(const option *options, size_t n, const setting *settings);
 void options_free(setting *settings, size_t n);
-void options_help(FILE *out, const option *options, size_t n);
+
+/* One value, as text; where: what messages put before the name, "--" or "FILE: ". */
+bool option_take(const option *o, const char *text, const char *where, setting *s);
+bool option_unknown(const option *options, size_t n, const char *name, const char *where);
+const option *option_find(const option *options, size_t n, const char *name); /* NULL: the nameless one */
+
+/* listed: which are; NULL: all. */
+void options_help(FILE *out, const option *options, size_t n, bool (*listed)(const option *));
+/* "--k K", "FILE..."; and what follows the help text: choices, range, default. */
+void option_usage(const option *o, char *text, size_t size);
+void option_facts(const option *o, char *text, size_t size);
 
 /* Leave *target alone unless the option was given. */
 void setting_real(const setting *from, double *target);

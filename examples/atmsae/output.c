@@ -3,6 +3,7 @@
  * See output.h. No program here calls setlocale, so printf's decimal point is a point.
  */
 #include "output.h"
+#include "html.h"
 #include "program.h"
 
 #include <math.h>
@@ -38,11 +39,20 @@ void fields_count(fields *self, const char *name, uint64_t value)
     add(self, name, copy(text));
 }
 
+void exact_real(double value, char text[40])
+{
+    int digits = 1;
+    do snprintf(text, 40, "%.*g", digits, value);
+    while (isfinite(value) && digits++ < 17 && strtod(text, NULL) != value);
+}
+
 void fields_real(fields *self, const char *name, double value)
 {
     char text[40];
+    exact_real(value, text);
+    field *f = add(self, name, copy(isfinite(value) ? text : "null"));
     snprintf(text, sizeof text, "%.7g", value);
-    add(self, name, copy(isfinite(value) ? text : "null"));
+    f->brief = copy(isfinite(value) ? text : "null");
 }
 
 void fields_flag(fields *self, const char *name, bool value)
@@ -55,11 +65,25 @@ void fields_json(fields *self, const char *name, char *json)
     add(self, name, json)->json_only = true;
 }
 
-const char *fields_find(const fields *self, const char *name)
+const field *fields_get(const fields *self, const char *name)
 {
     for (size_t i = 0; i < self->n; i++)
-        if (strcmp(self->all[i].name, name) == 0) return self->all[i].value;
+        if (strcmp(self->all[i].name, name) == 0) return &self->all[i];
     return NULL;
+}
+
+const char *fields_find(const fields *self, const char *name)
+{
+    const field *f = fields_get(self, name);
+    return f ? f->value : NULL;
+}
+
+void fields_copy(fields *self, const field *f)
+{
+    field *to = add(self, f->name, copy(f->value));
+    to->brief = f->brief ? copy(f->brief) : NULL;
+    to->quoted = f->quoted;
+    to->json_only = f->json_only;
 }
 
 void fields_free(fields *self)
@@ -67,6 +91,7 @@ void fields_free(fields *self)
     for (size_t i = 0; i < self->n; i++) {
         free(self->all[i].name);
         free(self->all[i].value);
+        free(self->all[i].brief);
     }
     free(self->all);
     *self = (fields){0};
@@ -77,33 +102,49 @@ void fields_print(const fields *self, FILE *out)
     size_t width = 0;
     for (size_t i = 0; i < self->n; i++)
         if (!self->all[i].json_only && strlen(self->all[i].name) > width) width = strlen(self->all[i].name);
-    for (size_t i = 0; i < self->n; i++)
-        if (!self->all[i].json_only)
-            fprintf(out, "  %-*s  %s\n", (int)width, self->all[i].name, self->all[i].value);
+    for (const field *f = self->all; f < self->all + self->n; f++)
+        if (!f->json_only) fprintf(out, "  %-*s  %s\n", (int)width, f->name, f->brief ? f->brief : f->value);
 }
 
-void fields_print_json(const fields *self, FILE *out)
+static void print_object(const fields *self, FILE *out, const char *indent)
 {
     fputs("{\n", out);
     for (size_t i = 0; i < self->n; i++) {
-        fputs("  ", out);
+        fprintf(out, "%s  ", indent);
         json_string(out, self->all[i].name);
         fputs(": ", out);
         if (self->all[i].quoted) json_string(out, self->all[i].value);
         else fputs(self->all[i].value, out);
         fputs(i + 1 < self->n ? ",\n" : "\n", out);
     }
-    fputs("}\n", out);
+    fprintf(out, "%s}", indent);
+}
+
+void fields_print_json(const fields *self, FILE *out)
+{
+    print_object(self, out, "");
+    fputc('\n', out);
+}
+
+char *fields_json_text(const fields *self)
+{
+    char *json = NULL;
+    size_t size;
+    FILE *out = program_text_open(&json, &size);
+    print_object(self, out, "  ");
+    return program_text_close(out, &json);
 }
 
 void json_string(FILE *out, const char *text)
 {
     fputc('"', out);
-    for (; *text; text++) {
-        const unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\') fprintf(out, "\\%c", c);
-        else if (c < 0x20) fprintf(out, "\\u%04x", c);
-        else fputc(c, out);
+    for (const unsigned char *c = (const unsigned char *)text; *c;) {
+        const size_t n = html_character(c);
+        if (n == 0) fputs("\\ufffd", out); /* JSON is UTF-8; names of files may be anything */
+        else if (*c == '"' || *c == '\\') fprintf(out, "\\%c", *c);
+        else if (*c < 0x20) fprintf(out, "\\u%04x", *c);
+        else fwrite(c, 1, n, out);
+        c += n ? n : 1;
     }
     fputc('"', out);
 }

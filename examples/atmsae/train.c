@@ -3,6 +3,7 @@
  * atmsae train: from files of rows to a saved SAE, with checkpoints, signals and resume.
  */
 #include "history.h"
+#include "importance.h"
 #include "program.h"
 #include "progress.h"
 #include "train.h"
@@ -28,6 +29,7 @@ typedef struct run {
     atmsae_trainer *trainer;
     atmsae_trainer_config config; /* resolved; lends from the trainer */
     history *history;
+    importance *importance;
     metrics_file metrics;
     char *checkpoint, *previous;  /* paths of the newest and the one before it */
     int folder;                   /* locked while the run goes on */
@@ -101,7 +103,7 @@ static bool check_folder(run *r)
                         : exists(out, CHECKPOINT) || exists(out, PREVIOUS) ? "the checkpoint of a run"
                                                                               : NULL;
     if (found && !resume && !force) {
-        fprintf(stderr, "atmsae: %s holds %s already: --resume goes on with its run, --force replaces it\n", out, found);
+        fprintf(stderr, "atmsae: %s holds %s already: atmsae resume %s goes on with its run, --force replaces it\n", out, found, out);
         return false;
     }
     if (program_make_folder(out)) return lock_folder(r, out);
@@ -221,6 +223,7 @@ static bool make_trainer(run *r)
         return false;
     }
     if (r->settings[T_RESUME].given) return resume_trainer(r, &asked);
+    train_advise(&asked, atmsae_source_rows(r->source));
     if (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) < 0 ||
         atmsae_trainer_get_config(r->trainer, &r->config) < 0)
         return failed(r);
@@ -231,36 +234,65 @@ static bool make_trainer(run *r)
 
 /* ---- run.json -------------------------------------------------------------------------------------------- */
 
-static void describe(const run *r, fields *out)
+/* Written aside and renamed, since atmsae resume needs a whole one. */
+static bool write_settings(const fields *settings, const char *path)
 {
-    const setting *s = r->settings;
-    fields_json(out, "input", json_strings(s[T_INPUT].texts, s[T_INPUT].n));
-    fields_count(out, "input-rows", atmsae_source_rows(r->source));
-    fields_count(out, "shuffle-rows", s[T_SHUFFLE].given ? s[T_SHUFFLE].count : 65536);
-    trainer_fields(out, &r->config);
-    fields_count(out, "threads", atmsae_context_threads(r->context));
-    fields_text(out, "cpu", atmsae_context_cpu(r->context));
-    fields_text(out, "version", atmsae_version_string());
+    const size_t size = strlen(path) + sizeof ".tmp";
+    char *aside = program_alloc(size, 1);
+    snprintf(aside, size, "%s.tmp", path);
+    FILE *file = fopen(aside, "w");
+    if (file) fields_print_json(settings, file);
+    const bool written = file && fflush(file) == 0 && !ferror(file) && fsync(fileno(file)) == 0;
+    const bool closed = file && fclose(file) == 0;
+    const bool good = written && closed && rename(aside, path) == 0;
+    if (!good) {
+        fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+        (void)unlink(aside);
+    }
+    free(aside);
+    return good;
 }
 
 /* Settings to stderr and to DIR/run.json. */
 static bool announce(const run *r)
 {
-    fields settings = {0};
-    describe(r, &settings);
-    char *path = program_path(r->settings[T_OUT].text, "run.json");
-    FILE *file = fopen(path, "w");
-    if (file) fields_print_json(&settings, file);
-    const bool good = file && !ferror(file);
-    const bool closed = file && fclose(file) == 0;
-    if (!good || !closed) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-    if (!r->settings[T_QUIET].given) fields_print(&settings, stderr);
+    fields settings = {0}, facts = {0};
+    train_settings_fields(r->settings, &r->config, &settings, &facts);
+    fields_count(&facts, "input-rows", atmsae_source_rows(r->source));
+    fields_count(&facts, "threads", atmsae_context_threads(r->context));
+    fields_text(&facts, "cpu", atmsae_context_cpu(r->context));
+    fields_text(&facts, "version", atmsae_version_string());
+    if (!r->settings[T_QUIET].given) {
+        fields_print(&settings, stderr);
+        fields_print(&facts, stderr);
+    }
+    fields_json(&settings, "facts", fields_json_text(&facts));
+    char *path = program_path(r->settings[T_OUT].text, RUN_FILE);
+    const bool good = write_settings(&settings, path);
     fields_free(&settings);
+    fields_free(&facts);
     free(path);
-    return good && closed;
+    return good;
 }
 
 /* ---- training ---------------------------------------------------------------------------------------------- */
+
+/* For looking at features only: a run does not fail for it. */
+static void save_importance(const run *r)
+{
+    char *path = program_path(r->settings[T_OUT].text, IMPORTANCE_FILE);
+    if (!importance_save(r->importance, r->trainer, path)) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+    free(path);
+}
+
+static void start_importance(run *r)
+{
+    r->importance = importance_create(r->config.model->d_sae);
+    if (!r->resumed) return;
+    char *path = program_path(r->settings[T_OUT].text, IMPORTANCE_FILE);
+    (void)importance_resume(r->importance, r->context, path, atmsae_trainer_steps_done(r->trainer));
+    free(path);
+}
 
 /* The checkpoint that gets replaced lives on under a second name, so that two whole ones are there
  * from the second save on. Without links (FAT, some network file systems) it is moved there instead. */
@@ -273,6 +305,7 @@ static bool save_checkpoint(const run *r)
     const bool good = atmsae_trainer_save(r->trainer, r->source, r->checkpoint) >= 0 || failed(r);
     if (linked && !(good && rename(spare, r->previous) == 0)) (void)unlink(spare);
     free(spare);
+    if (good) save_importance(r);
     return good;
 }
 
@@ -302,6 +335,7 @@ static bool steps(run *r)
         done++;
         metrics_file_add(&r->metrics, &stats);
         if (r->history) history_record(r->history, r->trainer, &stats);
+        importance_record(r->importance, r->trainer, stats.step);
         progress_show(&line, done * batch_rows, &stats);
         if (every == 0 || done * batch_rows - saved < every || done == total) continue;
         saved = done * batch_rows;
@@ -313,7 +347,7 @@ static bool steps(run *r)
     return good;
 }
 
-static bool print_validation(const run *r)
+static bool add_validation(const run *r, fields *out)
 {
     const setting *s = r->settings;
     atmsae_metrics *metrics;
@@ -322,12 +356,25 @@ static bool print_validation(const run *r)
                         s[T_BF16].given, &metrics))
         return false;
     const bool good = atmsae_metrics_get(metrics, &result) >= 0;
-    fields out = {0};
-    metrics_fields(&out, &result);
-    if (good) fields_print(&out, stdout);
-    fields_free(&out);
+    if (good) metrics_fields(out, &result);
     atmsae_metrics_destroy(metrics);
     return good || failed(r);
+}
+
+/* What --valid measured; with --json also where the SAE is. */
+static bool print_result(const run *r)
+{
+    const setting *s = r->settings;
+    fields out = {0};
+    if (s[T_JSON].given) {
+        fields_text(&out, "sae", s[T_OUT].text);
+        fields_count(&out, "steps", atmsae_trainer_steps_done(r->trainer));
+    }
+    const bool good = !s[T_VALID].given || add_validation(r, &out);
+    if (good && s[T_JSON].given) fields_print_json(&out, stdout);
+    else if (good) fields_print(&out, stdout);
+    fields_free(&out);
+    return good;
 }
 
 /* Checkpoint first: calibration reads the stream from its start, so the position is lost. */
@@ -345,7 +392,7 @@ static bool finish(run *r)
         fprintf(stderr, "atmsae: %s: %s\n", s[T_PLOT].text, strerror(errno));
         return false;
     }
-    return !s[T_VALID].given || print_validation(r);
+    return print_result(r);
 }
 
 static int train(run *r)
@@ -355,6 +402,7 @@ static int train(run *r)
         !metrics_file_open(&r->metrics, s[T_METRICS].text, r->resumed, atmsae_trainer_steps_done(r->trainer)))
         return r->code;
     if (s[T_PLOT].given) r->history = history_create(r->config.model->d_sae);
+    start_importance(r);
     catch_signals();
     const bool trained = steps(r);
     const bool measured = metrics_file_close(&r->metrics, s[T_METRICS].text); /* if not, the SAE is still wanted */
@@ -362,18 +410,19 @@ static int train(run *r)
     if (!interrupted || atmsae_trainer_steps_done(r->trainer) == r->config.total_rows / r->config.batch_rows)
         return finish(r) && measured ? EXIT_OK : EXIT_FAILED;
     if (!save_checkpoint(r)) return EXIT_FAILED;
-    fprintf(stderr, "atmsae: interrupted after %llu steps; the same command with --resume goes on from %s\n",
-            (unsigned long long)atmsae_trainer_steps_done(r->trainer), r->checkpoint);
+    fprintf(stderr, "atmsae: interrupted after %llu steps; atmsae resume %s goes on (as does the same command with --resume)\n",
+            (unsigned long long)atmsae_trainer_steps_done(r->trainer), s[T_OUT].text);
     return measured ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 
-static int run_train(const setting *settings)
+int run_train(const setting *settings)
 {
     run r = {.settings = settings, .code = EXIT_FAILED, .folder = -1,
              .context = command_context(&settings[T_THREADS], &settings[T_PRECISION], settings[T_QUIET].given)};
     if (!r.context) return EXIT_FAILED;
     const int code = train(&r);
     history_destroy(r.history);
+    importance_destroy(r.importance);
     free(r.checkpoint);
     free(r.previous);
     atmsae_trainer_destroy(r.trainer);
@@ -384,4 +433,5 @@ static int run_train(const setting *settings)
 }
 
 const command command_train = {.name = "train", .summary = "train an SAE on files of activations and save it",
-                               .help = train_help, .options = train_options, .n_options = T_OPTIONS, .run = run_train};
+                               .help = train_help, .options = train_options, .n_options = T_OPTIONS,
+                               .complete = train_complete, .run = run_train};

@@ -8,8 +8,8 @@
 #include "command.h"
 
 enum {
-    T_INPUT, T_TENSOR, T_BF16, T_VALID, T_OUT, T_FORCE, T_RESUME, T_CHECKPOINT, T_METRICS, T_PLOT,
-    T_QUIET, T_THREADS, T_PRECISION, T_MODEL_NAME, T_HOOK_NAME,
+    T_FILES, T_INPUT, T_TENSOR, T_BF16, T_VALID, T_OUT, T_FORCE, T_RESUME, T_CHECKPOINT, T_METRICS, T_PLOT,
+    T_QUIET, T_JSON, T_THREADS, T_PRECISION, T_MODEL_NAME, T_HOOK_NAME,
     T_ARCH, T_FORM, T_D_SAE, T_K, T_PREFIXES, T_SPARSITY, T_TARGET_L0, T_BANDWIDTH, T_INIT_THRESHOLD, T_AUX, T_INPUT_NORM,
     T_B_DEC, T_SEED,
     T_MASK, T_R, T_C, T_PER_ROW,
@@ -17,8 +17,14 @@ enum {
     T_OPTIONS
 };
 
+/* Matryoshka is BatchTopK with prefixes. */
+enum { ARCH_MATRYOSHKA = 100 };
+
 extern const option train_options[T_OPTIONS];
 extern const char train_help[];
+bool train_complete(setting *s); /* of command, like: */
+int run_train(const setting *settings);
+#define RUN_FILE "run.json" /* beside an SAE: the settings of its run */
 
 /* All configurations of one run; `trainer` points to the others. */
 typedef struct run_config {
@@ -33,6 +39,11 @@ typedef struct run_config {
 /* What the options ask for, given the width of the rows and their number in one pass. False after
  * a message: the options contradict each other. */
 bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows);
+/* Says what of a run cannot turn out well although nothing is wrong with any one setting. */
+void train_advise(const run_config *run, uint64_t pass_rows);
+/* The settings, resolved, under the names of the options: as a file that --config takes they make the
+ * same run again. facts: what else there is to say. */
+void train_settings_fields(const setting *s, const atmsae_trainer_config *config, fields *settings, fields *facts);
 /* False after a message if an option that was given differs from what the checkpoint's run had;
  * --rows and --epochs may. */
 bool train_same_settings(const setting *s, const run_config *asked, const atmsae_trainer_config *loaded);

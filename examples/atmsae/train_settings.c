@@ -1,139 +1,55 @@
 /* SPDX-License-Identifier: MIT
  *
- * The options of atmsae train, and what they mean for the library.
+ * What the options of atmsae train mean for the library, and the settings of a run as a file.
  */
+#include "program.h"
 #include "train.h"
 
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
-
-const char train_help[] =
-    "usage: atmsae train --input FILE... --out DIR [OPTIONS]\n\n"
-    "Trains a sparse autoencoder on rows of activations and saves it as a SAELens v6 folder: cfg.json\n"
-    "and sae_weights.safetensors. The rows may be spread over several files; they are shuffled through\n"
-    "a buffer and scaled so that their mean norm is sqrt(d_in).\n\n"
-    "Adaptive Temporal Masking (--mask atm, the default) leaves out unimportant latents from some\n"
-    "steps, so that the important ones learn to fire on all of their own inputs instead of leaving\n"
-    "part of them to a special case. It works with every --arch; nothing is masked in the saved SAE.\n\n"
-    "DIR also gets run.json (all settings, resolved), checkpoint.safetensors and the checkpoint before\n"
-    "it, checkpoint.previous.safetensors. Ctrl-C and SIGTERM finish the step, save the checkpoint and\n"
-    "exit with code 130; a second signal exits at once. The same command with --resume goes on to the\n"
-    "same bits as a run without a break, also after a crash; a checkpoint that is damaged is renamed\n"
-    "to .broken, and the one before it used. One run at a time works in DIR.\n\n"
-    "examples\n"
-    "  atmsae train --input acts.npy --out out/sae\n"
-    "  atmsae train --input shard-*.safetensors --valid valid.npy --d-sae 16384 --k 32 --rows 100M \\\n"
-    "               --out out/atm --metrics out/atm.csv\n"
-    "  atmsae train --input shard-*.safetensors --d-sae 16384 --k 32 --rows 100M --out out/atm --resume\n"
-    "  atmsae train --input acts.npy --arch jumprelu --target-l0 32 --mask none --out out/jump\n"
-    "  atmsae train --input acts.npy --mask paper --out out/paper\n";
-
-/* Matryoshka is BatchTopK with prefixes. */
-enum { ARCH_MATRYOSHKA = 100 };
-
-static const option_choice arch_choices[] = {
-    {"standard", ATMSAE_RELU}, {"topk", ATMSAE_TOPK}, {"batchtopk", ATMSAE_BATCHTOPK}, {"jumprelu", ATMSAE_JUMPRELU},
-    {"gated", ATMSAE_GATED}, {"matryoshka", ARCH_MATRYOSHKA}, {0},
-};
-static const option_choice form_choices[] = {
-    {"deepmind", ATMSAE_JUMPRELU}, {"anthropic", ATMSAE_JUMPRELU_TANH}, {0},
-};
-static const option_choice precision_choices[] = {
-    {"fp32", ATMSAE_PRECISION_F32}, {"bf16", ATMSAE_PRECISION_BF16}, {0},
-};
-static const option_choice mask_choices[] = {
-    {"atm", ATMSAE_MASK_ATM}, {"paper", ATMSAE_MASK_PAPER}, {"uniform", ATMSAE_MASK_UNIFORM},
-    {"permuted", ATMSAE_MASK_PERMUTED}, {"none", ATMSAE_MASK_NONE}, {0},
-};
-static const option_choice norm_choices[] = {{"sqrt-d", ATMSAE_INPUT_SQRT_D}, {"raw", ATMSAE_INPUT_RAW}, {0}};
-static const option_choice b_dec_choices[] = {
-    {"mean", ATMSAE_B_DEC_MEAN}, {"median", ATMSAE_B_DEC_MEDIAN}, {"zero", ATMSAE_B_DEC_ZERO}, {0},
-};
-
-const option train_options[T_OPTIONS] = {
-    [T_INPUT] = {.group = "files", .name = "input", .kind = OPTION_TEXTS, .required = true, .value = "FILE",
-                 .help = "rows to train on: .npy (f2, f4) or .safetensors (F16, BF16, F32), [n, d_in] each"},
-    [T_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "tensor to read from .safetensors files",
-                  .preset = "the only 2-D float tensor, or \"activations\""},
-    [T_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in .npy files hold bf16"},
-    [T_VALID] = {.name = "valid", .kind = OPTION_TEXTS, .value = "FILE",
-                 .help = "rows to measure the finished SAE on; not trained on"},
-    [T_OUT] = {.name = "out", .kind = OPTION_TEXT, .required = true, .value = "DIR", .help = "folder for the SAE, made if need be"},
-    [T_FORCE] = {.name = "force", .kind = OPTION_FLAG, .help = "start anew although DIR holds an SAE or a checkpoint"},
-    [T_RESUME] = {.name = "resume", .kind = OPTION_FLAG,
-                  .help = "go on from DIR/checkpoint.safetensors with its settings; only --rows (or --epochs) may change"},
-    [T_CHECKPOINT] = {.name = "checkpoint-every", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "10M",
-                      .help = "save a checkpoint every so many rows, besides on a signal and at the end; 0: only those"},
-    [T_METRICS] = {.name = "metrics", .kind = OPTION_TEXT, .value = "FILE", .help = "a line a step, as .csv or .jsonl"},
-    [T_PLOT] = {.name = "plot", .kind = OPTION_TEXT, .value = "FILE",
-                .help = "picture of importance, threshold and masking over time, as .svg"},
-    [T_QUIET] = {.name = "quiet", .kind = OPTION_FLAG, .help = "no settings and no progress, only warnings and errors"},
-    [T_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096, .preset = "one a CPU",
-                   .help = "threads that compute; the result does not depend on it"},
-    [T_PRECISION] = {.name = "precision", .kind = OPTION_CHOICE, .value = "NAME", .choices = precision_choices, .preset = "fp32",
-                     .help = "of the product that proposes latents; bf16 is faster on CPUs with AMX or AVX512-BF16, "
-                             "and the result does not depend on it"},
-    [T_MODEL_NAME] = {.name = "model-name", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json: the model the rows come from"},
-    [T_HOOK_NAME] = {.name = "hook-name", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json: where in the model"},
-
-    [T_ARCH] = {.group = "model", .name = "arch", .kind = OPTION_CHOICE, .value = "NAME", .choices = arch_choices,
-                .help = "activation function", .preset = "batchtopk; with --mask paper standard"},
-    [T_FORM] = {.name = "jumprelu-form", .kind = OPTION_CHOICE, .value = "NAME", .choices = form_choices,
-                .help = "of --arch jumprelu: penalty on L0, or tanh penalty", .preset = "deepmind"},
-    [T_D_SAE] = {.name = "d-sae", .kind = OPTION_COUNT, .value = "F", .min = 1, .max = 2147483647, .help = "latents",
-                 .preset = "8 d_in"},
-    [T_K] = {.name = "k", .kind = OPTION_REAL, .value = "K", .min = 0, .above_min = true, .preset = "32",
-             .help = "active latents a row, of topk (a whole number), batchtopk and matryoshka"},
-    [T_PREFIXES] = {.name = "prefixes", .kind = OPTION_COUNTS, .value = "A,B,..", .min = 1,
-                    .help = "of matryoshka: widths below d_sae that must reconstruct on their own, increasing",
-                    .preset = "F/16,F/8,F/4,F/2"},
-    [T_SPARSITY] = {.name = "sparsity", .kind = OPTION_REAL, .value = "L", .min = 0,
-                    .help = "weight of the sparsity penalty of standard, jumprelu and gated",
-                    .preset = "standard 5, jumprelu 1 (with --target-l0: d_in; anthropic 10), gated 1"},
-    [T_TARGET_L0] = {.name = "target-l0", .kind = OPTION_REAL, .value = "N", .min = 0, .above_min = true,
-                     .help = "of jumprelu (deepmind): penalise (L0 / N - 1)^2 instead of L0"},
-    [T_BANDWIDTH] = {.name = "bandwidth", .kind = OPTION_REAL, .value = "E", .min = 0, .above_min = true,
-                     .help = "of jumprelu: width of the kernel that trains the thresholds", .preset = "deepmind 0.5, anthropic 2"},
-    [T_INIT_THRESHOLD] = {.name = "init-threshold", .kind = OPTION_REAL, .value = "X", .min = 0, .above_min = true,
-                          .help = "of jumprelu: thresholds at the start; they move slowly, so a short run wants "
-                                  "them near their end", .preset = "deepmind 0.5, anthropic 0.1"},
-    [T_AUX] = {.name = "aux-coef", .kind = OPTION_REAL, .value = "A", .min = 0, .preset = "1/32",
-               .help = "weight of AuxK, in which dead latents learn the residual; 0: off"},
-    [T_INPUT_NORM] = {.name = "input-norm", .kind = OPTION_CHOICE, .value = "NAME", .choices = norm_choices,
-                      .help = "scaling of the rows", .preset = "sqrt-d"},
-    [T_B_DEC] = {.name = "b-dec", .kind = OPTION_CHOICE, .value = "NAME", .choices = b_dec_choices,
-                 .help = "initial decoder bias, from the data", .preset = "mean"},
-    [T_SEED] = {.name = "seed", .kind = OPTION_COUNT, .value = "S", .min = 0, .preset = "0",
-                .help = "of the initial weights, the masks and the shuffling"},
-
-    [T_MASK] = {.group = "masking", .name = "mask", .kind = OPTION_CHOICE, .value = "NAME", .choices = mask_choices, .preset = "atm",
-                .help = "which latents a step leaves out; paper: ATM at a constant rate; uniform and permuted are "
-                        "controls that ignore importance"},
-    [T_R] = {.name = "r", .kind = OPTION_REAL, .value = "R", .min = 0, .preset = "0.25",
-             .help = "masking rate: the least important latents are left out with p = 1 - exp(-r)"},
-    [T_C] = {.name = "c", .kind = OPTION_REAL, .value = "C", .min = 0, .preset = "1",
-             .help = "threshold theta = mean + c standard deviations of the importances"},
-    [T_PER_ROW] = {.name = "per-row", .kind = OPTION_FLAG, .help = "draw a mask for every row instead of every step"},
-
-    [T_ROWS] = {.group = "training", .name = "rows", .kind = OPTION_COUNT, .value = "N", .min = 1,
-                .help = "rows to train on in all; the inputs repeat as needed", .preset = "--epochs times theirs"},
-    [T_EPOCHS] = {.name = "epochs", .kind = OPTION_REAL, .value = "E", .min = 0, .above_min = true, .preset = "1",
-                  .help = "passes over the inputs, where --rows is not given"},
-    [T_BATCH] = {.name = "batch", .kind = OPTION_COUNT, .value = "N", .min = 1, .max = 16777216, .preset = "4096",
-                 .help = "rows a step"},
-    [T_LR] = {.name = "lr", .kind = OPTION_REAL, .value = "X", .min = 0, .above_min = true,
-              .help = "peak learning rate of Adam; warm-up over the first 5 %, decay over the last 20 %",
-              .preset = "2e-4 / sqrt(F / 16384)"},
-    [T_DEAD_WINDOW] = {.name = "dead-window", .kind = OPTION_COUNT, .value = "ROWS", .min = 0,
-                       .help = "rows without firing after which a latent counts as dead; 0: never",
-                       .preset = "10M, at most 10 % of the rows"},
-    [T_SHUFFLE] = {.name = "shuffle-rows", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "65536",
-                   .help = "size of the shuffle buffer; 0: rows in the order of the files"},
-};
+#include <unistd.h>
 
 static bool refuse(const char *message)
 {
     fprintf(stderr, "atmsae: %s\n", message);
+    return false;
+}
+
+/* ---- what follows from other settings ------------------------------------------------------------------- */
+
+/* "dir/acts-0.npy": "acts-0-sae", in the current folder. */
+static void default_out(setting *out, const char *first_input)
+{
+    const char *slash = strrchr(first_input, '/'), *name = slash ? slash + 1 : first_input, *dot = strrchr(name, '.');
+    const size_t length = dot && dot > name ? (size_t)(dot - name) : strlen(name);
+    out->owned = program_alloc(length + sizeof "-sae", 1);
+    memcpy(out->owned, name, length);
+    memcpy(out->owned + length, "-sae", sizeof "-sae");
+    out->text = out->owned;
+    out->given = true;
+}
+
+bool train_complete(setting *s)
+{
+    if (s[T_FILES].given) {
+        if (s[T_INPUT].given && !s[T_INPUT].from_file) return refuse("files are given both with and without --input");
+        free(s[T_INPUT].texts);
+        s[T_INPUT] = s[T_FILES];
+        s[T_FILES] = (setting){0};
+    }
+    if (s[T_INPUT].given && !s[T_OUT].given) default_out(&s[T_OUT], s[T_INPUT].texts[0]);
+    return true;
+}
+
+/* ---- what they mean for the library ----------------------------------------------------------------------- */
+
+/* Was the option given, and does it apply? What a file says of another case is left out, so that one option
+ * given beside a file can change the case. False from *good: refused. */
+static bool applies(const setting *s, int i, bool fits, const char *with, bool *good)
+{
+    if (!s[i].given || fits) return s[i].given;
+    fprintf(stderr, "atmsae: --%s%s goes with %s only\n", train_options[i].name, s[i].from_file ? ", of the file, is left out: it" : "", with);
+    *good = *good && s[i].from_file;
     return false;
 }
 
@@ -147,44 +63,75 @@ static void default_prefixes(run_config *run)
     }
 }
 
-static bool configure_model(run_config *run, const setting *s, uint64_t d_in)
+#define ROWS_A_LATENT 20
+#define PASSES_MOST 10
+#define ROWS_ENOUGH 2000000
+#define STEPS_ENOUGH 500
+#define STEPS_LEAST 200
+#define BATCH_LEAST 256
+
+void train_default_sizes(atmsae_model_config *model, uint64_t pass_rows)
+{
+    const uint64_t widest = 8 * model->d_in, fitting = pass_rows / ROWS_A_LATENT;
+    model->d_sae = fitting < model->d_in ? model->d_in : fitting < widest ? fitting : widest;
+    if (model->d_in < 8 * 32) model->k = model->d_in < 16 ? 1 : (double)(model->d_in / 8);
+}
+
+static bool configure_model(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows)
 {
     atmsae_model_config *model = &run->model;
     model->d_in = d_in;
-    model->d_sae = 8 * d_in;
+    train_default_sizes(model, pass_rows);
     if (s[T_MASK].given && s[T_MASK].choice == ATMSAE_MASK_PAPER) model->activation = ATMSAE_RELU;
     setting_choice(&s[T_ARCH], &model->activation);
     const bool matryoshka = model->activation == ARCH_MATRYOSHKA;
     if (matryoshka) model->activation = ATMSAE_BATCHTOPK;
-    if (s[T_FORM].given && model->activation != ATMSAE_JUMPRELU)
-        return refuse("--jumprelu-form goes with --arch jumprelu only");
-    setting_choice(&s[T_FORM], &model->activation);
-    if (s[T_PREFIXES].given && !matryoshka) return refuse("--prefixes goes with --arch matryoshka only");
+    bool good = true;
+    if (applies(s, T_FORM, model->activation == ATMSAE_JUMPRELU, "--arch jumprelu", &good)) model->activation = s[T_FORM].choice;
     const bool top = model->activation == ATMSAE_TOPK || model->activation == ATMSAE_BATCHTOPK;
-    if (s[T_K].given && !top) return refuse("--k goes with --arch topk, batchtopk and matryoshka only");
-    if (s[T_SPARSITY].given && top) return refuse("--sparsity goes with --arch standard, jumprelu and gated only");
-    if (s[T_TARGET_L0].given && model->activation != ATMSAE_JUMPRELU)
-        return refuse("--target-l0 goes with --arch jumprelu in its deepmind form only");
-    setting_count(&s[T_D_SAE], &model->d_sae);
-    setting_count(&s[T_SEED], &model->seed);
-    setting_real(&s[T_K], &model->k);
-    setting_real(&s[T_TARGET_L0], &model->target_l0);
+    if (applies(s, T_K, top, "--arch topk, batchtopk and matryoshka", &good)) model->k = s[T_K].real;
     /* The squared error of scaled rows is of the order of d_in, so this weight holds L0 near its
      * target whatever the width. */
-    if (model->target_l0 > 0) model->sparsity_coef = (double)d_in;
-    setting_real(&s[T_SPARSITY], &model->sparsity_coef);
+    if (applies(s, T_TARGET_L0, model->activation == ATMSAE_JUMPRELU, "--arch jumprelu in its deepmind form", &good)) {
+        model->target_l0 = s[T_TARGET_L0].real;
+        model->sparsity_coef = (double)d_in;
+    }
+    if (applies(s, T_SPARSITY, !top, "--arch standard, jumprelu and gated", &good)) model->sparsity_coef = s[T_SPARSITY].real;
+    setting_count(&s[T_D_SAE], &model->d_sae);
+    setting_count(&s[T_SEED], &model->seed);
     setting_real(&s[T_BANDWIDTH], &model->bandwidth);
     setting_real(&s[T_INIT_THRESHOLD], &model->init_threshold);
     setting_real(&s[T_AUX], &model->aux_coef);
     setting_choice(&s[T_INPUT_NORM], &model->input_norm);
     setting_choice(&s[T_B_DEC], &model->b_dec_init);
-    if (s[T_PREFIXES].given) {
+    if (applies(s, T_PREFIXES, matryoshka, "--arch matryoshka", &good)) {
         model->prefixes = s[T_PREFIXES].counts;
         model->n_prefixes = s[T_PREFIXES].n;
     } else if (matryoshka) {
         default_prefixes(run);
     }
-    return true;
+    return good;
+}
+
+/* Small inputs are gone through again and in smaller steps, so that there are steps enough to learn in. */
+static bool configure_length(run_config *run, const setting *s, uint64_t pass_rows)
+{
+    atmsae_trainer_config *trainer = &run->trainer;
+    if (s[T_ROWS].given && s[T_EPOCHS].given && s[T_ROWS].from_file == s[T_EPOCHS].from_file)
+        return refuse("--rows and --epochs both say how long to train: give one");
+    const uint64_t most = pass_rows < ROWS_ENOUGH / PASSES_MOST ? PASSES_MOST * pass_rows : ROWS_ENOUGH;
+    const bool epochs = s[T_EPOCHS].given && !(s[T_ROWS].given && s[T_EPOCHS].from_file);
+    trainer->total_rows = epochs             ? (uint64_t)(s[T_EPOCHS].real * (double)pass_rows)
+                          : s[T_ROWS].given  ? s[T_ROWS].count
+                          : pass_rows > most ? pass_rows
+                                             : most;
+    while (trainer->batch_rows > BATCH_LEAST && trainer->total_rows / trainer->batch_rows < STEPS_ENOUGH)
+        trainer->batch_rows /= 2;
+    setting_count(&s[T_BATCH], &trainer->batch_rows);
+    if (trainer->total_rows >= trainer->batch_rows) return true;
+    fprintf(stderr, "atmsae: %llu rows are less than one step of %llu: lower --batch or raise --rows\n",
+            (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
+    return false;
 }
 
 bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows)
@@ -199,7 +146,7 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     run->trainer.optimizer = &run->optimizer;
     run->trainer.tracker = &run->tracker;
     run->trainer.masker = &run->masker;
-    if (!configure_model(run, s, d_in)) return false;
+    if (!configure_model(run, s, d_in, pass_rows)) return false;
     setting_real(&s[T_LR], &run->optimizer.lr);
     setting_count(&s[T_DEAD_WINDOW], &run->tracker.dead_window);
     setting_choice(&s[T_MASK], &run->masker.kind);
@@ -207,14 +154,69 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_real(&s[T_C], &run->masker.c);
     run->masker.per_row = s[T_PER_ROW].given;
     run->masker.seed = run->model.seed;
-    setting_count(&s[T_BATCH], &run->trainer.batch_rows);
-    if (s[T_ROWS].given && s[T_EPOCHS].given) return refuse("--rows and --epochs both say how long to train: give one");
-    run->trainer.total_rows = s[T_ROWS].given ? s[T_ROWS].count
-                                              : (uint64_t)((s[T_EPOCHS].given ? s[T_EPOCHS].real : 1) * (double)pass_rows);
-    if (run->trainer.total_rows >= run->trainer.batch_rows) return true;
-    fprintf(stderr, "atmsae: %llu rows are less than one step of %llu: lower --batch or raise --rows\n",
-            (unsigned long long)run->trainer.total_rows, (unsigned long long)run->trainer.batch_rows);
-    return false;
+    return configure_length(run, s, pass_rows);
+}
+
+void train_advise(const run_config *run, uint64_t pass_rows)
+{
+    const uint64_t steps = run->trainer.total_rows / run->trainer.batch_rows, d_sae = run->model.d_sae;
+    if (pass_rows < ROWS_A_LATENT * d_sae)
+        fprintf(stderr, "atmsae: warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
+                "rows have in common: give %llu rows or more, or lower --d-sae to %llu\n",
+                (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
+                (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
+    if (steps < STEPS_LEAST)
+        fprintf(stderr, "atmsae: warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch\n",
+                (unsigned long long)steps, STEPS_LEAST);
+}
+
+/* ---- settings as a file ------------------------------------------------------------------------------------ */
+
+/* Paths are made absolute, so that the file works from any folder. */
+static char *absolute(const char *path)
+{
+    char *folder = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    char *whole = folder ? program_path(folder, path) : program_path(path, "");
+    if (!folder) whole[strlen(path)] = 0;
+    free(folder);
+    return whole;
+}
+
+static void path_field(fields *out, const char *name, const setting *s)
+{
+    char **paths = program_alloc(s->n + 1, sizeof *paths);
+    for (size_t i = 0; i < s->n; i++) paths[i] = absolute(s->texts[i]);
+    if (s->n) {
+        fields_json(out, name, json_strings((const char *const *)paths, s->n));
+    } else {
+        paths[0] = absolute(s->text);
+        fields_text(out, name, paths[0]);
+    }
+    for (size_t i = 0; i < s->n + (s->n == 0); i++) free(paths[i]);
+    free(paths);
+}
+
+void train_settings_fields(const setting *s, const atmsae_trainer_config *config, fields *settings, fields *facts)
+{
+    fields all = {0};
+    trainer_fields(&all, config);
+    for (size_t i = 0; i < T_OPTIONS; i++) {
+        const option *o = &train_options[i];
+        if (!o->name || i == T_EPOCHS) continue;
+        const field *f = fields_get(&all, o->name);
+        const bool path = i == T_INPUT || i == T_VALID || i == T_OUT || i == T_METRICS || i == T_PLOT;
+        if (f) fields_copy(settings, f);
+        else if (i == T_SHUFFLE) fields_count(settings, o->name, s[i].given ? s[i].count : 65536);
+        else if (!s[i].given || i == T_FORCE || i == T_RESUME || i == T_QUIET || i == T_JSON) continue;
+        else if (path) path_field(settings, o->name, &s[i]);
+        else if (o->kind == OPTION_FLAG) fields_flag(settings, o->name, true);
+        else if (o->kind == OPTION_COUNT) fields_count(settings, o->name, s[i].count);
+        else if (o->kind == OPTION_REAL) fields_real(settings, o->name, s[i].real);
+        else fields_text(settings, o->name, s[i].text);
+    }
+    for (size_t i = 0; i < all.n; i++)
+        if (!option_find(train_options, T_OPTIONS, all.all[i].name)) fields_copy(facts, &all.all[i]);
+    fields_free(&all);
 }
 
 bool train_same_settings(const setting *s, const run_config *asked, const atmsae_trainer_config *loaded)
@@ -224,7 +226,7 @@ bool train_same_settings(const setting *s, const run_config *asked, const atmsae
     trainer_fields(&have, loaded);
     bool same = true;
     for (size_t i = 0; i < T_OPTIONS && same; i++) {
-        if (!s[i].given || i == T_ROWS || i == T_EPOCHS) continue;
+        if (!s[i].given || !train_options[i].name || i == T_ROWS || i == T_EPOCHS) continue;
         const char *a = fields_find(&want, train_options[i].name), *b = fields_find(&have, train_options[i].name);
         same = !a || (b && strcmp(a, b) == 0);
         if (!same)

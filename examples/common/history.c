@@ -65,20 +65,28 @@ void history_record(history *self, atmsae_trainer *trainer, const atmsae_step_st
     self->column[HISTORY_FVU][i] = stats->fvu;
 }
 
-bool history_plot(const history *self, const char *title, const char *path)
+static bool any_finite(const double *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(values[i])) return true;
+    return false;
+}
+
+/* title NULL: as part of a page. */
+static bool draw(const history *self, const char *title, FILE *page, const char *path)
 {
     const double(*c)[HISTORY_POINTS] = self->column;
     const plot_series importance[] = {
         {.label = "10-90 % of latents", .colour = "#5b8db8", .y = c[HISTORY_Q90], .low = c[HISTORY_Q10], .opacity = 0.20},
         {.label = "25-75 % of latents", .colour = "#3a72a4", .y = c[HISTORY_Q75], .low = c[HISTORY_Q25], .opacity = 0.35},
-        {.label = "median latent", .colour = "#1d4f7c", .y = c[HISTORY_Q50]},
-        {.label = "mean \xce\xbc", .colour = "#666666", .y = c[HISTORY_MU], .dashed = true},
-        {.label = "threshold \xce\xb8", .colour = "#c0392b", .y = c[HISTORY_THETA]},
+        {.label = "median latent", .colour = page ? "#3a80bd" : "#1d4f7c", .y = c[HISTORY_Q50]},
+        {.label = "mean \xce\xbc", .colour = page ? "#8a8f98" : "#666666", .y = c[HISTORY_MU], .dashed = true},
+        {.label = "threshold \xce\xb8", .colour = page ? "#cf4a43" : "#c0392b", .y = c[HISTORY_THETA]},
     };
     const plot_series masking[] = {
         {.label = "rate r", .colour = "#8a8a8a", .y = c[HISTORY_R], .dashed = true},
         {.label = "highest p: 1 - exp(-r)", .colour = "#d98a3d", .y = c[HISTORY_MAX_P]},
-        {.label = "mean p of all latents", .colour = "#b0402e", .y = c[HISTORY_MEAN_P]},
+        {.label = "mean p of all latents", .colour = page ? "#cf4a43" : "#b0402e", .y = c[HISTORY_MEAN_P]},
     };
     const plot_series error[] = {{.label = "FVU of the batch", .colour = "#2f7d4f", .y = c[HISTORY_FVU]}};
     const plot_panel panels[] = {
@@ -89,7 +97,19 @@ bool history_plot(const history *self, const char *title, const char *path)
     char subtitle[160];
     snprintf(subtitle, sizeof subtitle, "%llu latents; a latent is masked with p = 1 - exp(-r (\xce\xb8 - I) / \xce\xb8) "
              "while its importance I is below \xce\xb8", (unsigned long long)self->d_sae);
-    const plot_chart chart = {.title = title, .subtitle = subtitle, .x_label = "training step",
-                              .x = c[HISTORY_STEP], .n = self->n, .panels = panels, .n_panels = 3};
-    return plot_write(&chart, path);
+    const plot_chart chart = {.title = title, .subtitle = subtitle, .x_label = "training step", .x = c[HISTORY_STEP], .n = self->n,
+                              .panels = panels, .n_panels = any_finite(c[HISTORY_FVU], self->n) ? 3 : 2};
+    if (!page) return plot_write(&chart, path);
+    plot_svg(page, &chart);
+    return true;
+}
+
+bool history_plot(const history *self, const char *title, const char *path)
+{
+    return draw(self, title, NULL, path);
+}
+
+void history_svg(FILE *page, const history *self)
+{
+    (void)draw(self, NULL, page, NULL);
 }

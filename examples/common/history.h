@@ -7,6 +7,7 @@
 
 #include <atmsae/atmsae.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #define HISTORY_POINTS 512
 
@@ -30,5 +31,7 @@ void history_destroy(history *self);
 void history_record(history *self, atmsae_trainer *trainer, const atmsae_step_stats *stats);
 /* False with errno set if the file cannot be written. */
 bool history_plot(const history *self, const char *title, const char *path);
+/* The same without a title, as a part of a page of html.h; without the error where it is not known. */
+void history_svg(FILE *page, const history *self);
 
 #endif

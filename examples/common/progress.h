@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The progress line of a training run, on stderr: rewritten in place on a terminal, a line every
- * few seconds elsewhere.
+ * The progress line of a long run, on stderr: rewritten in place on a terminal; elsewhere (a pipe, a log)
+ * a line after a few seconds and then ever more rarely, so that a run of days stays readable.
  */
 #ifndef PROGRESS_H
 #define PROGRESS_H
@@ -17,9 +17,12 @@ typedef struct progress {
 } progress;
 
 void progress_start(progress *self, const char *name, bool quiet, uint64_t first_row, uint64_t total_rows);
-/* rows: seen in all, those before first_row included. Cheap when it is not yet time for a line. */
+/* rows: seen in all, those before first_row included. Cheap when it is not yet time for a line. stats NULL: rows
+ * and time only. */
 void progress_show(progress *self, uint64_t rows, const atmsae_step_stats *stats);
 /* A last line, with the time taken. */
 void progress_end(progress *self, uint64_t rows, const atmsae_step_stats *stats);
+/* Call before any other line on stderr: takes a line that is being rewritten away. */
+void progress_break(void);
 
 #endif

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * atmsae compare: the same measures of several SAEs, side by side.
+ */
+#include "report.h"
+#include "program.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const option compare_options[R_OPTIONS] = {
+    [R_SAE] = {.group = "what", .kind = OPTION_TEXTS, .required = true, .value = "SAE",
+               .help = "folders as train writes them, or any SAEs that convert reads"},
+    REPORT_OPTIONS,
+};
+
+static const char compare_help[] =
+    "usage: atmsae compare SAE... --input FILE... [--words FILE] [--probing FILE]\n"
+    "                      [--json] [--html FILE]\n\n"
+    "Measures several SAEs as eval does, on the same rows, and prints a table with a line for each. Probes\n"
+    "and their split into training and test words are made once and shared by all. --html writes a page\n"
+    "with the table and with pictures: error and absorption against L0, densities, every class, probing,\n"
+    "importances and masks over time; SAEs of the same architecture and mask are one curve.\n\n"
+    "examples\n"
+    "  atmsae compare out/* --input valid.npy --html compare.html\n"
+    "  atmsae compare out/topk out/atm --input valid.npy --words words.safetensors --json\n";
+
+/* One of the terminal's two tables; the second has what words and texts tell. */
+static void print_table(const report *r, bool more)
+{
+    size_t name_width = 3, widths[64] = {0};
+    char text[64];
+    bool any = false;
+    for (size_t i = 0; i < r->n; i++)
+        if (strlen(r->sae[i].name) > name_width) name_width = strlen(r->sae[i].name);
+    for (size_t k = 0; k < report_n_keys && k < 64; k++) {
+        const report_key *key = &report_keys[k];
+        if (!key->heading || key->more != more || !report_has(r, key)) continue;
+        any = true;
+        widths[k] = strlen(key->heading);
+        for (size_t i = 0; i < r->n; i++) {
+            const size_t width = strlen(report_cell(&r->sae[i], key, text));
+            if (width > widths[k]) widths[k] = width;
+        }
+    }
+    if (!any) return;
+    printf("%s%-*s", more ? "\n" : "", (int)name_width, "SAE");
+    for (size_t k = 0; k < report_n_keys && k < 64; k++)
+        if (widths[k]) printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), report_keys[k].heading);
+    putchar('\n');
+    for (size_t i = 0; i < r->n; i++) {
+        printf("%-*s", (int)name_width, r->sae[i].name);
+        for (size_t k = 0; k < report_n_keys && k < 64; k++) {
+            if (!widths[k]) continue;
+            const char *cell = report_cell(&r->sae[i], &report_keys[k], text);
+            printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), *cell ? cell : "-");
+        }
+        putchar('\n');
+    }
+}
+
+static void print_json(const report *r)
+{
+    const setting *s = r->settings;
+    char *input = json_strings(s[R_INPUT].texts, s[R_INPUT].n);
+    printf("{\n\"input\": %s,\n\"words\": ", input);
+    free(input);
+    if (s[R_WORDS].given) json_string(stdout, s[R_WORDS].text);
+    else fputs("null", stdout);
+    fputs(",\n\"probing\": ", stdout);
+    if (s[R_PROBING].given) json_string(stdout, s[R_PROBING].text);
+    else fputs("null", stdout);
+    fputs(",\n\"saes\": [\n", stdout);
+    for (size_t i = 0; i < r->n; i++) {
+        if (i) puts(",");
+        fields_print_json(&r->sae[i].fields, stdout);
+    }
+    puts("]\n}");
+}
+
+static bool measure_all(report *r, const setting *s)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        fprintf(stderr, "measuring %s (%zu of %zu)\n", s[R_SAE].texts[i], i + 1, r->n);
+        if (!report_measure(r, i, s[R_SAE].texts[i], NULL)) return false;
+    }
+    report_group(r);
+    for (size_t i = 0; i < r->n; i++) {
+        fields_text(&r->sae[i].fields, "name", r->sae[i].name);
+        fields_text(&r->sae[i].fields, "method", r->sae[i].method);
+    }
+    return true;
+}
+
+static int run_compare(const setting *s)
+{
+    report r;
+    bool good = report_open(&r, s, s[R_SAE].n) && measure_all(&r, s);
+    if (good) {
+        good = !s[R_HTML].given || report_page(&r, s[R_HTML].text);
+        if (s[R_JSON].given) {
+            print_json(&r);
+        } else {
+            print_table(&r, false);
+            print_table(&r, true);
+        }
+    }
+    report_close(&r);
+    return good ? EXIT_OK : EXIT_FAILED;
+}
+
+const command command_compare = {.name = "compare", .summary = "measure several SAEs side by side", .help = compare_help,
+                                 .options = compare_options, .n_options = R_OPTIONS, .run = run_compare};

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # usage: consumer.sh SOURCE BUILD
-# Installs BUILD into a staging folder, then builds and runs a program against it with what
-# pkg-config says: against the shared library, and against the static one alone.
+# Installs BUILD into a staging folder, then builds and runs a program against it with what pkg-config and
+# CMake's package file say: against the shared library, and against the static one alone.
 set -eu
 export LC_ALL=C
 source=$1 build=$2
@@ -43,6 +43,31 @@ $cc -std=c11 -Wall -Werror $(pkg-config --cflags atmsae) "$source/tests/consumer
     $(pkg-config --libs atmsae)
 LD_LIBRARY_PATH=$libdir ldd "$tmp/shared" | grep -q "libatmsae.*$libdir" || fail "not linked to the staged shared library"
 LD_LIBRARY_PATH=$libdir "$tmp/shared"
+
+# CMake, from a tree that is not where it was configured to be: the staging folder, moved, through a link.
+version=$(pkg-config --modversion atmsae)
+configure() { # FOLDER VERSION; -Datmsae_DIR would leave out the search
+    cmake -S "$source/tests/consumer" -B "$1" -DWANTED="$2" -DCMAKE_PREFIX_PATH="$tmp/link" -DCMAKE_C_COMPILER="$cc" >"$tmp/log" 2>&1
+}
+if command -v cmake >/dev/null; then
+    prefix=$(sed -n "s/^prefix=//p" "$pc")
+    mkdir "$tmp/moved"
+    cp -a "$tmp/stage$prefix/." "$tmp/moved/"
+    ln -s moved "$tmp/link"
+    configure "$tmp/cmake" "$version" && cmake --build "$tmp/cmake" >>"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "CMake"; }
+    ldd "$tmp/cmake/shared" | grep -qE "libatmsae.*$tmp/(moved|link)/" || { ldd "$tmp/cmake/shared"; fail "CMake did not link to the moved shared library"; }
+    if ldd "$tmp/cmake/static" | grep -q libatmsae; then fail "CMake's static program wants libatmsae.so"; fi
+    "$tmp/cmake/shared" && "$tmp/cmake/static"
+    # Another series of the ABI, or a newer release, is not what was asked for.
+    for wanted in 0.0.1 "${version%.*}.999" 99 99...100; do
+        ! configure "$tmp/cmake-$wanted" "$wanted" || fail "find_package(atmsae $wanted) takes $version"
+    done
+    for wanted in "${version%.*}" 0.0.1...99; do
+        configure "$tmp/cmake-$wanted" "$wanted" || { cat "$tmp/log"; fail "find_package(atmsae $wanted) does not take $version"; }
+    done
+else
+    echo "left out: CMake (Debian: cmake)"
+fi
 
 rm "$libdir"/libatmsae.so*
 # shellcheck disable=SC2046

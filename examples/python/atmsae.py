@@ -38,11 +38,11 @@ _lib = _load()
 # ---- structs: the header's fields after `size`; u u64, w u32, i i32, d double, p pointer
 
 _STRUCTS = """
-context_config w:threads i:log_level p:allocator,log,log_opaque
+context_config w:threads i:log_level p:allocator,log,log_opaque i:precision,pad0_
 model_config u:d_in,d_out,d_sae,seed i:activation,decoder_norm,input_norm,b_dec_init,transcoder,pad0_ d:k,sparsity_coef,target_l0,bandwidth,init_threshold,tanh_scale,pre_act_coef,decoder_init_norm,aux_coef u:aux_k,n_prefixes p:prefixes
 batch u:n_rows p:x u:ld_x p:y u:ld_y p:row_weights i:x_type,y_type
 codes_view u:n_rows,d_sae p:row_start,latent,value
-save_options p:model_name,hook_name
+save_options p:model_name,hook_name,format i:fold_decoder_norm w:layer p:latents,strengths u:n_latents
 optimizer_config d:lr,beta1,beta2,eps,clip u:total_steps,warmup_steps,decay_steps i:freeze_masked,pad0_
 tracker_config u:d_sae d:decay,weight_magnitude,weight_frequency,weight_contribution i:combine,observed_only u:dead_window
 masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end
@@ -59,8 +59,10 @@ input_norm raw sqrt_d
 b_dec_init zero mean median
 combine arithmetic geometric
 kind none atm paper uniform permuted
+precision f32 bf16
 """
-_ENUMS = {field: {v: i + 1 for i, v in enumerate(values)} for field, *values in map(str.split, _ENUMS.strip().splitlines())}
+_ENUMS = {field: {v: i + (field != "precision") for i, v in enumerate(values)}
+          for field, *values in map(str.split, _ENUMS.strip().splitlines())}  # fmt: skip
 _TYPES = dict(u=C.c_uint64, w=C.c_uint32, i=C.c_int32, d=C.c_double, p=C.c_void_p)
 
 
@@ -238,9 +240,9 @@ def _value(function):
 class Context(_Handle):
     """threads=0: one a CPU. log: a function of (level, text); levels 1 error, 2 warning, 3 info."""
 
-    def __init__(self, threads=0, log=None, log_level=3):
+    def __init__(self, threads=0, log=None, log_level=3, precision="f32"):
         self.pointer = None
-        config = _struct("context_config", dict(threads=threads, log_level=log_level))
+        config = _struct("context_config", dict(threads=threads, log_level=log_level, precision=precision))
         if log:
             self._log = _LOG(lambda _, level, text: log(level, text.decode()))
             config.log = C.cast(self._log, C.c_void_p)
@@ -262,8 +264,9 @@ class Model(_Handle):
         self._make(context, "model_create", context, C.byref(_struct("model_config", config)))
 
     @classmethod
-    def load(cls, context, folder):
-        return cls.__new__(cls)._make(context, "model_load", context, os.fsencode(folder))
+    def load(cls, context, path):
+        """An SAE in any format that atmsae info knows."""
+        return cls.__new__(cls)._make(context, "model_load", context, os.fsencode(path))
 
     def _take(self, *args):
         super()._take(*args)
@@ -304,12 +307,23 @@ class Model(_Handle):
         _call(self.context, "decode", self, codes, address, ld)
         return out
 
-    def save(self, folder, model_name=None, hook_name=None):
-        """A SAELens v6 folder."""
-        names = [C.c_char_p(s and s.encode()) for s in (model_name, hook_name)]
-        options = _struct("save_options")
-        options.model_name, options.hook_name = (C.cast(s, C.c_void_p) for s in names)
-        _call(self.context, "model_save", self, os.fsencode(folder), C.byref(options))
+    def prepare(self, x, y=None, weights=None):
+        _call(self.context, "model_prepare", self, _batch(self, x, y, weights))
+
+    def calibrate(self, x, weights=None):
+        _call(self.context, "model_calibrate", self, _batch(self, x, weights=weights))
+
+    def save(self, path, latents=(), strengths=None, **options):
+        """A SAELens v6 folder, Gemma Scope's .npz or, of some latents, a control vector, .gguf."""
+        keep = {f: v.encode() for f, v in options.items() if isinstance(v, str)}
+        options.update((f, C.cast(C.c_char_p(v), C.c_void_p)) for f, v in keep.items())
+        options = _struct("save_options", options)
+        latents, options.n_latents = np.array(latents, "<u4"), len(latents)
+        options.latents = _vector(latents, "<u4", latents.shape, "latents")
+        if strengths is not None:
+            strengths = np.array(strengths, "<f4")
+            options.strengths = _vector(strengths, "<f4", latents.shape, "strengths")
+        _call(self.context, "model_save", self, os.fsencode(path), C.byref(options))
 
 
 class Codes(_Handle):

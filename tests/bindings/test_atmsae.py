@@ -103,6 +103,29 @@ class Binding(unittest.TestCase):
         with self.assertRaises(ValueError):
             model["W_enc"] = W.T
 
+    def test_formats_and_calibration_of_a_model_alone(self):
+        x = rows(640)
+        with atmsae.Context(threads=1, precision="bf16") as context, tempfile.TemporaryDirectory() as folder:
+            model = atmsae.Model(context, d_in=16, d_sae=32, k=3)
+            with self.assertRaisesRegex(atmsae.Error, "ATMSAE_E_STATE"):
+                model.encode(x)
+            model.prepare(x)
+            self.assertGreater(float(model["input_scale"]), 0)
+            model.calibrate(x)
+            self.assertEqual(len(model.encode(x).value), 3 * 640)
+            x = rows(640, seed=1)  # the threshold lies on one of the others
+            codes = model.encode(x)
+            for path in ("sae", "params.npz"):
+                model.save(f"{folder}/{path}", model_name="none", fold_decoder_norm=1)
+                again = atmsae.Model.load(self.context, f"{folder}/{path}")
+                np.testing.assert_allclose(again.decode(again.encode(x)), model.decode(codes), atol=1e-5)
+            model.save(f"{folder}/v.gguf", latents=[3, 5], strengths=[1, 2], layer=7)
+            direction = np.fromfile(f"{folder}/v.gguf", "<f4", offset=os.path.getsize(f"{folder}/v.gguf") - 64)
+            W = model["W_dec"] / model["output_scale"]
+            np.testing.assert_allclose(direction, W[3] + 2 * W[5], rtol=1e-5)
+            with self.assertRaisesRegex(atmsae.Error, "layer"):
+                model.save(f"{folder}/v.gguf", latents=[3])
+
     def test_stream_with_progress_and_resume(self):
         x = rows(640)
         source = atmsae.Source(self.context, epochs=2, shuffle_rows=128, seed=1)
@@ -147,14 +170,14 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["layout"]:
         print("#include <atmsae/atmsae.h>")
         for name, struct in atmsae.structs.items():
-            # Structs may grow at the end; what this binding knows of them stays where it is.
-            print(f'_Static_assert(sizeof(atmsae_{name}) >= {atmsae.C.sizeof(struct)}, "{name}");')
+            # Structs may grow at the end; then this binding lacks fields, and wants them added.
+            print(f'_Static_assert(sizeof(atmsae_{name}) == {atmsae.C.sizeof(struct)}, "{name} has other fields");')
             for field, _ in struct._fields_:
                 offset = getattr(struct, field).offset
                 print(f'_Static_assert(offsetof(atmsae_{name}, {field}) == {offset}, "{name}.{field}");')
         for field, values in atmsae._ENUMS.items():
             prefix = {"decoder_norm": "DECODER_", "input_norm": "INPUT_", "b_dec_init": "B_DEC_", "combine": "MEAN_",
-                      "kind": "MASK_", "activation": ""}[field]  # fmt: skip
+                      "kind": "MASK_", "precision": "PRECISION_", "activation": ""}[field]  # fmt: skip
             for value, number in values.items():
                 print(f'_Static_assert(ATMSAE_{prefix}{value.upper()} == {number}, "{value}");')
     else:

@@ -20,6 +20,8 @@ saelens) pins='torch==2.13.0 sae-lens==6.54.12 numpy==2.4.6 safetensors==0.8.0 t
 saeprobes) pins='torch==2.14.1 sae-probes==0.4.2 scikit-learn==1.9.1 numpy==1.26.4' given=${ATMSAE_PEERS_SAEPROBES:-} ;;
 *) echo "no such package: $package"; exit 2 ;;
 esac
+# What peers/run installed has the same.
+[ "$package$given" != saelens ] || [ ! -e "$build/peers-venv/complete" ] || given=$build/peers-venv
 if [ -n "$given" ]; then
     venv=$given
 else

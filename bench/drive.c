@@ -249,19 +249,11 @@ static void add_worker(drive *d, const char *group, char **case_words, char *lin
     }
 }
 
-static void free_words(char **words)
-{
-    for (; *words; words++) {
-        free(*words);
-        *words = NULL;
-    }
-}
-
 static void run_cases(drive *d, const char *path)
 {
     FILE *file = fopen(path, "r");
     if (!file) die(path, "cannot be read");
-    char line[LINE], group[TEXT] = "", *case_words[MOST_WORDS] = {NULL}, *words[MOST_WORKERS][MOST_WORDS];
+    char line[LINE], case_line[LINE], group[TEXT] = "", *case_words[MOST_WORDS] = {NULL}, *words[MOST_WORKERS][MOST_WORDS];
     size_t count = 0, first = 0;
     for (bool more = true; more;) {
         more = fgets(line, sizeof line, file) != NULL;
@@ -269,12 +261,12 @@ static void run_cases(drive *d, const char *path)
         if (!more || !strncmp(line, "case ", 5)) {
             if (count > 0) run_case(d, first, words, count);
             if (!more) break;
-            char *rest = line + 5;
+            memcpy(case_line, line, sizeof line);
+            char *rest = case_line + 5;
             snprintf(group, TEXT, "%.60s", strtok_r(rest, " \t", &rest));
             size_t n = 0;
-            free_words(case_words);
             for (char *word; n < MOST_WORDS / 2 && (word = strtok_r(rest, " \t", &rest)) != NULL;)
-                case_words[n++] = strdup(word);
+                case_words[n++] = word;
             case_words[n] = NULL;
             first = d->n;
             count = 0;
@@ -287,7 +279,6 @@ static void run_cases(drive *d, const char *path)
         if (count == MOST_WORKERS || d->n == MOST_RESULTS) die(path, "more rows than bench_drive has room for");
         add_worker(d, group, case_words, line, words[count++]);
     }
-    free_words(case_words);
     fclose(file);
 }
 

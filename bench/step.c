@@ -2,8 +2,8 @@
  *
  * bench_step: time and memory of training steps, in units of one fp32 product n x d x F of the same run.
  *
- *     bench_step [--arch NAME] [--mask NAME] [--d N] [--F N] [--n N] [--k N] [--threads N] [--steps N]
- *                [--warm N] [--l0 N] [--dead PERCENT] [--phases]      or, for bench_drive, [--serve]
+ *     bench_step [--arch NAME] [--mask NAME] [--precision fp32|bf16] [--d N] [--F N] [--n N] [--k N]
+ *                [--threads N] [--steps N] [--warm N] [--l0 N] [--dead PERCENT] [--phases]      or, for bench_drive, [--serve]
  *
  * Steps and products alternate, so that a machine that slows down slows both; medians are reported.
  * The model is first trained for --warm steps of 1024 rows, so that codes, thresholds and importances

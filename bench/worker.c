@@ -9,7 +9,8 @@
 
 bench_options bench_parse(int argc, char **argv)
 {
-    bench_options o = {.d = 768, .F = 16384, .n = 4096, .k = 32, .steps = 9, .warm = 8, .arch = "batchtopk", .mask = "none"};
+    bench_options o = {.d = 768, .F = 16384, .n = 4096, .k = 32, .steps = 9, .warm = 8, .arch = "batchtopk", .mask = "none",
+                       .precision = "fp32"};
     const struct {
         const char *key;
         size_t *number;
@@ -20,7 +21,7 @@ bench_options bench_parse(int argc, char **argv)
         {"--k", &o.k, NULL, NULL},         {"--threads", &o.threads, NULL, NULL}, {"--steps", &o.steps, NULL, NULL},
         {"--warm", &o.warm, NULL, NULL},   {"--l0", &o.l0, NULL, NULL},       {"--dead", &o.dead, NULL, NULL},
         {"--arch", NULL, &o.arch, NULL},   {"--mask", NULL, &o.mask, NULL},   {"--phases", NULL, NULL, &o.phases},
-        {"--serve", NULL, NULL, &o.serve},
+        {"--precision", NULL, &o.precision, NULL}, {"--serve", NULL, NULL, &o.serve},
     };
     const size_t rows = sizeof table / sizeof *table;
     for (int i = 1; i < argc; i++) {
@@ -77,6 +78,7 @@ atmsae_context *bench_context(bench_options *o)
     atmsae_context_config c;
     atmsae_context_config_init(&c, sizeof c);
     c.threads = (uint32_t)o->threads;
+    if (strcmp(o->precision, "bf16") == 0) c.precision = ATMSAE_PRECISION_BF16;
     atmsae_context *ctx;
     bench_must(atmsae_context_create(&c, &ctx), NULL);
     o->threads = atmsae_context_threads(ctx);

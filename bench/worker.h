@@ -17,7 +17,7 @@ typedef struct bench_options {
     size_t warm;                       /* steps of 1024 rows before anything is timed */
     size_t l0;                         /* standard, jumprelu: shift all limits until L0 is about this; 0: leave them */
     size_t dead;                       /* percent of latents in a second step's AuxK; 0: no such step */
-    const char *arch, *mask;
+    const char *arch, *mask, *precision; /* precision: of the encoder product, fp32 or bf16 */
     bool phases, serve;
 } bench_options;
 

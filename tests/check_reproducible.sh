@@ -10,9 +10,11 @@ tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 status=0
 
+# The second is a copy of the first: the sources may change meanwhile.
+mkdir -p "$tmp/one/src" "$tmp/two/far longer/place" && cd "$source" &&
+    cp -r meson.build meson_options.txt include lib examples "$tmp/one/src" && cp -r "$tmp/one/src" "$tmp/two/far longer/place" || exit 1
 for place in one "two/far longer/place"; do
-    mkdir -p "$tmp/$place/src" && cd "$source" &&
-        cp -r meson.build meson_options.txt include lib examples "$tmp/$place/src" && cd "$tmp/$place" || exit 1
+    cd "$tmp/$place" || exit 1
     if ! { meson setup --buildtype=debugoptimized -Dtests=false -Dbench=false build src && meson compile -C build; } >log 2>&1; then
         cat log
         exit 1

@@ -19,10 +19,10 @@ fail() { echo "not ok $((run += 1)) - $1"; failed=1; }
 missing() { echo "left out: $1 (Debian: $2)"; left_out="${left_out:+$left_out, }$1"; }
 failed=0 left_out=
 
-# Callers may have small stacks; the tests need not.
+# Callers may have small stacks; tests and benchmarks need not.
 compile() { # COMPILER
     for build in "false 8192" "true 131072"; do
-        CC=$1 meson setup --werror -Dtests="${build% *}" -Dc_args=-Wframe-larger-than="${build#* }" "$tmp/$1-${build% *}" . >"$tmp/log" 2>&1 &&
+        CC=$1 meson setup --werror -Dtests="${build% *}" -Dbench="${build% *}" -Dc_args=-Wframe-larger-than="${build#* }" "$tmp/$1-${build% *}" . >"$tmp/log" 2>&1 &&
             meson compile -C "$tmp/$1-${build% *}" --ninja-args=-k0 >"$tmp/log" 2>&1 && continue
         grep -E 'error|ERROR|FAILED' "$tmp/log"
         fail "$1"

@@ -4,7 +4,7 @@
 # usage: check_symbols.sh SOURCE BUILD
 # What the library exports and imports: header = map = dynamic symbols; the static library defines
 # nothing outside atmsae_* and ams_*; nothing that prints, ends the process or changes its settings
-# is called; no writable globals but those named here.
+# is called; no writable globals but those named here; the hardening of meson.build is there.
 set -u
 export LC_ALL=C
 source=$1 build=$2
@@ -52,6 +52,18 @@ nm -D --undefined-only "$shared" | awk '{ sub(/@.*/, "", $2); print $2 }' |
 if ! nm "$static" 2>/dev/null | grep -qE ' U __(a|t|ub)san_'; then
     objdump -t "$static" | grep -E ' O \.t?(data|bss)' | grep -v ' O \.data\.rel\.ro' | awk '{ print $NF }' |
         grep -vE '^chosen(\.[0-9]+)?$' | none "writable global"
+fi
+
+# What meson.build asks of compiler and linker is there.
+if ! nm "$static" 2>/dev/null | grep -qE ' U __(a|t|ub)san_'; then
+    for file in "$shared" "$build/examples/atmsae"; do
+        [ -e "$file" ] || continue
+        readelf -lW "$file" | grep -q GNU_RELRO && readelf -dW "$file" | grep -q BIND_NOW || echo "relocations stay writable"
+        readelf -lW "$file" | grep -qE 'GNU_STACK.* RW +0x' || echo "the stack can be executed"
+        ! readelf -dW "$file" | grep TEXTREL
+        nm -D --undefined-only "$file" | grep -q __stack_chk_fail || echo "no guard of the stack"
+        ! grep -q FORTIFY_SOURCE=2 "$build/build.ninja" || nm -D --undefined-only "$file" | grep -qE '__[a-z]+_chk' || echo "no checked copies"
+    done | none "hardening"
 fi
 
 [ ! -e "$tmp/bad" ] || status=1

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 #
 # usage: check_valgrind.sh BUILD [PROGRAM...]
-# Test programs under valgrind's memcheck, without forks, two at a time: no error, and no block lost
-# definitely, indirectly or possibly, but for what valgrind.supp says of BLIS. valgrind has no AVX-512,
-# so the library and BLIS run their AVX2 code there.
+# Test programs under valgrind's memcheck, without forks, two at a time, each for at most 60 s x
+# ATMSAE_SCALE of a processor's time: no error, and, of those that end, no block lost definitely,
+# indirectly or possibly, but for what valgrind.supp says of BLIS. valgrind has no AVX-512, so the
+# library and BLIS run their AVX2 code there.
 set -u
 build=$1
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
@@ -20,21 +21,26 @@ nm "$build/lib/libatmsae.a" 2>/dev/null | grep -q ' U __[at]san_' && { echo "ski
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 export CK_FORK=no CK_DEFAULT_TIMEOUT=0 BLIS_NUM_THREADS=1 ATMSAE_TESTS="$here" LOCPATH="$build/tests"
+seconds=$((60 * ${ATMSAE_SCALE:-1})) cut=
 # shellcheck disable=SC2016  # the inner shell expands
 printf '%s\n' "$@" | xargs -P 2 -I NAME sh -c '
-    valgrind -q --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect,possible \
+    ulimit -t "$3"
+    valgrind -q --error-exitcode=99 --exit-on-first-error=yes --leak-check=full --show-leak-kinds=definite,indirect,possible \
         --errors-for-leak-kinds=definite,indirect,possible --num-callers=20 --suppressions="$0/valgrind.supp" \
-        "$1/tests/$2" >"$3/$2" 2>&1
-    echo $? >"$3/$2.status"' "$here" "$build" NAME "$tmp"
+        "$1/tests/$2" >"$4/$2" 2>&1
+    echo $? >"$4/$2.status"' "$here" "$build" NAME "$seconds" "$tmp"
 good=0 bad=0
 for program; do
-    if [ "$(cat "$tmp/$program.status")" -eq 0 ]; then
-        good=$((good + 1))
-    else
-        bad=$((bad + 1))
-        echo "$program: status $(cat "$tmp/$program.status")"
-        tail -n 60 "$tmp/$program"
-    fi
+    status=$(cat "$tmp/$program.status")
+    case $status in
+        0) good=$((good + 1)) ;;
+        137) good=$((good + 1)) cut="$cut $program" ;;
+        *)
+            bad=$((bad + 1))
+            echo "$program: status $status"
+            tail -n 60 "$tmp/$program" ;;
+    esac
 done
+[ -z "$cut" ] || echo "no error in their first $seconds s:$cut"
 echo "$good passed, $bad failed"
 [ "$bad" -eq 0 ]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * An allocator that counts what lives and fails where a test wants it to.
+ * An allocator that counts what lives, fails where a test wants it to, and knows the largest request.
  */
 #ifndef COUNTED_H
 #define COUNTED_H
@@ -11,12 +11,14 @@
 #include <stdlib.h>
 
 static long live, countdown; /* to the allocation that fails; 0: none does */
+static size_t largest_request; /* until now */
 static bool for_ever = true; /* and all after it */
 
 static void *counted_alloc(void *opaque, size_t align, size_t bytes)
 {
     (void)opaque;
     void *memory = NULL;
+    if (bytes > largest_request) largest_request = bytes;
     if (countdown == 1 && for_ever) return NULL;
     if (countdown > 0 && --countdown == 0) return NULL;
     if (posix_memalign(&memory, align, bytes) != 0) return NULL;

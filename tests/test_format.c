@@ -38,6 +38,7 @@ static void setup(void)
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 1;
+    config.allocator = &counted;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), OK);
     strcpy(dir, "/tmp/atmsae_format_XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(dir));
@@ -51,6 +52,8 @@ static void teardown(void)
     closedir(d);
     rmdir(dir);
     atmsae_context_destroy(ctx);
+    ck_assert_int_eq(live, 0);
+    ck_assert_uint_le(largest_request, 64u << 20); /* whatever a small file claims */
 }
 
 static const char *in_dir(const char *name)
@@ -1105,8 +1108,18 @@ START_TEST(failing_allocations)
 }
 END_TEST
 
+/* How many of a table's cases are refused. */
+#define REFUSED(cases, n)                                             \
+    for (size_t i = 0; i < sizeof(cases) / sizeof *(cases); i++)      \
+    (n) += (cases)[i].status != OK
+
 int main(void)
 {
+    unsigned n_json = 0, n_st = 0, n_npy = 0;
+    REFUSED(json_cases, n_json);
+    REFUSED(st_cases, n_st);
+    REFUSED(npy_cases, n_npy);
+    printf("each refused with its status: %u JSON texts, %u headers of .safetensors, %u of .npy\n", n_json, n_st, n_npy);
     const TTest *const tests[] = {
         json_table, json_depth, json_many_keys, json_values, json_written, safetensors_table, safetensors_lengths,
         npy_table, npy_frames, cut_at_every_byte, every_bit_flipped, crc_check_value, values_come_back, long_tensors,

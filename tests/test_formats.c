@@ -27,6 +27,7 @@ static void setup(void)
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 1;
+    config.allocator = &counted;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
     strcpy(root, access("/dev/shm", W_OK) == 0 ? "/dev/shm/atmsae_formats_XXXXXX" : "/tmp/atmsae_formats_XXXXXX"); /* thousands of files */
     ck_assert_ptr_nonnull(mkdtemp(root));
@@ -57,6 +58,8 @@ static void remove_tree(const char *path)
 static void teardown(void)
 {
     atmsae_context_destroy(ctx);
+    ck_assert_int_eq(live, 0);
+    ck_assert_uint_le(largest_request, 64u << 20); /* whatever a small file claims */
     remove_tree(root);
 }
 
@@ -64,9 +67,9 @@ static const char *join(const char *a, const char *b)
 {
     static char memory[64][800];
     static unsigned turn;
-    char *path = memory[turn++ % 64];
-    snprintf(path, sizeof memory[0], "%s/%s", a, b);
-    return path;
+    char path[sizeof memory[0]]; /* a or b may lie in memory */
+    snprintf(path, sizeof path, "%s/%s", a, b);
+    return strcpy(memory[turn++ % 64], path);
 }
 
 static void ok(atmsae_status status)
@@ -450,6 +453,15 @@ START_TEST(gguf)
     }
     ck_assert_int_eq(atmsae_model_save(m, path, NULL), ATMSAE_E_ARG);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "latents"));
+    static const uint32_t three = 3;
+    char long_name[258];
+    memset(long_name, 'm', 257);
+    long_name[257] = '\0';
+    options.latents = &three;
+    options.strengths = NULL;
+    options.model_name = long_name;
+    ck_assert_int_eq(atmsae_model_save(m, path, &options), ATMSAE_E_ARG);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "model_name of 257 bytes, at most 256"));
     options.format = "ggml";
     ck_assert_int_eq(atmsae_model_save(m, path, &options), ATMSAE_E_ARG);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "saelens, gemma-scope, gguf"));
@@ -578,6 +590,7 @@ START_TEST(gemma_tensors)
         {2, 5, {.name = "w_dec", .dtype = "F32", .rank = 2, .shape = {2, 3}, .data = w_dec}, ATMSAE_E_FORMAT, "\"w_dec\" has rank 2, shape [2, 3]; W_enc and W_dec asks for rank 2, [3, 3]"},
         {0, 5, {.name = "W_e", .dtype = "F32", .rank = 2, .shape = {2, 3}, .data = w_enc}, ATMSAE_E_FORMAT, "\"w_enc\" is missing"},
         {0, 5, {.name = "w_enc", .dtype = "F32", .rank = 2, .shape = {0, 3}, .data = w_enc}, ATMSAE_E_FORMAT, "d_in = 0, allowed: 1 to"},
+        {0, 5, {.name = "w_enc", .dtype = "F32", .rank = 1, .shape = {6}, .data = w_enc}, ATMSAE_E_FORMAT, "\"w_enc\" has 1 dimensions, not 2"},
         {4, 5, {.name = "threshold", .dtype = "I32", .rank = 1, .shape = {3}, .data = ones}, ATMSAE_E_UNSUPPORTED, "I32"},
         {4, 5, {.name = "threshold", .dtype = "F32", .rank = 1, .shape = {3}, .data = nans}, ATMSAE_E_NONFINITE, "\"threshold\""},
         {4, 5, {.name = "threshold", .dtype = "F32", .rank = 1, .shape = {3}, .data = negative}, ATMSAE_OK, ""},
@@ -698,6 +711,9 @@ START_TEST(pickles)
         {P("\x80\2}" A TENSOR("K\5", ")", ")") "s."), ATMSAE_OK, "2"},
         {P("\x80\2}(" A TENSOR("K\0", M23, M31) "X\1\0\0\0bNX\1\0\0\0c}u."), ATMSAE_OK, "1 2 3 -1 0.5 2"},
         {P("\x80\2}" A TENSOR("K\0", "K\1K\6\x86", "K\0K\1\x86") "s."), ATMSAE_OK, "1 2 3 -1 0.5 2"},
+        {P("\x80\2}" A TENSOR("M\0\0", "K\1K\2K\3\x87", "K\6K\3K\1\x87") "s."), ATMSAE_OK, "1 2 3 -1 0.5 2"},
+        {P("\x80\2}(" A "r\0\0\0\0" TENSOR("K\0", M23, M31) "X\1\0\0\0bj\0\0\0\0u."), ATMSAE_OK, "1 2 3 -1 0.5 2"},
+        {P("\x80\2}X\1\0\0\0b\x88s" A TENSOR("K\0", M23, M31) "s."), ATMSAE_OK, "1 2 3 -1 0.5 2"},
         {P("\x80\2}" A TENSOR("K\1", M23, M31) "s."), ATMSAE_E_FORMAT, "a tensor of 6 elements at 1 of a storage of 6"},
         {P("\x80\2}" A TENSOR("J\xff\xff\xff\xff", M23, M31) "s."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
         {P("\x80\2}" A TENSOR("K\0", "K\2J\xff\xff\xff\xff\x86", M31) "s."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
@@ -775,6 +791,14 @@ START_TEST(pickles)
         atmsae_tensors_close(t);
     }
     if (!torch) return;
+    static const char columns[] = "\x80\2}" A "ctorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storagectorch\nIntStorage\nX\1\0\0\0"
+                                  "0X\3\0\0\0cpuK\6tQK\0" M23 M12 "\x89" "ccollections\nOrderedDict\n)RtRs.";
+    atmsae_tensors *t;
+    int64_t whole[6];
+    ok(atmsae_tensors_open(ctx, torch_file(P(columns)), &t));
+    ck_assert_int_eq(atmsae_tensors_read_i64(t, 0, whole, 6), ATMSAE_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "integers stored column by column"));
+    atmsae_tensors_close(t);
     /* As rows of a source: only as they lie. */
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
@@ -814,6 +838,21 @@ START_TEST(greedy_pickles)
     }
     ck_assert_int_eq(atmsae_tensors_open(ctx, torch_file(pickle, n), &t), ATMSAE_E_LIMIT);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "more than 4096 storages"));
+
+    /* 4 MiB and a byte of pickle, as a hole in the file. */
+    static archive a;
+    const long size = (1 << 22) + 1;
+    add_entry(&a, "r/data.pkl", "", 0);
+    le(a.directory + 20, 4, (uint64_t)size);
+    le(a.directory + 24, 4, (uint64_t)size);
+    const size_t local = a.n;
+    end_archive(&a);
+    le(a.bytes + a.n - 6, 4, local + (uint64_t)size);
+    FILE *f = fopen(join(root, "t.pt"), "wb");
+    ck_assert(f && fwrite(a.bytes, 1, local, f) == local && fseek(f, size, SEEK_CUR) == 0 && fwrite(a.bytes + local, 1, a.n - local, f) == a.n - local);
+    ck_assert_int_eq(fclose(f), 0);
+    ck_assert_int_eq(atmsae_tensors_open(ctx, join(root, "t.pt"), &t), ATMSAE_E_LIMIT);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "data.pkl has 4194305 bytes, at most 4194304"));
 }
 END_TEST
 

@@ -34,6 +34,7 @@ static void setup(void)
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 2;
     config.log = keep;
+    config.allocator = &counted;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
     strcpy(root, "/tmp/atmsae_folder_XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(root));
@@ -57,6 +58,8 @@ static void remove_tree(const char *path)
 static void teardown(void)
 {
     atmsae_context_destroy(ctx);
+    ck_assert_int_eq(live, 0);
+    ck_assert_uint_le(largest_request, 64u << 20); /* whatever a small file claims */
     remove_tree(root);
 }
 

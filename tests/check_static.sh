@@ -21,7 +21,7 @@ failed=0 left_out=
 
 # Callers may have small stacks; tests and benchmarks need not.
 compile() { # COMPILER
-    for build in "false 8192" "true 131072"; do
+    for build in "false 16384" "true 131072"; do
         CC=$1 meson setup --werror -Dtests="${build% *}" -Dbench="${build% *}" -Dc_args=-Wframe-larger-than="${build#* }" "$tmp/$1-${build% *}" . >"$tmp/log" 2>&1 &&
             meson compile -C "$tmp/$1-${build% *}" --ninja-args=-k0 >"$tmp/log" 2>&1 && continue
         grep -E 'error|ERROR|FAILED' "$tmp/log"

@@ -49,6 +49,7 @@ typedef struct job {
     atmsae_codes *codes;
     atmsae_batch batch;
     atmsae_model_config model;
+    atmsae_masker_config masker;
     atmsae_trainer_config trainer_config;
     float *rows;
 } job;
@@ -72,12 +73,11 @@ static bool make_rows(job *j)
 /* Masking from the first step on, as in the main part of a run. */
 static bool make_trainer(job *j, const setting *s)
 {
-    atmsae_masker_config masker;
-    atmsae_masker_config_init(&masker, sizeof masker);
-    setting_choice(&s[B_MASK], &masker.kind);
-    masker.warmup_steps = 0;
+    atmsae_masker_config_init(&j->masker, sizeof j->masker);
+    setting_choice(&s[B_MASK], &j->masker.kind);
+    j->masker.warmup_steps = 0;
     j->trainer_config.model = &j->model;
-    j->trainer_config.masker = &masker;
+    j->trainer_config.masker = &j->masker;
     return atmsae_trainer_create(j->context, &j->trainer_config, &j->trainer) >= 0 &&
            atmsae_trainer_prepare(j->trainer, &j->batch) >= 0 && atmsae_codes_create(j->context, &j->codes) >= 0;
 }

@@ -103,6 +103,7 @@ static bool scalar(reader *r, const char **text, bool *quoted)
     return true;
 }
 
+// NOLINTNEXTLINE(misc-no-recursion): no deeper than MOST_DEPTH
 static bool skip(reader *r, int depth)
 {
     const char open = next(r), *text;

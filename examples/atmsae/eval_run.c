@@ -122,7 +122,7 @@ static history *history_of(const importance *from)
         to->column[HISTORY_MU][n] = sum / (double)f;
         to->column[HISTORY_THETA][n] = from->theta[i];
         to->column[HISTORY_MEAN_P][n] = from->mean_p[i];
-        to->column[HISTORY_MAX_P][n] = 1 - exp(-from->rate[i]);
+        to->column[HISTORY_MAX_P][n] = 1 - exp(-(double)from->rate[i]);
         to->column[HISTORY_R][n] = from->rate[i];
         to->column[HISTORY_FVU][n] = NAN;
     }

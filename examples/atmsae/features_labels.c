@@ -20,7 +20,7 @@ void labels_free(labels *self)
 static bool read_text(const char *path, char **text, size_t *size)
 {
     FILE *file = fopen(path, "rb"), *copy = program_text_open(text, size);
-    char block[65536];
+    char block[4096];
     size_t got = 0;
     while (file && (got = fread(block, 1, sizeof block, file)) > 0) fwrite(block, 1, got, copy);
     bool good = file && !ferror(file);

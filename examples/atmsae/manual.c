@@ -101,6 +101,7 @@ static void see_commands(FILE *out, const command *const *commands, size_t n)
         const char *next = NULL;
         for (size_t i = 0; i < n; i++)
             if (strcmp(commands[i]->name, last) > 0 && (!next || strcmp(commands[i]->name, next) < 0)) next = commands[i]->name;
+        if (!next) return;
         fprintf(out, ".Xr atmsae-%s 1%s\n", next, done + 1 < n ? " ," : "");
         last = next;
     }

@@ -248,7 +248,8 @@ static char *level_of(const report_sae *sae)
     if (!level) level = fields_find(&sae->fields, "target_l0");
     if (!level) level = fields_find(&sae->fields, "sparsity");
     if (!level) level = sae->path;
-    return strcpy(program_alloc(strlen(level) + 1, 1), level);
+    const size_t bytes = strlen(level) + 1;
+    return memcpy(program_alloc(bytes, 1), level, bytes);
 }
 
 void report_group(report *self)

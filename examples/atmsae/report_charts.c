@@ -302,8 +302,9 @@ void chart_training(FILE *f, const report *self)
         for (size_t i = 0; i < self->n && n < MOST_LINES; i++) {
             const report_sae *sae = &self->sae[i];
             if (!sae->history || sae->history->n == 0) continue;
-            series[n++] = (plot_series){.label = sae->name, .colour = plot_colour(sae->group), .n = sae->history->n,
-                                        .x = sae->history->column[HISTORY_STEP], .y = sae->history->column[shown[p].column]};
+            series[n] = (plot_series){.label = sae->name, .colour = plot_colour(sae->group), .n = sae->history->n,
+                                      .x = sae->history->column[HISTORY_STEP], .y = sae->history->column[shown[p].column]};
+            n++;
         }
         panels[p] = (plot_panel){.title = shown[p].title, .log_y = shown[p].log, .floor = 1e-3, .series = series, .n_series = n};
     }

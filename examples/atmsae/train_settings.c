@@ -72,9 +72,9 @@ static void default_prefixes(run_config *run)
 
 void train_default_sizes(atmsae_model_config *model, uint64_t pass_rows)
 {
-    const uint64_t widest = 8 * model->d_in, fitting = pass_rows / ROWS_A_LATENT;
+    const uint64_t widest = 8 * model->d_in, eighth = model->d_in / 8, fitting = pass_rows / ROWS_A_LATENT;
     model->d_sae = fitting < model->d_in ? model->d_in : fitting < widest ? fitting : widest;
-    if (model->d_in < 8 * 32) model->k = model->d_in < 16 ? 1 : (double)(model->d_in / 8);
+    if (eighth < 32) model->k = eighth < 2 ? 1 : (double)eighth;
 }
 
 static bool configure_model(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows)

@@ -128,7 +128,7 @@ static void advise(atmsae_model *m, sample *s)
 void ams_advise_rows(atmsae_model *m, const ams_rows *rows, const float *weights)
 {
     sample s = {.d = m->d_in};
-    s.n = ams_min(ams_min(rows->n, 2 * MOST_RANK), MOST_FLOATS / m->d_in);
+    s.n = ams_min(ams_min(rows->n, 2 * (uint64_t)MOST_RANK), MOST_FLOATS / m->d_in);
     if (s.n < LEAST_ROWS || !ams_logs(m->ctx, ATMSAE_LOG_WARNING)) return;
     s.x = ams_alloc(m->ctx, s.n * s.d, sizeof *s.x);
     s.mean = ams_alloc(m->ctx, s.d, sizeof *s.mean);

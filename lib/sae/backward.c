@@ -224,7 +224,7 @@ static void latents_job(void *arg, uint64_t job, unsigned worker)
 {
     const pass *a = arg;
     const uint64_t first = job * a->latents_a_job, last = ams_min(first + a->latents_a_job, a->m->d_sae);
-    latent *all = a->g->latents + worker * MOST_LATENTS;
+    latent *all = a->g->latents + (size_t)worker * MOST_LATENTS;
     uint64_t count = 0; /* of those that have a gradient */
     for (uint64_t i = first; i < last; i++) {
         if (start_latent(a, i, &all[count]))
@@ -303,7 +303,7 @@ static void choose_blocks(pass *a)
     a->rows_a_block = n;
     if (entries > n / 16) {
         a->rows_a_block = DENSE_ROWS;
-    } else if (entries > 2 * ENTRIES_A_BLOCK) {
+    } else if (entries > 2 * (uint64_t)ENTRIES_A_BLOCK) {
         a->latents_a_job = ams_max(DENSE_LATENTS, ams_min(MOST_LATENTS, F / (8 * workers)));
         a->rows_a_block = n * ENTRIES_A_BLOCK / entries;
     }
@@ -348,7 +348,7 @@ static void b_dec_job(void *arg, uint64_t job, unsigned worker)
 
 bool ams_backward_memory(atmsae_gradients *g)
 {
-    g->latents = ams_calloc(g->ctx, ams_workers(g->ctx) * MOST_LATENTS, sizeof *g->latents);
+    g->latents = ams_calloc(g->ctx, (uint64_t)ams_workers(g->ctx) * MOST_LATENTS, sizeof *g->latents);
     return g->latents != NULL;
 }
 

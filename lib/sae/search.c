@@ -225,6 +225,7 @@ static void push(const run *a, list *l, ams_entry e, float max_slack)
 static void push_row(const run *a, list *l, uint64_t row, const float *values, const tile *t, const uint32_t *hits,
                      uint64_t n_hits)
 {
+    if (!l) __builtin_unreachable(); /* this kind of query has lists */
     const float slack = a->s->slack[row];
     float cut = l->cut;
     uint64_t count = l->count;

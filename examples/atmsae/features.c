@@ -97,8 +97,9 @@ static bool pass(features *f, atmsae_context *context, const atmsae_model *model
         if (!good || batch.n_rows == 0) break;
         good = atmsae_encode(model, &batch, codes) >= 0 && atmsae_top_rows_add(f->top, codes, f->rows) >= 0 &&
                atmsae_codes_get(codes, &view) >= 0;
-        if (good) count_batch(f, &view);
-        if (good) progress_show(&line, f->rows, NULL);
+        if (!good) break;
+        count_batch(f, &view);
+        progress_show(&line, f->rows, NULL);
     }
     if (good) progress_end(&line, f->rows, NULL);
     atmsae_codes_destroy(codes);

@@ -1,53 +1,9 @@
 #!/bin/sh
 # The atmsae command, run as a user would: test_command.sh PATH/TO/atmsae. TAP on stdout; exit code 1
 # if anything failed. Rows come from examples/data, cut to a few thousand.
-set -u
-atmsae=$1
 data=$(cd "$(dirname "$0")/../examples/data" && pwd)
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-tests=0 failures=0
-
-report() { # STATUS NAME
-    tests=$((tests + 1))
-    if [ "$1" -eq 0 ]; then echo "ok $tests - $2"
-    else
-        failures=$((failures + 1))
-        echo "not ok $tests - $2"
-        sed 's/^/# /' out err 2>/dev/null | tail -n 12
-    fi
-}
-
-# Runs atmsae, output in the files out and err, and checks the exit code.
-expect() { # CODE NAME ARGUMENTS...
-    want=$1 name=$2
-    shift 2
-    "$atmsae" "$@" >out 2>err </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || echo "exit code $code, not $want" >>err
-    [ "$code" -eq "$want" ]
-    report $? "$name"
-}
-
-says() { # FILE TEXT
-    grep -q -- "$2" "$1"
-    report $? "... and $1 says: $2"
-}
-
-same() { # NAME FILE FILE
-    cmp "$2" "$3" >out 2>err
-    report $? "$1"
-}
-
-# A .npy file of COUNT rows of the validation sample from row FIRST on: version 1.0 header, 128 bytes.
-npy() { # FILE FIRST COUNT
-    {
-        printf '\223NUMPY\001\000\166\000'
-        printf '%-117s\n' "{'descr': '<f2', 'fortran_order': False, 'shape': ($3, 576), }"
-        tail -c +"$((129 + $2 * 1152))" "$data/activations-valid.npy" | head -c "$(($3 * 1152))"
-    } >"$1"
-}
+# shellcheck source=tests/command.sh
+. "$(dirname "$0")/command.sh"
 npy a.npy 0 1200
 npy b.npy 1200 1000
 npy v.npy 2200 800
@@ -229,5 +185,4 @@ cp "$formats/dictionary_BatchTopKSAE/config.json" .
 expect 1 "a .pt that is cut" convert ae.pt d
 says err "ae.pt"
 
-echo "1..$tests"
-[ "$failures" -eq 0 ]
+finish

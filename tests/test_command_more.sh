@@ -4,46 +4,12 @@
 # The atmsae command's settings, helpers and warnings: test_command_more.sh PATH/TO/atmsae. --config and
 # run.json, resume, synth, bench, man pages, completion, progress, and the warnings about known mistakes,
 # which must come when they should and not else. TAP on stdout. Rows are made by atmsae synth.
-set -u
-case $1 in /*) atmsae=$1 ;; *) atmsae=$PWD/$1 ;; esac
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-tests=0 failures=0
-
-report() { # STATUS NAME
-    tests=$((tests + 1))
-    if [ "$1" -eq 0 ]; then echo "ok $tests - $2"
-    else
-        failures=$((failures + 1))
-        echo "not ok $tests - $2"
-        sed 's/^/# /' out err 2>/dev/null | tail -n 12
-    fi
-}
-
-expect() { # CODE NAME ARGUMENTS...
-    want=$1 name=$2
-    shift 2
-    "$atmsae" "$@" >out 2>err </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || echo "exit code $code, not $want" >>err
-    [ "$code" -eq "$want" ]
-    report $? "$name"
-}
-
-says() { # FILE TEXT
-    grep -q -- "$2" "$1"
-    report $? "... and $1 says: $2"
-}
+# shellcheck source=tests/command.sh
+. "$(dirname "$0")/command.sh"
 
 silent() { # FILE TEXT
     ! grep -q -- "$2" "$1"
     report $? "... and $1 does not say: $2"
-}
-
-same() { # NAME FILE FILE
-    cmp "$2" "$3" >out 2>err
-    report $? "$1"
 }
 
 # ---- synth ----
@@ -274,5 +240,4 @@ if command -v fish >/dev/null; then
     says out "^matryoshka"
 fi
 
-echo "1..$tests"
-[ "$failures" -eq 0 ]
+finish

@@ -4,47 +4,10 @@
 # usage: test_features.sh PATH/TO/atmsae
 # atmsae features: its JSON against plain sums over the saved weights (features.py), and its page as a
 # browser shows it. TAP on stdout.
-set -u
-atmsae=$1
 here=$(cd "$(dirname "$0")" && pwd)
 data=$here/../examples/data
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-tests=0 failures=0
-
-report() { # STATUS NAME
-    tests=$((tests + 1))
-    if [ "$1" -eq 0 ]; then echo "ok $tests - $2"
-    else
-        failures=$((failures + 1))
-        echo "not ok $tests - $2"
-        sed 's/^/# /' out err 2>/dev/null | tail -n 12
-    fi
-}
-skip() { tests=$((tests + 1)); echo "ok $tests - $1 # SKIP $2"; }
-expect() { # CODE NAME ARGUMENTS...
-    want=$1 name=$2
-    shift 2
-    "$atmsae" "$@" >out 2>err </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || echo "exit code $code, not $want" >>err
-    [ "$code" -eq "$want" ]
-    report $? "$name"
-}
-says() { # TEXT
-    grep -q -- "$1" err
-    report $? "... and says: $1"
-}
-
-# COUNT rows of the validation sample from row FIRST on.
-npy() { # FILE FIRST COUNT
-    {
-        printf '\223NUMPY\001\000\166\000'
-        printf '%-117s\n' "{'descr': '<f2', 'fortran_order': False, 'shape': ($3, 576), }"
-        tail -c +"$((129 + $2 * 1152))" "$data/activations-valid.npy" | head -c "$(($3 * 1152))"
-    } >"$1"
-}
+# shellcheck source=tests/command.sh
+. "$here/command.sh"
 npy a.npy 0 2000
 npy v.npy 2000 300
 # A name for each row; some that would break out of a page or a string, and bytes that are no UTF-8.
@@ -65,15 +28,15 @@ report $? "... the same importance.safetensors"
 # ---- usage ----
 one="--sae sae --input v.npy"
 expect 2 "no output" features $one
-says "--json"
+says err "--json"
 expect 2 "words and tokens" features $one --words words.txt --tokens tokens.txt --out x.html
 expect 1 "too few words" features $one --words bad --out x.html
-says "300 rows"
+says err "300 rows"
 expect 1 "a latent that is not there" features $one --latents 3,96 --out x.html
-says "0 .. 95"
+says err "0 .. 95"
 expect 1 "no importance" features $one --importance v.npy --out x.html
 expect 1 "a folder that is not there" features $one --out none/x.html
-says "none/x.html"
+says err "none/x.html"
 [ ! -e x.html ]
 report $? "nothing was written"
 
@@ -127,5 +90,4 @@ else
     skip "the page in a browser" "no chromium, or it does not start; apt-get install chromium"
 fi
 
-echo "1..$tests"
-[ "$failures" -eq 0 ]
+finish

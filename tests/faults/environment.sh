@@ -4,63 +4,26 @@
 # usage: environment.sh PATH/TO/atmsae
 # The command where the system does not play along: no room, no rights, limits, links, damaged files,
 # two runs in one folder. TAP on stdout; what the machine cannot do is left out with a reason.
-set -u
-atmsae=$(realpath "$1")
 data=$(cd "$(dirname "$0")/../../examples/data" && pwd)
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-tests=0 failures=0
-
-report() { # STATUS NAME
-    tests=$((tests + 1))
-    if [ "$1" -eq 0 ]; then echo "ok $tests - $2"
-    else
-        failures=$((failures + 1))
-        echo "not ok $tests - $2"
-        sed 's/^/# /' out err 2>/dev/null | tail -n 12
-    fi
-}
-skip() { tests=$((tests + 1)); echo "ok $tests - $1 # SKIP $2"; }
-expect() { # CODE NAME COMMAND...
-    want=$1 name=$2
-    shift 2
-    "$@" >out 2>err </dev/null
-    code=$?
-    [ "$code" -eq "$want" ] || echo "exit code $code, not $want" >>err
-    [ "$code" -eq "$want" ]
-    report $? "$name"
-}
-says() { # TEXT
-    grep -q -- "$1" err
-    report $? "... and says: $1"
-}
+# shellcheck source=tests/command.sh
+. "$(dirname "$0")/../command.sh"
 is() { # NAME TEST...
     name=$1
     shift
     test "$@"
     report $? "... and $name"
 }
-same() { # NAME FILE FILE
-    cmp "$2" "$3" >out 2>err
-    report $? "... and $1"
-}
 no_temporary() { # DIR
     [ -z "$(find "$1" -maxdepth 1 -name '*tmp')" ]
     report $? "... and leaves no temporary file"
 }
 
-# 1500 rows of the validation sample: a .npy header of 128 bytes, then rows of 576 numbers.
-{
-    printf '\223NUMPY\001\000\166\000'
-    printf '%-117s\n' "{'descr': '<f2', 'fortran_order': False, 'shape': (1500, 576), }"
-    tail -c +129 "$data/activations-valid.npy" | head -c 1728000
-} >rows.npy
+npy rows.npy 0 1500
 
 small="train --input rows.npy --d-sae 64 --k 4 --batch 50 --rows 1500 --shuffle-rows 200 --seed 4 --quiet"
-expect 0 "a run" "$atmsae" $small --out whole --metrics whole.csv
+expect_of 0 "a run" "$atmsae" $small --out whole --metrics whole.csv
 # A finished run with two checkpoints; and how it was before its last steps.
-expect 0 "the same with checkpoints on the way" "$atmsae" $small --out kept --checkpoint-every 600 --metrics run.csv
+expect_of 0 "the same with checkpoints on the way" "$atmsae" $small --out kept --checkpoint-every 600 --metrics run.csv
 rm -f kept/sae_weights.safetensors kept/cfg.json
 mkdir half && cp kept/checkpoint.previous.safetensors half/checkpoint.safetensors
 size=$(stat -c %s half/checkpoint.safetensors)
@@ -80,9 +43,9 @@ EOF
 mkdir disk
 if unshare -rm true 2>/dev/null && unshare -rm mount -t tmpfs none disk 2>/dev/null; then
     room=$(((size * 3 / 2 + 4095) / 4096 * 4096))
-    expect 1 "a full disk: the command fails" unshare -rm bash full.sh "$atmsae" "$small" "$room"
-    says "No space left on device"
-    says "training goes on"
+    expect_of 1 "a full disk: the command fails" unshare -rm bash full.sh "$atmsae" "$small" "$room"
+    says err "No space left on device"
+    says err "training goes on"
     is "nothing but the old checkpoint and run.json is there" "$(tr '\n' ' ' <left)" = "checkpoint.safetensors run.json "
     cat >later.sh <<'EOF'
 # The disk fills up at first and is emptied while the run goes on.
@@ -100,24 +63,24 @@ wait $pid || exit $?
 grep -q "training goes on" err || exit 80
 [ -s disk/run/sae_weights.safetensors ]
 EOF
-    expect 0 "room that comes back is used" unshare -rm bash later.sh "$atmsae" "${small/--rows 1500/}" 4194304
+    expect_of 0 "room that comes back is used" unshare -rm bash later.sh "$atmsae" "${small/--rows 1500/}" 4194304
 else
     skip "a full disk" "no user namespaces here"
 fi
-expect 1 "/dev/full as standard output" sh -c '"$1" info whole >/dev/full' sh "$atmsae"
-says "No space left on device"
+expect_of 1 "/dev/full as standard output" sh -c '"$1" info whole >/dev/full' sh "$atmsae"
+says err "No space left on device"
 ln -s /dev/full full.csv
-expect 1 "metrics that cannot be written" "$atmsae" $small --out devfull --metrics full.csv
-says "full.csv"
+expect_of 1 "metrics that cannot be written" "$atmsae" $small --out devfull --metrics full.csv
+says err "full.csv"
 same "the SAE is saved all the same" devfull/sae_weights.safetensors whole/sae_weights.safetensors
 
 # ---- limits ----
 rm -rf limit && cp -r half limit
-expect 1 "a limit of file size" bash -c 'ulimit -f 8; exec "$@"' bash "$atmsae" $small --out limit --resume
-says "File too large"
+expect_of 1 "a limit of file size" bash -c 'ulimit -f 8; exec "$@"' bash "$atmsae" $small --out limit --resume
+says err "File too large"
 same "the old checkpoint stands" half/checkpoint.safetensors limit/checkpoint.safetensors
 no_temporary limit
-expect 0 "... and the run goes on without the limit" "$atmsae" $small --out limit --resume
+expect_of 0 "... and the run goes on without the limit" "$atmsae" $small --out limit --resume
 same "ends as if nothing had been" limit/sae_weights.safetensors whole/sae_weights.safetensors
 "$atmsae" info whole 2>err | true
 [ "${PIPESTATUS[0]}" -ne 141 ]
@@ -126,27 +89,27 @@ report $? "a reader that goes away does not kill"
 # ---- rights and kinds of files ----
 rm -rf readonly && cp -r half readonly && chmod 555 readonly
 if ! touch readonly/x 2>/dev/null; then
-    expect 1 "a folder without write permission" "$atmsae" $small --out readonly --resume
-    says "Permission denied"
+    expect_of 1 "a folder without write permission" "$atmsae" $small --out readonly --resume
+    says err "Permission denied"
     chmod 755 readonly
     same "the old checkpoint stands" half/checkpoint.safetensors readonly/checkpoint.safetensors
 else
     skip "a folder without write permission" "this user may write everywhere"
 fi
 mkdir -p blocked/sae_weights.safetensors
-expect 1 "a folder in the place of the weights" "$atmsae" $small --out blocked --force
-says "Is a directory"
-expect 1 "a file in the place of the folder" "$atmsae" $small --out rows.npy
+expect_of 1 "a folder in the place of the weights" "$atmsae" $small --out blocked --force
+says err "Is a directory"
+expect_of 1 "a file in the place of the folder" "$atmsae" $small --out rows.npy
 mkdir linked elsewhere
 ln -s ../elsewhere/real linked/checkpoint.safetensors
-expect 0 "a checkpoint that is a symbolic link" "$atmsae" $small --out linked --checkpoint-every 600
+expect_of 0 "a checkpoint that is a symbolic link" "$atmsae" $small --out linked --checkpoint-every 600
 is "stays one" -L linked/checkpoint.safetensors
 same "leads to the new file" elsewhere/real kept/checkpoint.safetensors
 same "the one before it is kept" linked/checkpoint.previous.safetensors kept/checkpoint.previous.safetensors
-expect 0 "... also with --force" "$atmsae" $small --out linked --checkpoint-every 600 --force
+expect_of 0 "... also with --force" "$atmsae" $small --out linked --checkpoint-every 600 --force
 is "stays one" -L linked/checkpoint.safetensors
 rm -rf linked && mkdir linked && ln -s ../elsewhere/cfg linked/cfg.json
-expect 0 "a cfg.json that is a symbolic link" "$atmsae" $small --out linked --force
+expect_of 0 "a cfg.json that is a symbolic link" "$atmsae" $small --out linked --force
 is "stays one" -L linked/cfg.json
 same "leads to the new file" elsewhere/cfg whole/cfg.json
 
@@ -158,18 +121,18 @@ for _ in $(seq 200); do
     [ "$(wc -l 2>/dev/null <shared.csv || echo 0)" -gt 3 ] && break
     sleep 0.05
 done
-expect 1 "a second run in the same folder" "$atmsae" $long --out shared --force
-says "another atmsae train is at work in this folder"
+expect_of 1 "a second run in the same folder" "$atmsae" $long --out shared --force
+says err "another atmsae train is at work in this folder"
 kill -9 $pid
 wait $pid 2>/dev/null
-expect 0 "... but after a SIGKILL the folder is free" "$atmsae" $small --out shared --force
+expect_of 0 "... but after a SIGKILL the folder is free" "$atmsae" $small --out shared --force
 
 # ---- damaged checkpoints ----
 damaged() { # NAME COMMAND-ON-run/checkpoint.safetensors
     rm -rf run && cp -r kept run
     eval "$2"
-    expect 0 "$1: --resume" "$atmsae" $small --out run --resume --metrics run.csv
-    says "going on from run/checkpoint.previous.safetensors"
+    expect_of 0 "$1: --resume" "$atmsae" $small --out run --resume --metrics run.csv
+    says err "going on from run/checkpoint.previous.safetensors"
     is "keeps the bad file" -s run/checkpoint.safetensors.broken -o -f run/checkpoint.safetensors.broken
     same "ends in the same SAE" run/sae_weights.safetensors whole/sae_weights.safetensors
     same "the same cfg.json" run/cfg.json whole/cfg.json
@@ -183,16 +146,15 @@ damaged "a truncated file" 'truncate -s $middle run/checkpoint.safetensors'
 damaged "an empty file" 'truncate -s 0 run/checkpoint.safetensors'
 damaged "zeros" 'head -c $size /dev/zero >run/checkpoint.safetensors'
 rm -rf run && cp -r kept run && rm run/checkpoint.safetensors
-expect 0 "no newest checkpoint, but a previous one" "$atmsae" $small --out run --resume
+expect_of 0 "no newest checkpoint, but a previous one" "$atmsae" $small --out run --resume
 same "ends in the same SAE" run/sae_weights.safetensors whole/sae_weights.safetensors
 rm -rf run && cp -r kept run && truncate -s 99 run/checkpoint.safetensors run/checkpoint.previous.safetensors
-expect 1 "both damaged" "$atmsae" $small --out run --resume
-says "checkpoint.previous.safetensors"
-expect 0 "... and --force starts anew" "$atmsae" $small --out run --force
+expect_of 1 "both damaged" "$atmsae" $small --out run --resume
+says err "checkpoint.previous.safetensors"
+expect_of 0 "... and --force starts anew" "$atmsae" $small --out run --force
 is "without the old run's checkpoints" ! -e run/checkpoint.previous.safetensors
 rm -rf run && cp -r kept run
-expect 1 "other settings are no damage" "$atmsae" $small --out run --resume --lr 5
+expect_of 1 "other settings are no damage" "$atmsae" $small --out run --resume --lr 5
 is "the checkpoint stays" -s run/checkpoint.safetensors
 
-echo "1..$tests"
-[ "$failures" -eq 0 ]
+finish

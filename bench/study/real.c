@@ -51,44 +51,52 @@ static char *file_path(const char *folder, const char *name)
     return program_path(folder, full);
 }
 
+typedef struct opened {
+    char *path;
+    atmsae_tensors *file;
+    uint64_t tensor;
+    atmsae_tensor_info info;
+} opened;
+
+static opened open_tensor(atmsae_context *context, const char *folder, const char *name, const char *tensor)
+{
+    opened o = {.path = file_path(folder, name), .info = {.size = sizeof o.info}};
+    study_check(context, atmsae_tensors_open(context, o.path, &o.file));
+    study_check(context, atmsae_tensors_find(o.file, tensor, &o.tensor));
+    study_check(context, atmsae_tensors_info(o.file, o.tensor, &o.info));
+    return o;
+}
+
+static void close_tensor(opened *o)
+{
+    atmsae_tensors_close(o->file);
+    free(o->path);
+}
+
 static void read_table(atmsae_context *context, const char *folder, const char *name, const char *tensor, table *t)
 {
-    char *path = file_path(folder, name);
-    atmsae_tensors *file;
-    atmsae_tensor_info info = {.size = sizeof info};
-    uint64_t i;
-    study_check(context, atmsae_tensors_open(context, path, &file));
-    study_check(context, atmsae_tensors_find(file, tensor, &i));
-    study_check(context, atmsae_tensors_info(file, i, &info));
-    if (info.rank != 2 || (t->d && t->d != info.shape[1])) {
-        fprintf(stderr, "study: %s: not [rows, %llu]\n", path, (unsigned long long)t->d);
+    opened o = open_tensor(context, folder, name, tensor);
+    if (o.info.rank != 2 || (t->d && t->d != o.info.shape[1])) {
+        fprintf(stderr, "study: %s: not [rows, %llu]\n", o.path, (unsigned long long)t->d);
         exit(1);
     }
-    t->d = info.shape[1];
-    t->values = realloc(t->values, (t->n + info.shape[0]) * t->d * sizeof *t->values);
+    t->d = o.info.shape[1];
+    t->values = realloc(t->values, (t->n + o.info.shape[0]) * t->d * sizeof *t->values);
     if (!t->values) exit(1);
-    study_check(context, atmsae_tensors_read_f32(file, i, t->values + t->n * t->d, info.shape[0] * t->d));
-    t->n += info.shape[0];
-    atmsae_tensors_close(file);
-    free(path);
+    study_check(context, atmsae_tensors_read_f32(o.file, o.tensor, t->values + t->n * t->d, o.info.shape[0] * t->d));
+    t->n += o.info.shape[0];
+    close_tensor(&o);
 }
 
 static int64_t *read_integers(atmsae_context *context, const char *folder, const char *name, const char *tensor, uint64_t *count)
 {
-    char *path = file_path(folder, name);
-    atmsae_tensors *file;
-    atmsae_tensor_info info = {.size = sizeof info};
-    uint64_t i;
-    study_check(context, atmsae_tensors_open(context, path, &file));
-    study_check(context, atmsae_tensors_find(file, tensor, &i));
-    study_check(context, atmsae_tensors_info(file, i, &info));
+    opened o = open_tensor(context, folder, name, tensor);
     *count = 1;
-    for (uint64_t a = 0; a < info.rank; a++)
-        *count *= info.shape[a];
+    for (uint64_t a = 0; a < o.info.rank; a++)
+        *count *= o.info.shape[a];
     int64_t *values = program_alloc(*count, sizeof *values);
-    study_check(context, atmsae_tensors_read_i64(file, i, values, *count));
-    atmsae_tensors_close(file);
-    free(path);
+    study_check(context, atmsae_tensors_read_i64(o.file, o.tensor, values, *count));
+    close_tensor(&o);
     return values;
 }
 

@@ -301,7 +301,7 @@ static void choose_blocks(pass *a)
     const uint64_t n = a->c->n, F = a->m->d_sae, entries = a->c->main.start[n] / F, workers = ams_workers(a->g->ctx);
     a->latents_a_job = DENSE_LATENTS;
     a->rows_a_block = n;
-    if (entries > n / 16) {
+    if (ams_index_dense(a->c->main.start[n], F, n)) {
         a->rows_a_block = DENSE_ROWS;
     } else if (entries > 2 * (uint64_t)ENTRIES_A_BLOCK) {
         a->latents_a_job = ams_max(DENSE_LATENTS, ams_min(MOST_LATENTS, F / (8 * workers)));

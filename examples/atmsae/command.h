@@ -37,6 +37,8 @@ int command_failed(const atmsae_context *context);
 /* A context whose log goes to stderr. precision NULL: the default. NULL after a message. */
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet);
 
+/* A file as a string, to be freed, and its bytes; NULL after a message. */
+char *read_text(const char *path, size_t *size);
 /* All rows of some files, once and in order; their width is checked. false after a message. */
 bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
                bool as_bf16, atmsae_source **source);

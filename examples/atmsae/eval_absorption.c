@@ -29,7 +29,8 @@ static char *text_path(const setting *s)
 /* Cuts the text into its lines, in place. */
 static bool read_lines(const char *path, uint64_t n, word_set *set)
 {
-    set->text = read_text(path);
+    size_t size;
+    set->text = read_text(path, &size);
     if (!set->text) return false;
     set->word = program_alloc(n, sizeof *set->word);
     uint64_t lines = 0;

@@ -79,7 +79,8 @@ static char *take_string(char **at)
 /* Cuts the text into its strings. */
 static bool read_names(const char *path, task_set *set)
 {
-    char *at = set->text = read_text(path);
+    size_t size;
+    char *at = set->text = read_text(path, &size);
     if (!at) return false;
     set->name = program_alloc(strlen(at) / 2 + 1, sizeof *set->name);
     at += strspn(at, " \t\r\n");

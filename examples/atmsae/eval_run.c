@@ -7,31 +7,10 @@
 #include "program.h"
 #include "report.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-char *read_text(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    char *text = NULL, block[4096];
-    size_t size = 0, n;
-    if (!file) {
-        fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-        return NULL;
-    }
-    FILE *copy = program_text_open(&text, &size);
-    while ((n = fread(block, 1, sizeof block, file)) > 0) fwrite(block, 1, n, copy);
-    const bool failed = ferror(file) != 0;
-    fclose(file);
-    program_text_close(copy, &text);
-    if (!failed) return text;
-    fprintf(stderr, "atmsae: %s: cannot be read\n", path);
-    free(text);
-    return NULL;
-}
 
 /* The number or plain string behind "key": in a JSON text, as a string to be freed; NULL if there is none. In valid
  * JSON "key": is a key wherever it stands, because quotes within strings are escaped. */
@@ -66,7 +45,8 @@ static void take(report_sae *sae, const char *json, const char *key, const char 
 static char *run_json(const report_sae *sae)
 {
     char *path = program_path(sae->path, "run.json");
-    char *json = access(path, R_OK) == 0 ? read_text(path) : NULL;
+    size_t size;
+    char *json = access(path, R_OK) == 0 ? read_text(path, &size) : NULL;
     char *d_sae = json ? json_value(json, "d-sae") : NULL;
     free(path);
     if (d_sae && strtoull(d_sae, NULL, 10) == sae->d_sae) return free(d_sae), json;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reconstruction of the rows of some files, for eval and for train --valid.
+ * Rows and texts of files, and the reconstruction of the rows, for the commands that measure.
  */
 #include "command.h"
 #include "program.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define ROWS_AT_ONCE 4096
 
@@ -79,4 +81,24 @@ void metrics_fields(fields *out, const atmsae_metrics_result *result)
     fields_count(out, "dead", result->dead);
     fields_count(out, "dense", result->dense);
     fields_real(out, "bias", result->bias);
+}
+
+char *read_text(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    char *text = NULL, block[4096];
+    size_t n;
+    if (!file) {
+        fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+        return NULL;
+    }
+    FILE *copy = program_text_open(&text, size);
+    while ((n = fread(block, 1, sizeof block, file)) > 0) fwrite(block, 1, n, copy);
+    const bool failed = ferror(file) != 0;
+    if (failed) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+    fclose(file);
+    program_text_close(copy, &text);
+    if (!failed) return text;
+    free(text);
+    return NULL;
 }

@@ -123,8 +123,6 @@ void run_read(const report *self, const atmsae_model_config *config, report_sae 
 const char *class_name(const report *self, uint64_t class, char *text);
 /* The word of a row, or "#17" into text [24]. */
 const char *word_name(const report *self, uint64_t row, char *text);
-/* A file as a string, to be freed; NULL after a message. */
-char *read_text(const char *path);
 
 /* ---- showing it ------------------------------------------------------------------------------------------ */
 

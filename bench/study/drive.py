@@ -95,7 +95,7 @@ def work(queue, kind, failures):
             continue
         run, line = taken
         if process is None:
-            data = [queue.options.data] if kind == "real" else []
+            data = [queue.options.data] + queue.options.models if kind == "real" else []
             process = subprocess.Popen([queue.options.program] + data, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         process.stdin.write(line + "\n")
         process.stdin.flush()
@@ -115,6 +115,7 @@ def work(queue, kind, failures):
 def main():
     parser = argparse.ArgumentParser(prog="bench/study/run", description="The runs of doc/study.md; resumes where it stopped.")
     parser.add_argument("--data", metavar="DIR", help="folder with the real activations (doc/study.md says which files)")
+    parser.add_argument("--models", nargs=1, default=[], metavar="DIR", help="keep SAEs trained on them in this folder, and take those there are")
     parser.add_argument("--only", choices=["real", "synthetic"])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each; default 1")
     parser.add_argument("--budget", type=float, default=float("inf"), metavar="MINUTES", help="start no run after this time")

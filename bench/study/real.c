@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { FORMS = 2, SAMPLE = 32768 };
 static const char *const forms[FORMS] = {"prompted", "bare"};
@@ -177,7 +176,7 @@ static void next(void *opaque, uint64_t step, uint64_t n, float *rows)
     if (atmsae_source_next(opaque, n, rows, &got) < 0 || got != n) exit(1);
 }
 
-void real_run(real_data *r, const study_method *method, const settings *s, FILE *out)
+void real_run(real_data *r, const study_method *method, const settings *s, const char *kept, FILE *out)
 {
     const bool tune = s->tune != 0;
     const uint64_t d = r->train.d, n = tune ? TUNE_TRAIN : TRAIN;
@@ -193,9 +192,11 @@ void real_run(real_data *r, const study_method *method, const settings *s, FILE 
                              .sample = train, .n_sample = n < SAMPLE ? n : SAMPLE, .calibration = train + n * d,
                              .n_calibration = tune ? TUNE_HELD : HELD,
                              .dead_window = (uint64_t)(s->steps * s->batch / 10)};
-    const clock_t start = clock();
-    const study_trained trained = study_train(r->context, method, s, &rows);
-    const double training = (double)(clock() - start) / CLOCKS_PER_SEC;
+    study_trained trained;
+    if (!kept || !keep_load(r->context, kept, &trained)) {
+        trained = study_train(r->context, method, s, &rows);
+        if (kept) keep_save(r->context, kept, &trained);
+    }
     atmsae_metrics_result m, held;
     study_reconstruction(r->context, trained.model, tune ? rows.calibration + TUNE_HELD * d : r->valid.values,
                          tune ? TUNE_VALID : r->valid.n, d, &m);
@@ -205,7 +206,7 @@ void real_run(real_data *r, const study_method *method, const settings *s, FILE 
     for (int form = 0; form < FORMS; form++)
         letters_score(r->letters[form], r->context, trained.model, forms[form], out);
     if (s->probing != 0) fprintf(out, ", \"probing_top1\": %.4f", texts_top1(&r->texts, r->context, trained.model));
-    fprintf(out, ", \"training_seconds\": %.1f", training);
+    fprintf(out, ", \"training_seconds\": %.1f", trained.seconds);
     atmsae_model_destroy(trained.model);
     atmsae_source_destroy(source);
 }

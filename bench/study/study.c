@@ -3,7 +3,8 @@
  * The study's runs. Reads lines "DATA METHOD name=value ..." from stdin, DATA being synthetic or real, trains
  * and measures one SAE for each, and answers each with a line of JSON.
  *
- *     study [DIR]       DIR: the folder with the real activations, see doc/study.md
+ *     study [DIR [MODELS]]   DIR: the folder with the real activations, see doc/study.md; MODELS: keep SAEs
+ *                            trained on them here, and take those that are here already
  */
 #include "study.h"
 #include "program.h"
@@ -82,14 +83,15 @@ static void parse(char *words, bool real, settings *s)
 
 int main(int argc, char **argv)
 {
-    if (argc > 2) usage("usage", "study [DIR] < RUNS > RESULTS");
+    if (argc > 3) usage("usage", "study [DIR [MODELS]] < RUNS > RESULTS");
     program_choose_blis_kernels();
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 1; /* runs are small: start a second process for a second CPU */
     atmsae_context *context;
     if (atmsae_context_create(&config, &context) < 0) return 1;
-    real_data *real = argc == 2 ? real_open(context, argv[1]) : NULL;
+    if (argc == 3 && !program_make_folder(argv[2])) usage("cannot make", argv[2]);
+    real_data *real = argc > 1 ? real_open(context, argv[1]) : NULL;
 
     char *line = NULL;
     size_t size = 0;
@@ -102,6 +104,7 @@ int main(int argc, char **argv)
         const bool is_real = strcmp(data, "real") == 0;
         if (is_real && !real) usage("no folder given for", line);
         settings s;
+        char *kept = is_real && argc == 3 ? keep_folder(argv[2], line) : NULL;
         parse(line + at, is_real, &s);
         const clock_t start = clock();
         printf("{\"data\": \"%s\", \"method\": \"%s\"", data, name);
@@ -109,10 +112,11 @@ int main(int argc, char **argv)
             const double value = *(double *)((char *)&s + setting_names[i].at);
             if (isfinite(value)) printf(", \"%s\": %.10g", setting_names[i].name, value);
         }
-        if (is_real) real_run(real, method, &s, stdout);
+        if (is_real) real_run(real, method, &s, kept, stdout);
         else synthetic_run(context, method, &s, stdout);
         printf(", \"seconds\": %.1f}\n", (double)(clock() - start) / CLOCKS_PER_SEC);
         fflush(stdout);
+        free(kept);
     }
     free(line);
     real_close(real);

@@ -8,6 +8,7 @@
 
 #include <atmsae/atmsae.h>
 #include <atmsae/eval.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 /* Numbers a run may set, in the order of setting_names (study.c); NaN or 0 where the library's default is
@@ -47,11 +48,16 @@ typedef struct study_rows {
 typedef struct study_trained {
     atmsae_model *model;
     double l0_train, mean_p; /* of the last tenth of the steps; mean over all steps */
+    double seconds;          /* of a processor */
 } study_trained;
 
 /* Ends the program with the context's last error if status is a failure. */
 void study_check(const atmsae_context *context, atmsae_status status);
 study_trained study_train(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows);
+/* keep.c: trained SAEs in a folder of folders. `line`: the run's settings. */
+char *keep_folder(const char *models, const char *line);
+bool keep_load(atmsae_context *context, const char *folder, study_trained *t); /* false: not there */
+void keep_save(atmsae_context *context, const char *folder, const study_trained *t);
 /* Of rows [n, d]. */
 void study_reconstruction(atmsae_context *context, const atmsae_model *model, const float *rows, uint64_t n, uint64_t d,
                           atmsae_metrics_result *result);
@@ -60,7 +66,7 @@ void study_reconstruction(atmsae_context *context, const atmsae_model *model, co
 void synthetic_run(atmsae_context *context, const study_method *method, const settings *s, FILE *out);
 typedef struct real_data real_data;
 real_data *real_open(atmsae_context *context, const char *folder);
-void real_run(real_data *data, const study_method *method, const settings *s, FILE *out);
+void real_run(real_data *data, const study_method *method, const settings *s, const char *kept, FILE *out); /* kept: folder or NULL */
 void real_close(real_data *data);
 
 #endif

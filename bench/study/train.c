@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 const study_method study_methods[] = {
     {"topk", ATMSAE_TOPK, ATMSAE_MASK_NONE, 0},
@@ -124,6 +125,7 @@ static void free_parts(parts *p)
 
 study_trained study_train(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows)
 {
+    const clock_t start = clock();
     const uint64_t n = (uint64_t)s->batch, steps = (uint64_t)s->steps, warmup = steps / 20, last = steps / 10;
     study_trained result = {.model = make_model(context, method, s, rows)};
     atmsae_model *model = result.model;
@@ -153,6 +155,7 @@ study_trained study_train(atmsae_context *context, const study_method *method, c
     study_check(context, atmsae_model_calibrate(model, &calibration));
     free_parts(&p);
     free(x);
+    result.seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     return result;
 }
 

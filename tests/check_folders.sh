@@ -8,7 +8,7 @@ cd "$1/lib" || exit 1
 
 # folder: folders it may include. FILE+HEADER: one header for one file.
 rules='
-base:    base            base/context.c+kernels/kernels.h base/context.c+kernels/bf16.h
+base:    base            base/context.c+kernels/kernels.h base/context.c+kernels/panels.h
 kernels: kernels base
 sae:     sae base kernels
 atm:     atm base

@@ -12,7 +12,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
 shift
 # Not test_process, whose floating-point environments and stacks valgrind does not have; and not what
 # repeats one thing for very long: test_alloc, test_io_faults, test_resume_matrix, test_numbers.
-[ $# -gt 0 ] || set -- test_sae_folder test_formats test_format test_precision test_bf16 test_kernels test_base test_locale \
+[ $# -gt 0 ] || set -- test_sae_folder test_formats test_format test_precision test_panels test_kernels test_base test_locale \
     test_source test_input test_model test_gradients test_atm test_trainer test_reference test_synth test_eval test_measures \
     test_core test_trees test_controls test_structs test_threads test_golden
 command -v valgrind >/dev/null || { echo "skipped: no valgrind"; exit 77; }

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Products in bf16 only propose latents: training and encoding give the bits of products in fp32, for
- * every architecture, with masks, AuxK, ties, and rows too large for bf16's sums. The portable level
- * stands in for CPUs with bf16.
+ * Products with 16-bit inputs only propose latents: training and encoding give the bits that BLIS's
+ * product gives, for every architecture, with masks, AuxK, ties, and rows too large for 16 bits.
  */
 #include "base/context.h"
-#include "kernels/bf16.h"
+#include "kernels/panels.h"
 
 #include <atmsae/atmsae.h>
 #include <check.h>
@@ -16,14 +15,15 @@
 
 enum { D = 40, F = 300, N = 75, STEPS = 8 };
 
-static atmsae_context *context(int bf16)
+/* -1: BLIS */
+static atmsae_context *context(int which)
 {
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     config.threads = 2;
     atmsae_context *ctx;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
-    ctx->bf16 = bf16;
+    ctx->product = which < 0 ? NULL : ams_product_find((unsigned)which);
     return ctx;
 }
 
@@ -46,11 +46,11 @@ typedef struct outcome {
     float value[N * F];
 } outcome;
 
-static void train(int32_t activation, int kind, int bf16, outcome *out)
+static void train(int32_t activation, int kind, int which, outcome *out)
 {
     static float x[N * D];
     fill(x, kind);
-    atmsae_context *ctx = context(bf16);
+    atmsae_context *ctx = context(which);
     atmsae_model_config model;
     atmsae_model_config_init(&model, sizeof model);
     model.d_in = D;
@@ -96,31 +96,38 @@ static void train(int32_t activation, int kind, int bf16, outcome *out)
     atmsae_context_destroy(ctx);
 }
 
+/* Every other product that can be had without asking the system for tiles. */
+static const int others[] = {AMS_INT16_PORTABLE, AMS_INT16_AVX2, AMS_INT16_VNNI, AMS_BF16_PORTABLE};
+enum { OTHERS = sizeof others / sizeof *others };
+
 /* _i: activation * 3 + kind of rows */
 START_TEST(same_bits)
 {
-    static outcome f32, bf16;
-    train(_i / 3, _i % 3, -1, &f32);
-    train(_i / 3, _i % 3, AMS_BF16_PORTABLE, &bf16);
-    ck_assert_mem_eq(f32.w_enc, bf16.w_enc, sizeof f32.w_enc);
-    ck_assert_mem_eq(f32.w_dec, bf16.w_dec, sizeof f32.w_dec);
-    ck_assert_uint_gt(f32.entries, 0);
-    ck_assert_uint_eq(f32.entries, bf16.entries);
-    ck_assert_mem_eq(f32.latent, bf16.latent, f32.entries * sizeof *f32.latent);
-    ck_assert_mem_eq(f32.value, bf16.value, f32.entries * sizeof *f32.value);
+    static outcome blis, other;
+    train(_i / 3, _i % 3, -1, &blis);
+    ck_assert_uint_gt(blis.entries, 0);
+    for (int o = 0; o < OTHERS; o++) {
+        if (!ams_product_find((unsigned)others[o])) continue;
+        train(_i / 3, _i % 3, others[o], &other);
+        ck_assert_mem_eq(blis.w_enc, other.w_enc, sizeof blis.w_enc);
+        ck_assert_mem_eq(blis.w_dec, other.w_dec, sizeof blis.w_dec);
+        ck_assert_uint_eq(blis.entries, other.entries);
+        ck_assert_mem_eq(blis.latent, other.latent, blis.entries * sizeof *blis.latent);
+        ck_assert_mem_eq(blis.value, other.value, blis.entries * sizeof *blis.value);
+    }
 }
 END_TEST
 
-/* Sums that bf16's product could not hold: it is not used. */
+/* Rows that 16 bits cannot hold: BLIS's product is made instead. */
 START_TEST(huge_rows)
 {
     static float x[N * D], w[F * D];
-    static uint32_t latent[2][N];
-    for (int b = 0; b < 2; b++) {
+    static uint32_t latent[3][N];
+    for (int b = 0; b < 3; b++) {
         fill(x, 0);
         for (int j = 0; j < N * D; j++)
             x[j] *= 1e37f;
-        atmsae_context *ctx = context(b == 0 ? -1 : AMS_BF16_PORTABLE);
+        atmsae_context *ctx = context(b == 0 ? -1 : b == 1 ? AMS_BF16_PORTABLE : AMS_INT16_PORTABLE);
         atmsae_model_config config;
         atmsae_model_config_init(&config, sizeof config);
         config.d_in = D;
@@ -147,10 +154,11 @@ START_TEST(huge_rows)
         atmsae_context_destroy(ctx);
     }
     ck_assert_mem_eq(latent[0], latent[1], sizeof latent[0]);
+    ck_assert_mem_eq(latent[0], latent[2], sizeof latent[0]);
 }
 END_TEST
 
-/* The setting: refused where it makes no sense, and harmless on CPUs without bf16. */
+/* The setting: refused where it makes no sense, and harmless on CPUs without AMX. */
 START_TEST(setting)
 {
     atmsae_context_config config;
@@ -159,12 +167,15 @@ START_TEST(setting)
     atmsae_context *ctx;
     config.precision = 2;
     ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_E_ARG);
-    config.precision = ATMSAE_PRECISION_BF16;
-    ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
-    ck_assert_int_eq(ams_bf16_of(ctx) >= 0, ams_bf16_levels() > 1);
-    ck_assert_int_eq(strstr(atmsae_context_cpu(ctx), "bf16") != NULL, ams_bf16_levels() > 1);
-    printf("%s\n", atmsae_context_cpu(ctx));
-    atmsae_context_destroy(ctx);
+    const ams_product *amx = ams_product_request_amx(), *fastest = ams_product_fastest();
+    for (config.precision = 0; config.precision < 2; config.precision++) {
+        const ams_product *want = config.precision == ATMSAE_PRECISION_BF16 && amx ? amx : fastest;
+        ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
+        ck_assert_ptr_eq(ams_product_of(ctx), want);
+        ck_assert(!want || strstr(atmsae_context_cpu(ctx), ams_product_name(want)));
+        printf("%s\n", atmsae_context_cpu(ctx));
+        atmsae_context_destroy(ctx);
+    }
 }
 END_TEST
 

@@ -72,7 +72,7 @@ const option train_options[T_OPTIONS] = {
     [T_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096, .preset = "one a CPU",
                    .help = "threads that compute; the result does not depend on it"},
     [T_PRECISION] = {.name = "precision", .kind = OPTION_CHOICE, .value = "NAME", .choices = precision_choices, .preset = "fp32",
-                     .help = "of the product that proposes latents; bf16 is faster on CPUs with AMX or AVX512-BF16, "
+                     .help = "of the product that proposes latents; bf16 is faster on CPUs with AMX, "
                              "and the result does not depend on it"},
     [T_MODEL_NAME] = {.name = "model-name", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json: the model the rows come from"},
     [T_HOOK_NAME] = {.name = "hook-name", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json: where in the model"},

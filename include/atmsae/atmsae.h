@@ -168,12 +168,13 @@ typedef struct atmsae_context_config {
     const atmsae_allocator *allocator; /* NULL (default): malloc */
     void (*log)(void *opaque, int32_t level, const char *message); /* NULL (default): silent */
     void *log_opaque;
-    int32_t precision; /* of the matrix product that proposes latents: ATMSAE_PRECISION_F32 (default) or
-                          BF16. Results are the same to the bit, since every value is computed again in
-                          f32 and selection allows for the product's error; BF16 is faster where the CPU
-                          has AMX or AVX512-BF16, takes 2 bytes more per weight of W_enc, and is F32
-                          elsewhere. With AMX it asks Linux for the tile registers, for the whole process
-                          and for good (signal stacks must then have 8 KB more). Others: E_ARG */
+    int32_t precision; /* of the matrix product that proposes latents. Results are the same to the bit,
+                          since every value is computed again in f32 and selection allows for the
+                          product's error. ATMSAE_PRECISION_F32 (default): in 16-bit integers, whose sums
+                          are exact, on CPUs with AVX512-VNNI or with AVX2 and no AVX-512, else by BLIS
+                          in f32. BF16: by AMX, else the same. It asks Linux for the tile registers, for
+                          the whole process and for good (signal stacks must then have 8 KB more).
+                          Others: E_ARG */
     int32_t pad0_;
 } atmsae_context_config;
 

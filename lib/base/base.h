@@ -77,9 +77,8 @@ void ams_float_begin(fenv_t *caller);
 void ams_float_end(const fenv_t *caller);
 /* Is this process a child of the one that made the context? Its threads are not here then. */
 bool ams_forked(const atmsae_context *ctx);
-/* Level of the products in bf16 that this context asked for and the CPU has (kernels/bf16.h); -1: products
- * are in fp32. */
-int ams_bf16_of(const atmsae_context *ctx);
+/* How this context's products that propose latents are made (kernels/panels.h); NULL: by BLIS. */
+const struct ams_product *ams_product_of(const atmsae_context *ctx);
 
 /* ---- memory -------------------------------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
  * The context: memory hook, log hook, error text, life of the worker threads.
  */
 #include "context.h"
-#include "kernels/bf16.h"
+#include "kernels/panels.h"
 #include "kernels/kernels.h"
 
 #include <errno.h>
@@ -82,21 +82,18 @@ void atmsae_context_config_init(atmsae_context_config *config, size_t size)
     ams_struct_init(config, size, &defaults, sizeof defaults);
 }
 
-static void choose_precision(atmsae_context *ctx, int32_t precision)
+static void choose_product(atmsae_context *ctx, int32_t precision)
 {
-    ctx->bf16 = -1;
-    if (precision != ATMSAE_PRECISION_BF16) return;
-    unsigned level = ams_bf16_request();
-    if (level == AMS_BF16_PORTABLE) {
-        ams_log(ctx, ATMSAE_LOG_WARNING, "this CPU multiplies no bf16 (AMX, AVX512-BF16): products stay in fp32");
-        return;
-    }
-    ctx->bf16 = (int)level;
+    ctx->product = precision == ATMSAE_PRECISION_BF16 ? ams_product_request_amx() : NULL;
+    if (precision == ATMSAE_PRECISION_BF16 && !ctx->product)
+        ams_log(ctx, ATMSAE_LOG_WARNING, "no AMX for bf16 here: latents are searched as they are without this setting");
+    if (!ctx->product) ctx->product = ams_product_fastest();
+    if (!ctx->product) return;
     size_t used = strlen(ctx->cpu);
-    ams_format(ctx->cpu + used, sizeof ctx->cpu - used, ", search in bf16 (%s)", ams_bf16_name(level));
+    ams_format(ctx->cpu + used, sizeof ctx->cpu - used, ", search in %s", ams_product_name(ctx->product));
 }
 
-int ams_bf16_of(const atmsae_context *ctx) { return ctx->bf16; }
+const ams_product *ams_product_of(const atmsae_context *ctx) { return ctx->product; }
 
 static atmsae_status create(const atmsae_context_config *caller, atmsae_context **out)
 {
@@ -132,7 +129,7 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     if (ctx->threads > 1024) ctx->threads = 1024;
     ctx->pool = ams_pool_create(ctx, &ctx->threads);
     ams_kernels_describe(ctx->cpu, sizeof ctx->cpu);
-    choose_precision(ctx, config.precision);
+    choose_product(ctx, config.precision);
     ams_gemm_check(ctx);
     ams_gemm_warm_up(ctx);
     *out = ctx;

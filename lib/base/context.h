@@ -21,7 +21,7 @@ struct atmsae_context {
     int32_t log_level;
     const struct ams_io *io;
     unsigned threads;
-    int bf16;       /* level of products in bf16; -1: in fp32 */
+    const struct ams_product *product; /* that proposes latents; NULL: BLIS's */
     ams_pool *pool; /* NULL: one thread */
     pthread_mutex_t text_lock;
     char error[1024];

@@ -56,7 +56,7 @@ void ams_gemm_check(atmsae_context *ctx)
                 AMS_BLIS_BUILD_VERSION, bli_info_get_version_str());
 #if defined(__x86_64__)
     /* BLIS 0.9 does not recognise virtual AVX-512 machines by name and falls back to AVX2. */
-    if (ams_vec_levels() == 3 && strcmp(blis_kernels(), "haswell") == 0)
+    if (!ams_product_of(ctx) && ams_vec_levels() == 3 && strcmp(blis_kernels(), "haswell") == 0)
         ams_log(ctx, ATMSAE_LOG_WARNING,
                 "BLIS chose its haswell kernels on a CPU with AVX-512; setting the environment variable "
                 "BLIS_ARCH_TYPE=0 (skx) before the program starts makes training up to 1.7 times as fast");

@@ -6,9 +6,9 @@
  * rows against some latents) and each tile is scanned while it is in cache, so the n x F matrix
  * never exists. The product only proposes: its values differ from the library's own (ams_dot plus
  * bias) by at most the row's `slack`, so everything within that distance of a cut is kept, computed
- * again by ams_dot, and selected by those values. The result is therefore independent of BLIS, of
- * tiles, of threads and of the product's precision, which may be bf16 (packed.c). For few rows all
- * values are made by ams_dot, and the slack is 0. See doc/method.md, section 4.
+ * again by ams_dot, and selected by those values. The result is therefore independent of tiles, of
+ * threads and of how the product is made: in 16-bit integers or bf16 (packed.c), or by BLIS in f32. For
+ * few rows all values are made by ams_dot, and the slack is 0. See doc/method.md, section 4.
  */
 #include "sae/packed.h"
 
@@ -18,13 +18,15 @@
 #include <string.h>
 
 enum {
-    TILE_LATENTS = 1024,    /* with 1024 rows: 4 MB, and packing is a few per cent of the product */
+    TILE_LATENTS = 1024,    /* with 1024 rows: 4 MB, and BLIS's packing is a few per cent of the product */
     TILE_ROWS = 1024,
+    PACKED_ROWS = 256,      /* of a tile, where packing is done already */
+    GROUP_BYTES = 6 << 20,  /* of W_enc that is packed at a time */
     EXACT_ROWS = 4,         /* up to so many rows, reading W_enc once a row beats packing it */
     EXACT_LATENTS = 128,    /* of one job then */
     FINISH_ROWS = 64,       /* with so many latents they fit into the cache of a core */
     FINISH_LATENTS = 32,
-    CANDIDATE_BYTES = 8 << 20, /* of a thread's row lists; bounds the rows of a block for large k */
+    CANDIDATE_BYTES = 8 << 20, /* of row lists, times threads; bounds the rows of a pass for large k */
     LOCAL_ENTRIES = 4096    /* a thread's candidates for the batch's list, before it takes the lock */
 };
 
@@ -45,13 +47,11 @@ typedef struct worker {
     float *packed;   /* [tile, d] rows of W_enc, where the eligible ones are not contiguous */
     float *bias, *low; /* [tile] of them */
     uint32_t *hits;  /* [tile] */
-    list *lists;     /* [rows of a block] ROW_TOPK */
     float *values;   /* [2, room of a list] ROW_TOPK */
-    ams_entry *entries; /* ROW_TOPK: of all its lists; BATCH_TOPK: [LOCAL_ENTRIES] */
-    uint64_t n_entries; /* BATCH_TOPK */
+    ams_entry *entries; /* [LOCAL_ENTRIES] BATCH_TOPK */
+    uint64_t n_entries;
     float cut;          /* BATCH_TOPK: the shared list's, when last seen */
-    uint64_t tile_capacity, packed_capacity, bias_capacity, low_capacity, hits_capacity, lists_capacity,
-        values_capacity, entries_capacity;
+    uint64_t tile_capacity, packed_capacity, bias_capacity, low_capacity, hits_capacity, values_capacity, entries_capacity;
 } worker;
 
 /* What a row block found (ABOVE). */
@@ -69,8 +69,12 @@ struct ams_search {
     list shared;          /* BATCH_TOPK */
     ams_entry *by_row;    /* BATCH_TOPK: the selected entries, row after row */
     uint64_t shared_capacity, by_row_capacity;
+    list *lists;          /* [rows of a pass] ROW_TOPK */
+    ams_entry *entries;   /* of all of them */
+    uint64_t lists_capacity, entries_capacity;
     float *slack;         /* [n] */
-    uint64_t slack_capacity;
+    double *norm;         /* [n] */
+    uint64_t slack_capacity, norm_capacity;
     uint32_t *found;      /* [n] entries of each row */
     uint64_t found_capacity;
     ams_packed packed;
@@ -94,14 +98,14 @@ void ams_search_destroy(ams_search *s)
     if (!s) return;
     for (unsigned w = 0; s->workers && w < ams_workers(s->ctx); w++) {
         worker *k = &s->workers[w];
-        void *arrays[] = {k->tile, k->packed, k->bias, k->low, k->hits, k->lists, k->values, k->entries};
+        void *arrays[] = {k->tile, k->packed, k->bias, k->low, k->hits, k->values, k->entries};
         for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
             ams_free(s->ctx, arrays[i]);
     }
     for (uint64_t b = 0; b < s->blocks_capacity; b++)
         ams_free(s->ctx, s->blocks[b].entries);
     ams_packed_free(s->ctx, &s->packed);
-    void *arrays[] = {s->workers, s->blocks, s->shared.entries, s->by_row, s->slack, s->found, s->values};
+    void *arrays[] = {s->workers, s->blocks, s->shared.entries, s->by_row, s->lists, s->entries, s->slack, s->norm, s->found, s->values};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(s->ctx, arrays[i]);
     pthread_mutex_destroy(&s->lock);
@@ -114,12 +118,14 @@ typedef struct run {
     const ams_query *q;
     ams_sparse *out;
     uint64_t latents;  /* eligible ones */
+    uint64_t group, group_first, group_end; /* latents packed at a time; the present ones */
+    uint64_t pass_rows, pass_first; /* rows at a time that meet all latents */
     uint64_t rows;     /* of a block */
     uint64_t tile_ld;
     uint64_t row_room; /* candidates a row (ROW_TOPK) */
     uint64_t batch_room;
     bool exact;        /* few rows: values by ams_dot, threads share latents */
-    int bf16;          /* level of products in bf16; -1: they are in fp32 */
+    const ams_product *product; /* NULL: BLIS */
     float max_slack;
     _Atomic int32_t status;
 } run;
@@ -278,22 +284,19 @@ static void finish_row(const run *a, uint64_t row, list *l)
     a->s->found[row] = (uint32_t)l->count;
 }
 
-/* Final entries of the rows of a block. Where they are dense, rows and latents that stay in cache are
- * rescored together. */
+/* Final entries of some rows. Where they are dense, rows and latents that stay in cache are rescored
+ * together. */
 static void finish_rows(const run *a, list *lists, uint64_t first_row, uint64_t rows)
 {
     const ams_query *q = a->q;
     const uint64_t step = q->k > a->latents / 16 ? FINISH_LATENTS : a->latents;
-    for (uint64_t from = 0; from < rows; from += FINISH_ROWS) {
-        const uint64_t to = ams_min(from + FINISH_ROWS, rows);
-        for (list *l = lists + from; l < lists + to; l++)
-            if (l->count > q->k && !l->crowded) trim(a, l, a->s->slack[first_row + (uint64_t)(l - lists)]);
-        for (uint64_t end = step; end < a->latents; end += step)
-            for (list *l = lists + from; l < lists + to; l++)
-                rescore(a, l, eligible(q, end));
-        for (uint64_t r = from; r < to; r++)
-            finish_row(a, first_row + r, &lists[r]);
-    }
+    for (list *l = lists; l < lists + rows; l++)
+        if (l->count > q->k && !l->crowded) trim(a, l, a->s->slack[first_row + (uint64_t)(l - lists)]);
+    for (uint64_t end = step; end < a->latents; end += step)
+        for (list *l = lists; l < lists + rows; l++)
+            rescore(a, l, eligible(q, end));
+    for (uint64_t r = 0; r < rows; r++)
+        finish_row(a, first_row + r, &lists[r]);
 }
 
 /* ---- one tile, one row block ----------------------------------------------------------------------- */
@@ -311,7 +314,7 @@ static tile load_tile(const run *a, worker *w, uint64_t first)
     }
     for (uint64_t i = 0; i < t.count; i++) {
         uint64_t latent = q->list[first + i];
-        if (!a->exact && a->bf16 < 0)
+        if (!a->exact && !a->product)
             memcpy(w->packed + i * m->d_in, m->w_enc + latent * m->d_in, (size_t)m->d_in * sizeof(float));
         w->bias[i] = m->b_enc[latent];
         if (q->low) w->low[i] = q->low[latent];
@@ -382,13 +385,15 @@ static uint64_t scan_row(const run *a, const worker *w, uint64_t row, const list
 
 static void multiply(const run *a, const worker *w, uint64_t first_row, uint64_t rows, const tile *t)
 {
-    const uint64_t d = a->m->d_in, depth = ams_bf16_depth(d);
+    const uint64_t d = a->m->d_in;
     const ams_packed *p = &a->s->packed;
-    if (a->bf16 < 0)
+    if (!a->product) {
         ams_gemm_abt(rows, t->count, d, a->q->x + first_row * d, d, t->weights, d, w->tile, a->tile_ld);
-    else
-        ams_bf16_product((unsigned)a->bf16, rows, t->count, d, p->x + first_row * depth, p->w + t->first * depth, w->tile,
-                         a->tile_ld);
+        return;
+    }
+    const ams_panels x = ams_panels_from(&p->x, first_row - a->pass_first, d);
+    const ams_panels latents = ams_panels_from(&p->w, t->first - a->group_first, d);
+    ams_panels_multiply(a->product, rows, t->count, d, &x, &latents, w->tile, a->tile_ld);
 }
 
 static void exact_job(void *arg, uint64_t job, unsigned which)
@@ -404,18 +409,16 @@ static void exact_job(void *arg, uint64_t job, unsigned which)
     }
 }
 
+/* A row block against the present latents. */
 static void block_job(void *arg, uint64_t job, unsigned which)
 {
     run *a = arg;
     const ams_query *q = a->q;
     worker *w = &a->s->workers[which];
-    block *b = q->kind == AMS_ABOVE ? &a->s->blocks[job] : NULL;
-    if (b) b->count = 0;
-    uint64_t first_row = job * a->rows, rows = ams_min(a->rows, q->n - first_row);
-    bool by_row = q->kind == AMS_ROW_TOPK;
-    for (uint64_t r = 0; by_row && r < rows; r++)
-        w->lists[r] = (list){.entries = w->entries + r * a->row_room, .values = w->values, .room = a->row_room};
-    for (uint64_t first = 0; first < a->latents; first += TILE_LATENTS) {
+    const uint64_t first_row = a->pass_first + job * a->rows, end = ams_min(a->pass_first + a->pass_rows, q->n);
+    const uint64_t rows = ams_min(a->rows, end - first_row);
+    block *b = q->kind == AMS_ABOVE ? &a->s->blocks[first_row / a->rows] : NULL;
+    for (uint64_t first = a->group_first; first < a->group_end; first += TILE_LATENTS) {
         if (atomic_load_explicit(&a->status, memory_order_relaxed) < 0) return;
         tile t = load_tile(a, w, first);
         if (!a->exact) multiply(a, w, first_row, rows, &t);
@@ -423,13 +426,24 @@ static void block_job(void *arg, uint64_t job, unsigned which)
             uint64_t row = first_row + r;
             if (!row_takes_part(q, row)) continue;
             const float *values = a->exact ? a->s->values + row * a->latents + first : w->tile + r * a->tile_ld;
-            list *l = by_row ? &w->lists[r] : NULL;
+            list *l = q->kind == AMS_ROW_TOPK ? &a->s->lists[row - a->pass_first] : NULL;
+            if (l) l->values = w->values;
             uint64_t n_hits = scan_row(a, w, row, l, values, &t);
             if (n_hits > 0 && !take_hits(a, w, b, row, l, values, &t, n_hits)) return;
         }
     }
-    if (by_row) finish_rows(a, w->lists, first_row, rows);
     if (q->kind == AMS_BATCH_TOPK) flush(a, w);
+}
+
+static void finish_job(void *arg, uint64_t job, unsigned which)
+{
+    run *a = arg;
+    const uint64_t first = job * FINISH_ROWS, rows = ams_min(a->pass_rows, a->q->n - a->pass_first);
+    const uint64_t count = ams_min(FINISH_ROWS, rows - first);
+    list *lists = a->s->lists + first;
+    for (uint64_t r = 0; r < count; r++)
+        lists[r].values = a->s->workers[which].values;
+    finish_rows(a, lists, a->pass_first + first, count);
 }
 
 /* ---- from what the blocks found to rows ------------------------------------------------------------ */
@@ -553,36 +567,41 @@ static atmsae_status reserve_worker(const run *a, worker *w)
 {
     atmsae_context *ctx = a->s->ctx;
     const uint64_t width = ams_min(TILE_LATENTS, a->m->d_sae);
-    const bool by_row = a->q->kind == AMS_ROW_TOPK;
-    uint64_t entries = by_row ? a->rows * a->row_room : a->q->kind == AMS_BATCH_TOPK ? LOCAL_ENTRIES : 0;
-    const bool tiles = !a->exact;
-    AMS_TRY(ams_grow(ctx, &w->tile, &w->tile_capacity, tiles ? a->rows * a->tile_ld : 0, 0, sizeof *w->tile));
-    AMS_TRY(ams_grow(ctx, &w->packed, &w->packed_capacity, tiles ? width * a->m->d_in : 0, 0, sizeof *w->packed));
+    const uint64_t entries = a->q->kind == AMS_BATCH_TOPK ? LOCAL_ENTRIES : 0;
+    AMS_TRY(ams_grow(ctx, &w->tile, &w->tile_capacity, a->exact ? 0 : a->rows * a->tile_ld, 0, sizeof *w->tile));
+    AMS_TRY(ams_grow(ctx, &w->packed, &w->packed_capacity, a->exact || a->product ? 0 : width * a->m->d_in, 0, sizeof *w->packed));
     AMS_TRY(ams_grow(ctx, &w->bias, &w->bias_capacity, width, 0, sizeof *w->bias));
     AMS_TRY(ams_grow(ctx, &w->low, &w->low_capacity, width, 0, sizeof *w->low));
     AMS_TRY(ams_grow(ctx, &w->hits, &w->hits_capacity, width, 0, sizeof *w->hits));
-    AMS_TRY(ams_grow(ctx, &w->lists, &w->lists_capacity, by_row ? a->rows : 0, 0, sizeof *w->lists));
-    AMS_TRY(ams_grow(ctx, &w->values, &w->values_capacity, by_row ? 2 * a->row_room : 0, 0, sizeof *w->values));
+    AMS_TRY(ams_grow(ctx, &w->values, &w->values_capacity, 2 * a->row_room, 0, sizeof *w->values));
     return ams_grow(ctx, &w->entries, &w->entries_capacity, entries, 0, sizeof *w->entries);
 }
 
-static atmsae_status reserve(run *a, uint64_t blocks)
+static atmsae_status reserve(const run *a)
 {
     ams_search *s = a->s;
     const ams_query *q = a->q;
     atmsae_context *ctx = s->ctx;
     AMS_TRY(ams_grow(ctx, &s->slack, &s->slack_capacity, q->n, 0, sizeof *s->slack));
+    AMS_TRY(ams_grow(ctx, &s->norm, &s->norm_capacity, q->n, 0, sizeof *s->norm));
     AMS_TRY(ams_grow(ctx, &s->found, &s->found_capacity, q->n, 0, sizeof *s->found));
-    if (a->bf16 >= 0) AMS_TRY(ams_packed_reserve(ctx, &s->packed, a->m, q->n));
+    if (a->product)
+        AMS_TRY(ams_packed_reserve(ctx, &s->packed, ams_min(a->pass_rows, q->n), ams_min(a->group, a->m->d_sae), a->m->d_in));
     if (a->exact) AMS_TRY(ams_grow(ctx, &s->values, &s->values_capacity, q->n * a->m->d_sae, 0, sizeof *s->values));
     for (unsigned i = 0; i < ams_workers(ctx); i++)
         AMS_TRY(reserve_worker(a, &s->workers[i]));
-    if (q->kind == AMS_ROW_TOPK) return ams_sparse_reserve(ctx, a->out, q->n, q->n * q->k);
+    if (q->kind == AMS_ROW_TOPK) {
+        const uint64_t rows = ams_min(a->pass_rows, q->n);
+        AMS_TRY(ams_grow(ctx, &s->lists, &s->lists_capacity, rows, 0, sizeof *s->lists));
+        AMS_TRY(ams_grow(ctx, &s->entries, &s->entries_capacity, rows * a->row_room, 0, sizeof *s->entries));
+        return ams_sparse_reserve(ctx, a->out, q->n, q->n * q->k);
+    }
     if (q->kind == AMS_BATCH_TOPK) {
         AMS_TRY(ams_grow(ctx, &s->shared.entries, &s->shared_capacity, a->batch_room, 0, sizeof *s->shared.entries));
         AMS_TRY(ams_grow(ctx, &s->by_row, &s->by_row_capacity, q->k, 0, sizeof *s->by_row));
         return ams_sparse_reserve(ctx, a->out, q->n, q->k);
     }
+    const uint64_t blocks = (q->n + a->rows - 1) / a->rows;
     if (blocks > s->blocks_capacity) {
         uint64_t old = s->blocks_capacity;
         AMS_TRY(ams_grow(ctx, &s->blocks, &s->blocks_capacity, blocks, old, sizeof *s->blocks));
@@ -591,18 +610,26 @@ static atmsae_status reserve(run *a, uint64_t blocks)
     return ATMSAE_OK;
 }
 
-/* How far a product's value of a row can be from ams_dot's: doc/method.md, section 4. */
+static void norm_job(void *arg, uint64_t row, unsigned which)
+{
+    (void)which;
+    const run *a = arg;
+    a->s->norm[row] = ams_norm(a->q->x + row * a->m->d_in, a->m->d_in);
+}
+
+/* How far a product's value of a row of this pass can be from ams_dot's: doc/method.md, section 4. Called
+ * for each group of latents; a bound that grows leaves what was decided by smaller ones right. */
 static void bound_errors(run *a)
 {
     const ams_query *q = a->q;
-    const uint64_t d = a->m->d_in;
+    const uint64_t d = a->m->d_in, end = ams_min(a->pass_first + a->pass_rows, q->n);
     const double u = 0x1p-24, g = (double)d * u / (1 - (double)d * u);
-    a->max_slack = 0;
-    for (uint64_t r = 0; r < q->n; r++) {
-        const double norm = a->exact ? 0 : ams_norm(q->x + r * d, d), scale = 1.01 * norm * a->m->enc_norm_max;
+    for (uint64_t r = a->pass_first; r < end; r++) {
+        const double norm = a->exact ? 0 : a->s->norm[r], scale = 1.01 * norm * a->m->enc_norm_max;
         double slack = (2 * g + 4 * u) * scale + 4 * u * (double)a->m->b_enc_max * (scale > 0);
-        if (a->bf16 >= 0)
-            slack += ams_bf16_bound(d, norm, (double)a->s->packed.x_error[r], a->m->enc_norm_max, a->s->packed.w_error);
+        if (a->product)
+            slack += ams_product_bound(a->product, d, norm, (double)a->s->packed.x.error[r - a->pass_first],
+                                       a->m->enc_norm_max, a->s->packed.w_error);
         a->s->slack[r] = nextafterf((float)slack, slack > 0 ? INFINITY : 0);
         if (row_takes_part(q, r) && a->s->slack[r] > a->max_slack) a->max_slack = a->s->slack[r];
     }
@@ -616,29 +643,55 @@ static void start_lists(run *a)
         s->workers[i].n_entries = 0;
         s->workers[i].cut = 0;
     }
+    for (uint64_t b = 0; b < s->blocks_capacity; b++)
+        s->blocks[b].count = 0;
     memset(s->found, 0, (size_t)a->q->n * sizeof *s->found);
+}
+
+/* Rows pass_first .. against all latents. False: the product cannot hold these values. */
+static bool search_rows(run *a)
+{
+    ams_search *s = a->s;
+    const uint64_t d = a->m->d_in, rows = ams_min(a->pass_rows, a->q->n - a->pass_first);
+    const bool by_row = a->q->kind == AMS_ROW_TOPK;
+    for (uint64_t r = 0; by_row && r < rows; r++)
+        s->lists[r] = (list){.entries = s->entries + r * a->row_room, .room = a->row_room};
+    if (a->product) ams_packed_rows(s->ctx, &s->packed, a->product, a->q->x + a->pass_first * d, rows, d);
+    for (a->group_first = 0; a->group_first < a->latents; a->group_first = a->group_end) {
+        a->group_end = ams_min(a->group_first + a->group, a->latents);
+        if (a->product)
+            ams_packed_latents(s->ctx, &s->packed, a->product, a->m, a->q->list, a->group_first, a->group_end - a->group_first);
+        bound_errors(a);
+        if (a->product && a->max_slack == INFINITY) return false;
+        ams_parallel(s->ctx, (rows + a->rows - 1) / a->rows, block_job, a);
+        if (atomic_load(&a->status) < 0) return true;
+    }
+    if (by_row) ams_parallel(s->ctx, (rows + FINISH_ROWS - 1) / FINISH_ROWS, finish_job, a);
+    return true;
 }
 
 /* Sizes, which do not depend on how many latents are eligible today: memory is taken once. q gets k
  * bounded by what there is. */
-static run plan(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *out)
+static run plan(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *out, const ams_product *product)
 {
-    run a = {.s = s, .m = m, .q = q, .out = out, .exact = q->n <= EXACT_ROWS};
-    a.bf16 = a.exact ? -1 : ams_bf16_of(s->ctx);
-    const uint64_t near = a.bf16 < 0 ? 1 : 2; /* a wider bound leaves more near-ties */
+    run a = {.s = s, .m = m, .q = q, .out = out, .exact = q->n <= EXACT_ROWS, .pass_rows = ams_max(1, q->n)};
+    a.product = a.exact ? NULL : product;
     a.latents = q->list ? q->n_list : m->d_sae;
-    a.tile_ld = ams_min(TILE_LATENTS, m->d_sae) + 16; /* not a multiple of 4 KB: rows would share cache sets */
-    const uint64_t workers = ams_workers(s->ctx);
-    a.rows = ams_min(TILE_ROWS, ams_max(1, (q->n + workers - 1) / workers));
+    const uint64_t width = ams_min(TILE_LATENTS, m->d_sae), workers = ams_workers(s->ctx);
+    a.tile_ld = width + 16; /* not a multiple of 4 KB: rows would share cache sets */
+    a.group = UINT64_MAX;
+    if (a.product) a.group = ams_max(1, GROUP_BYTES / (2 * ams_panel_depth(m->d_in)) / TILE_LATENTS) * TILE_LATENTS;
     if (q->kind == AMS_ROW_TOPK) {
         q->k = ams_min(q->k, m->d_sae);
-        a.row_room = near * (2 * q->k + 32);
-        a.rows = ams_min(a.rows, ams_max(1, CANDIDATE_BYTES / (a.row_room * sizeof(ams_entry))));
+        a.row_room = 2 * q->k + 32;
+        const uint64_t most = CANDIDATE_BYTES * workers / (a.row_room * sizeof(ams_entry));
+        a.pass_rows = ams_min(a.pass_rows, ams_panel_rows(ams_max(1, most)));
     }
-    if (a.bf16 >= 0) a.rows = (a.rows + AMS_BF16_PANEL - 1) / AMS_BF16_PANEL * AMS_BF16_PANEL;
+    a.rows = ams_min(a.product ? PACKED_ROWS : TILE_ROWS, (a.pass_rows + workers - 1) / workers);
+    if (a.product) a.rows = ams_panel_rows(a.rows);
     if (q->kind == AMS_BATCH_TOPK) {
         q->k = ams_min(q->k, q->n * m->d_sae);
-        a.batch_room = q->k + near * (q->k / 2 + 4096);
+        a.batch_room = 2 * q->k + 4096;
     }
     return a;
 }
@@ -646,33 +699,41 @@ static run plan(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *
 atmsae_status ams_search_reserve(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)
 {
     ams_query q = *query;
-    run a = plan(s, m, &q, out);
-    return reserve(&a, (q.n + a.rows - 1) / a.rows);
+    const run a = plan(s, m, &q, out, ams_product_of(s->ctx));
+    return reserve(&a);
+}
+
+/* *held: the product could hold all values; else nothing is found yet. */
+static atmsae_status search(run *a, bool *held)
+{
+    ams_search *s = a->s;
+    AMS_TRY(reserve(a));
+    start_lists(a);
+    if (!a->exact) ams_parallel(s->ctx, a->q->n, norm_job, a);
+    if (a->exact) ams_parallel(s->ctx, (a->latents + EXACT_LATENTS - 1) / EXACT_LATENTS, exact_job, a);
+    for (*held = true; *held && a->pass_first < a->q->n; a->pass_first += a->pass_rows)
+        *held = search_rows(a);
+    return atomic_load(&a->status);
 }
 
 atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)
 {
     ams_query q = *query;
-    run a = plan(s, m, &q, out);
-    uint64_t blocks = (q.n + a.rows - 1) / a.rows;
+    run a = plan(s, m, &q, out, ams_product_of(s->ctx));
     out->n = q.n;
-    AMS_TRY(reserve(&a, blocks));
     if (a.latents == 0 || (q.kind != AMS_ABOVE && q.k == 0)) {
+        AMS_TRY(reserve(&a));
         AMS_TRY(ams_sparse_reserve(s->ctx, out, q.n, 0));
         memset(out->start, 0, (size_t)(q.n + 1) * sizeof *out->start);
         return ATMSAE_OK;
     }
-    if (a.bf16 >= 0) ams_packed_fill(s->ctx, &s->packed, m, &q, a.latents);
-    bound_errors(&a);
-    if (a.max_slack == INFINITY) { /* sums could leave a float's range in bf16's hands */
-        a.bf16 = -1;
-        bound_errors(&a);
+    bool held;
+    AMS_TRY(search(&a, &held));
+    if (!held) { /* rows or latents beyond what 16 bits can hold */
+        a = plan(s, m, &q, out, NULL);
+        AMS_TRY(search(&a, &held));
     }
-    start_lists(&a);
-    if (a.exact) ams_parallel(s->ctx, (a.latents + EXACT_LATENTS - 1) / EXACT_LATENTS, exact_job, &a);
-    ams_parallel(s->ctx, blocks, block_job, &a);
-    AMS_TRY(atomic_load(&a.status));
-    if (q.kind == AMS_ABOVE) return collect_above(&a, blocks);
+    if (q.kind == AMS_ABOVE) return collect_above(&a, (q.n + a.rows - 1) / a.rows);
     if (q.kind == AMS_BATCH_TOPK) return collect_batch_topk(&a);
     collect_row_topk(&a);
     return ATMSAE_OK;

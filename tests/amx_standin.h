@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Stand-ins for the AVX512-BF16 and AMX intrinsics that lib/kernels uses, after the operation sections of
- * Intel's SDM, volume 2 (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS, VDPBF16PS): the code for these
- * instructions runs on any machine. What would raise #UD fails the test.
+ * Stand-ins for the AMX intrinsics that lib/kernels uses, after the operation sections of Intel's SDM,
+ * volume 2 (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS): the code for these instructions runs on any
+ * machine. What would raise #UD fails the test.
  */
-#ifndef BF16_STANDIN_H
-#define BF16_STANDIN_H
+#ifndef AMX_STANDIN_H
+#define AMX_STANDIN_H
 
 #include <check.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h> /* whose names are taken below */
+#endif
 
 #define AMS_TARGET(features)
 /* Check's own assertions write to a file each time. */
@@ -33,30 +36,6 @@ static float standin_fma(float sum, uint16_t a, uint16_t b)
     return standin_flush(fmaf(standin_half(a), standin_half(b), standin_flush(sum)));
 }
 
-/* ---- AVX-512 ------------------------------------------------------------------------------------- */
-
-typedef float __m512 __attribute__((vector_size(64)));
-typedef int32_t __m512i __attribute__((vector_size(64)));
-typedef uint16_t __m512bh __attribute__((vector_size(64)));
-
-#define _mm512_setzero_ps() ((__m512){0})
-#define _mm512_set1_epi32(x) ((__m512i){0} + (x))
-static inline __m512i _mm512_loadu_si512(const void *p)
-{
-    __m512i v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-static inline void _mm512_storeu_ps(float *p, __m512 v) { memcpy(p, &v, sizeof v); }
-static inline __m512 _mm512_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b)
-{
-    for (int i = 0; i < 16; i++) {
-        sum[i] = standin_fma(sum[i], a[2 * i + 1], b[2 * i + 1]);
-        sum[i] = standin_fma(sum[i], a[2 * i], b[2 * i]);
-    }
-    return sum;
-}
-
 /* ---- AMX ------------------------------------------------------------------------------------------- */
 
 static struct {
@@ -66,7 +45,7 @@ static struct {
     unsigned configured, released; /* how often */
 } tiles;
 
-static inline void _tile_loadconfig(const void *config)
+static inline void standin_tile_loadconfig(const void *config)
 {
     const uint8_t *c = config;
     must(c[0] == 1 && c[1] == 0) /* palette, start row */;
@@ -86,30 +65,30 @@ static inline void _tile_loadconfig(const void *config)
     tiles.palette = 1;
     tiles.configured++;
 }
-static inline void _tile_release(void)
+static inline void standin_tile_release(void)
 {
     tiles.palette = 0;
     tiles.released++;
 }
 static inline void standin_usable(int t) { must(tiles.palette == 1 && tiles.rows[t] > 0); }
-static inline void _tile_zero(int t)
+static inline void standin_tile_zero(int t)
 {
     standin_usable(t);
     memset(tiles.data[t], 0, sizeof tiles.data[t]);
 }
-static inline void _tile_loadd(int t, const void *base, uint64_t stride)
+static inline void standin_tile_loadd(int t, const void *base, uint64_t stride)
 {
-    _tile_zero(t);
+    standin_tile_zero(t);
     for (unsigned r = 0; r < tiles.rows[t]; r++)
         memcpy(tiles.data[t][r], (const char *)base + r * stride, tiles.bytes[t]);
 }
-static inline void _tile_stored(int t, void *base, uint64_t stride)
+static inline void standin_tile_stored(int t, void *base, uint64_t stride)
 {
     standin_usable(t);
     for (unsigned r = 0; r < tiles.rows[t]; r++)
         memcpy((char *)base + r * stride, tiles.data[t][r], tiles.bytes[t]);
 }
-static inline void _tile_dpbf16ps(int dest, int src1, int src2)
+static inline void standin_tile_dpbf16ps(int dest, int src1, int src2)
 {
     standin_usable(dest);
     standin_usable(src1);
@@ -135,5 +114,18 @@ static inline void _tile_dpbf16ps(int dest, int src1, int src2)
         memcpy(tiles.data[dest][m], sum, tiles.bytes[dest]);
     }
 }
+
+#undef _tile_loadconfig
+#define _tile_loadconfig standin_tile_loadconfig
+#undef _tile_release
+#define _tile_release standin_tile_release
+#undef _tile_zero
+#define _tile_zero standin_tile_zero
+#undef _tile_loadd
+#define _tile_loadd standin_tile_loadd
+#undef _tile_stored
+#define _tile_stored standin_tile_stored
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps standin_tile_dpbf16ps
 
 #endif

@@ -158,6 +158,53 @@ START_TEST(huge_rows)
 }
 END_TEST
 
+/* A search for a batch's largest values starts from the last batch's; where those are far off, up or down, the
+ * result is that of a first search. */
+START_TEST(batches_of_other_sizes)
+{
+    static const float sizes[] = {1, 0.01f, 100, 0, 1};
+    static float x[N * D], scaled[N * D];
+    fill(x, 0);
+    atmsae_context *ctx = context(AMS_INT16_PORTABLE);
+    atmsae_model_config config;
+    atmsae_model_config_init(&config, sizeof config);
+    config.d_in = D;
+    config.d_sae = F;
+    config.k = 6;
+    config.activation = ATMSAE_BATCHTOPK;
+    config.input_norm = ATMSAE_INPUT_RAW;
+    atmsae_model *model;
+    ck_assert_int_eq(atmsae_model_create(ctx, &config, &model), ATMSAE_OK);
+    atmsae_codes *used;
+    ck_assert_int_eq(atmsae_codes_create(ctx, &used), ATMSAE_OK);
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.n_rows = N;
+    batch.x = scaled;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (int j = 0; j < N * D; j++)
+            scaled[j] = sizes[i] * x[j];
+        atmsae_codes *fresh;
+        ck_assert_int_eq(atmsae_codes_create(ctx, &fresh), ATMSAE_OK);
+        ck_assert_int_eq(atmsae_forward(model, &batch, NULL, fresh, NULL), ATMSAE_OK);
+        ck_assert_int_eq(atmsae_forward(model, &batch, NULL, used, NULL), ATMSAE_OK);
+        atmsae_codes_view a = {.size = sizeof a}, b = {.size = sizeof b};
+        ck_assert_int_eq(atmsae_codes_get(fresh, &a), ATMSAE_OK);
+        ck_assert_int_eq(atmsae_codes_get(used, &b), ATMSAE_OK);
+        ck_assert_uint_eq(a.row_start[N], sizes[i] > 0 ? 6 * N : 0);
+        ck_assert_mem_eq(a.row_start, b.row_start, (N + 1) * sizeof *a.row_start);
+        if (sizes[i] > 0) {
+            ck_assert_mem_eq(a.latent, b.latent, a.row_start[N] * sizeof *a.latent);
+            ck_assert_mem_eq(a.value, b.value, a.row_start[N] * sizeof *a.value);
+        }
+        atmsae_codes_destroy(fresh);
+    }
+    atmsae_codes_destroy(used);
+    atmsae_model_destroy(model);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
 /* The setting: refused where it makes no sense, and harmless on CPUs without AMX. */
 START_TEST(setting)
 {
@@ -186,6 +233,7 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, same_bits, 3 * ATMSAE_RELU, 3 * (ATMSAE_GATED + 1));
     tcase_add_test(tests, huge_rows);
+    tcase_add_test(tests, batches_of_other_sizes);
     tcase_add_test(tests, setting);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

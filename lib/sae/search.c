@@ -67,6 +67,8 @@ struct ams_search {
     uint64_t blocks_capacity;
     pthread_mutex_t lock; /* of `shared` */
     list shared;          /* BATCH_TOPK */
+    const atmsae_model *last_model; /* of the last such search, with the smallest value it took */
+    float last_smallest;
     ams_entry *by_row;    /* BATCH_TOPK: the selected entries, row after row */
     uint64_t shared_capacity, by_row_capacity;
     list *lists;          /* [rows of a pass] ROW_TOPK */
@@ -124,6 +126,7 @@ typedef struct run {
     uint64_t tile_ld;
     uint64_t row_room; /* candidates a row (ROW_TOPK) */
     uint64_t batch_room;
+    float guess;       /* BATCH_TOPK: taken to be below the k-th value, which is checked; 0: nothing is */
     bool exact;        /* few rows: values by ams_dot, threads share latents */
     const ams_product *product; /* NULL: BLIS */
     float max_slack;
@@ -536,7 +539,8 @@ static void sort_job(void *arg, uint64_t row, unsigned which)
     }
 }
 
-static atmsae_status collect_batch_topk(run *a)
+/* *found: false where the guess was too high, and nothing is collected. */
+static atmsae_status collect_batch_topk(run *a, bool *found)
 {
     ams_search *s = a->s;
     list *l = &s->shared;
@@ -549,6 +553,13 @@ static atmsae_status collect_batch_topk(run *a)
         l->count = l->exact = l->next = kept;
     }
     select_exact(a, l);
+    float smallest = INFINITY;
+    for (uint64_t i = 0; i < l->count; i++)
+        smallest = fminf(smallest, l->entries[i].value);
+    *found = !(a->guess > 0) || (l->count == a->q->k && smallest >= a->guess);
+    if (!*found) return ATMSAE_OK;
+    s->last_model = a->m;
+    s->last_smallest = l->count > 0 ? smallest : 0;
     memset(s->found, 0, (size_t)a->q->n * sizeof *s->found);
     for (uint64_t i = 0; i < l->count; i++)
         s->found[l->entries[i].row]++;
@@ -638,10 +649,10 @@ static void bound_errors(run *a)
 static void start_lists(run *a)
 {
     ams_search *s = a->s;
-    s->shared = (list){.entries = s->shared.entries, .room = a->batch_room};
+    s->shared = (list){.entries = s->shared.entries, .room = a->batch_room, .cut = a->guess};
     for (unsigned i = 0; i < ams_workers(s->ctx); i++) {
         s->workers[i].n_entries = 0;
-        s->workers[i].cut = 0;
+        s->workers[i].cut = a->guess;
     }
     for (uint64_t b = 0; b < s->blocks_capacity; b++)
         s->blocks[b].count = 0;
@@ -670,6 +681,9 @@ static bool search_rows(run *a)
     return true;
 }
 
+/* Of a batch's smallest value, from one step to the next: what a running cut would climb to is skipped. */
+#define GUESS 0.85f
+
 /* Sizes, which do not depend on how many latents are eligible today: memory is taken once. q gets k
  * bounded by what there is. */
 static run plan(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *out, const ams_product *product)
@@ -692,6 +706,7 @@ static run plan(ams_search *s, const atmsae_model *m, ams_query *q, ams_sparse *
     if (q->kind == AMS_BATCH_TOPK) {
         q->k = ams_min(q->k, q->n * m->d_sae);
         a.batch_room = 2 * q->k + 4096;
+        if (s->last_model == m) a.guess = GUESS * s->last_smallest;
     }
     return a;
 }
@@ -734,7 +749,13 @@ atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_que
         AMS_TRY(search(&a, &held));
     }
     if (q.kind == AMS_ABOVE) return collect_above(&a, (q.n + a.rows - 1) / a.rows);
-    if (q.kind == AMS_BATCH_TOPK) return collect_batch_topk(&a);
-    collect_row_topk(&a);
-    return ATMSAE_OK;
+    if (q.kind == AMS_ROW_TOPK) {
+        collect_row_topk(&a);
+        return ATMSAE_OK;
+    }
+    bool found;
+    AMS_TRY(collect_batch_topk(&a, &found));
+    if (found) return ATMSAE_OK;
+    s->last_model = NULL;
+    return ams_search_run(s, m, query, out);
 }

@@ -10,6 +10,7 @@
  * threads and of how the product is made: in 16-bit integers or bf16 (packed.c), or by BLIS in f32. For
  * few rows all values are made by ams_dot, and the slack is 0. See doc/method.md, section 4.
  */
+#include "sae/candidates.h"
 #include "sae/packed.h"
 
 #include <math.h>
@@ -29,17 +30,6 @@ enum {
     CANDIDATE_BYTES = 8 << 20, /* of row lists, times threads; bounds the rows of a pass for large k */
     LOCAL_ENTRIES = 4096    /* a thread's candidates for the batch's list, before it takes the lock */
 };
-
-/* Candidates for a top-k: of a row, or of the batch. */
-typedef struct list {
-    ams_entry *entries; /* of a row: latents ascending */
-    float *values;      /* [2, room] working memory of a row's; NULL: the batch's */
-    uint64_t count, room;
-    uint64_t exact;  /* the first so many have exact values, */
-    uint64_t next;   /* and from here on they are to be made exact */
-    bool crowded;    /* more near-ties than room: from then on every trim selects by exact values */
-    float cut;       /* the k-th largest exact value is at least this; 0: it only has to be positive */
-} list;
 
 /* Working memory of a thread. */
 typedef struct worker {
@@ -66,12 +56,12 @@ struct ams_search {
     block *blocks;
     uint64_t blocks_capacity;
     pthread_mutex_t lock; /* of `shared` */
-    list shared;          /* BATCH_TOPK */
+    ams_candidates shared; /* BATCH_TOPK */
     const atmsae_model *last_model; /* of the last such search, with the smallest value it took */
     float last_smallest;
     ams_entry *by_row;    /* BATCH_TOPK: the selected entries, row after row */
     uint64_t shared_capacity, by_row_capacity;
-    list *lists;          /* [rows of a pass] ROW_TOPK */
+    ams_candidates *lists; /* [rows of a pass] ROW_TOPK */
     ams_entry *entries;   /* of all of them */
     uint64_t lists_capacity, entries_capacity;
     float *slack;         /* [n] */
@@ -126,6 +116,7 @@ typedef struct run {
     uint64_t tile_ld;
     uint64_t row_room; /* candidates a row (ROW_TOPK) */
     uint64_t batch_room;
+    ams_scorer scorer;
     float guess;       /* BATCH_TOPK: taken to be below the k-th value, which is checked; 0: nothing is */
     bool exact;        /* few rows: values by ams_dot, threads share latents */
     const ams_product *product; /* NULL: BLIS */
@@ -138,100 +129,15 @@ typedef struct tile {
     const float *weights, *bias, *low;
 } tile;
 
-static float pre_activation(const run *a, uint64_t row, uint64_t latent)
-{
-    const atmsae_model *m = a->m;
-    return ams_dot(m->w_enc + latent * m->d_in, a->q->x + row * m->d_in, m->d_in) + m->b_enc[latent];
-}
-
 /* The latent at a position among the eligible ones. */
 static uint64_t eligible(const ams_query *q, uint64_t position) { return q->list ? q->list[position] : position; }
 
 static bool row_takes_part(const ams_query *q, uint64_t row) { return !q->weights || q->weights[row] != 0; }
 
-/* Of the latent that is scored next. */
-static void prefetch(const run *a, uint64_t latent) { ams_prefetch(a->m->w_enc + latent * a->m->d_in, a->m->d_in); }
-
-/* ---- lists of candidates -------------------------------------------------------------------------- */
-
-/* A product's value above this may belong to the k largest. Ties come in: a lower row or latent may be
- * among them. */
-static float entry_limit(float cut, float slack) { return cut > 0 ? nextafterf(cut - slack, -INFINITY) : -slack; }
-
-static bool passes(float value, float cut, float slack) { return cut > 0 ? value >= cut - slack : value > -slack; }
-
-/* Exact values for the entries before latent `end`, of which only positive ones stay. */
-static void rescore(const run *a, list *l, uint64_t end)
-{
-    for (; l->next < l->count && l->entries[l->next].latent < end; l->next++) {
-        ams_entry e = l->entries[l->next];
-        if (l->next + 1 < l->count) prefetch(a, l->entries[l->next + 1].latent);
-        e.value = pre_activation(a, e.row, e.latent);
-        if (e.value > 0) l->entries[l->exact++] = e;
-    }
-    if (l->next == l->count) l->count = l->next = l->exact;
-}
-
-/* The k-th largest value of more than k. */
-static float kth_value(const run *a, list *l)
-{
-    const uint64_t k = a->q->k;
-    if (!l->values) {
-        ams_select(l->entries, l->count, k);
-        return l->entries[k - 1].value;
-    }
-    for (uint64_t i = 0; i < l->count; i++)
-        l->values[i] = l->entries[i].value;
-    return ams_kth(l->values, l->values + l->room, l->count, k);
-}
-
-/* The first k by exact values. */
-static void select_exact(const run *a, list *l)
-{
-    const uint64_t k = a->q->k;
-    rescore(a, l, UINT64_MAX);
-    if (l->count <= k) return;
-    l->cut = kth_value(a, l);
-    if (l->values) { /* in place; of equal ones the first */
-        uint64_t kept = 0, equal = k;
-        for (uint64_t i = 0; i < l->count; i++)
-            equal -= l->entries[i].value > l->cut;
-        for (uint64_t i = 0; i < l->count; i++) {
-            const bool tie = l->entries[i].value == l->cut;
-            if (l->entries[i].value > l->cut || (tie && equal > 0)) l->entries[kept++] = l->entries[i];
-            equal -= tie && equal > 0;
-        }
-    }
-    l->count = l->exact = l->next = k;
-}
-
-/* Makes room in a list that has more than k entries. */
-static void trim(const run *a, list *l, float max_slack)
-{
-    if (!l->crowded) {
-        l->cut = fmaxf(l->cut, kth_value(a, l) - max_slack);
-        uint64_t kept = 0;
-        for (uint64_t i = 0; i < l->count; i++) {
-            const ams_entry e = l->entries[i];
-            l->entries[kept] = e;
-            kept += passes(e.value, l->cut, a->s->slack[e.row]);
-        }
-        l->crowded = kept > l->count - l->count / 4;
-        l->count = kept;
-    }
-    if (l->crowded) select_exact(a, l);
-}
-
-static void push(const run *a, list *l, ams_entry e, float max_slack)
-{
-    if (!l) __builtin_unreachable(); /* a row or a block, as the query's kind says */
-    if (!passes(e.value, l->cut, a->s->slack[e.row])) return;
-    l->entries[l->count++] = e;
-    if (l->count == l->room) trim(a, l, max_slack);
-}
+/* ---- hits of a tile to the lists ------------------------------------------------------------------------ */
 
 /* A row's hits in one tile; what it reads often is kept out of memory. */
-static void push_row(const run *a, list *l, uint64_t row, const float *values, const tile *t, const uint32_t *hits,
+static void push_row(const run *a, ams_candidates *l, uint64_t row, const float *values, const tile *t, const uint32_t *hits,
                      uint64_t n_hits)
 {
     if (!l) __builtin_unreachable(); /* this kind of query has lists */
@@ -240,11 +146,11 @@ static void push_row(const run *a, list *l, uint64_t row, const float *values, c
     uint64_t count = l->count;
     for (uint64_t h = 0; h < n_hits; h++) {
         const float value = values[hits[h]] + t->bias[hits[h]];
-        if (!passes(value, cut, slack)) continue;
+        if (!ams_candidates_may_take(value, cut, slack)) continue;
         l->entries[count++] = (ams_entry){value, (uint32_t)row, (uint32_t)eligible(a->q, t->first + hits[h])};
         if (count < l->room) continue;
         l->count = count;
-        trim(a, l, slack);
+        ams_candidates_trim(&a->scorer, l, slack);
         cut = l->cut;
         count = l->count;
     }
@@ -254,10 +160,10 @@ static void push_row(const run *a, list *l, uint64_t row, const float *values, c
 /* A thread's candidates to the list of the batch. */
 static void flush(run *a, worker *w)
 {
-    list *shared = &a->s->shared;
+    ams_candidates *shared = &a->s->shared;
     pthread_mutex_lock(&a->s->lock);
     for (uint64_t i = 0; i < w->n_entries; i++)
-        push(a, shared, w->entries[i], a->max_slack);
+        ams_candidates_push(&a->scorer, shared, w->entries[i], a->max_slack);
     w->cut = shared->cut;
     pthread_mutex_unlock(&a->s->lock);
     w->n_entries = 0;
@@ -276,10 +182,10 @@ static void sort_by_latent(ams_entry *e, uint64_t n) /* Shell sort: n is small a
 }
 
 /* A row's final entries, written at row * k of the output. */
-static void finish_row(const run *a, uint64_t row, list *l)
+static void finish_row(const run *a, uint64_t row, ams_candidates *l)
 {
     const uint64_t k = a->q->k;
-    select_exact(a, l);
+    ams_candidates_select(&a->scorer, l);
     for (uint64_t i = 0; i < l->count; i++) {
         a->out->latent[row * k + i] = l->entries[i].latent;
         a->out->value[row * k + i] = l->entries[i].value;
@@ -289,15 +195,15 @@ static void finish_row(const run *a, uint64_t row, list *l)
 
 /* Final entries of some rows. Where they are dense, rows and latents that stay in cache are rescored
  * together. */
-static void finish_rows(const run *a, list *lists, uint64_t first_row, uint64_t rows)
+static void finish_rows(const run *a, ams_candidates *lists, uint64_t first_row, uint64_t rows)
 {
     const ams_query *q = a->q;
     const uint64_t step = q->k > a->latents / 16 ? FINISH_LATENTS : a->latents;
-    for (list *l = lists; l < lists + rows; l++)
-        if (l->count > q->k && !l->crowded) trim(a, l, a->s->slack[first_row + (uint64_t)(l - lists)]);
+    for (ams_candidates *l = lists; l < lists + rows; l++)
+        if (l->count > q->k && !l->crowded) ams_candidates_trim(&a->scorer, l, a->s->slack[first_row + (uint64_t)(l - lists)]);
     for (uint64_t end = step; end < a->latents; end += step)
-        for (list *l = lists; l < lists + rows; l++)
-            rescore(a, l, eligible(q, end));
+        for (ams_candidates *l = lists; l < lists + rows; l++)
+            ams_candidates_rescore(&a->scorer, l, eligible(q, end));
     for (uint64_t r = 0; r < rows; r++)
         finish_row(a, first_row + r, &lists[r]);
 }
@@ -331,7 +237,7 @@ static tile load_tile(const run *a, worker *w, uint64_t first)
 static bool push_above(run *a, block *b, uint64_t row, uint64_t latent)
 {
     const ams_query *q = a->q;
-    float z = pre_activation(a, row, latent);
+    float z = ams_pre_activation(&a->scorer, row, latent);
     if (!(z > (q->low ? q->low[latent] : q->limit))) return true;
     if (!b) __builtin_unreachable(); /* this kind of query has blocks */
     if (b->count == b->capacity) {
@@ -355,7 +261,7 @@ static uint64_t unmasked(const ams_query *q, uint32_t *hits, uint64_t n_hits, ui
 }
 
 /* Handles the hits of one row in one tile. False: out of memory. */
-static bool take_hits(run *a, worker *w, block *b, uint64_t row, list *l, const float *values, const tile *t,
+static bool take_hits(run *a, worker *w, block *b, uint64_t row, ams_candidates *l, const float *values, const tile *t,
                       uint64_t n_hits)
 {
     const ams_query *q = a->q;
@@ -367,7 +273,7 @@ static bool take_hits(run *a, worker *w, block *b, uint64_t row, list *l, const 
     for (uint64_t h = 0; h < n_hits; h++) {
         uint64_t at = w->hits[h], latent = eligible(q, t->first + at);
         if (q->kind == AMS_ABOVE) {
-            if (h + 1 < n_hits) prefetch(a, eligible(q, t->first + w->hits[h + 1]));
+            if (h + 1 < n_hits) ams_prefetch_latent(&a->scorer, eligible(q, t->first + w->hits[h + 1]));
             if (!push_above(a, b, row, latent)) return false;
             continue;
         }
@@ -377,12 +283,12 @@ static bool take_hits(run *a, worker *w, block *b, uint64_t row, list *l, const 
     return true;
 }
 
-static uint64_t scan_row(const run *a, const worker *w, uint64_t row, const list *l, const float *values, const tile *t)
+static uint64_t scan_row(const run *a, const worker *w, uint64_t row, const ams_candidates *l, const float *values, const tile *t)
 {
     const ams_query *q = a->q;
     const float slack = a->s->slack[row];
     if (t->low) return ams_scan_each(values, t->bias, t->low, slack, t->count, w->hits);
-    float limit = q->kind == AMS_ABOVE ? q->limit - slack : entry_limit(l ? l->cut : w->cut, slack);
+    float limit = q->kind == AMS_ABOVE ? q->limit - slack : ams_candidates_limit(l ? l->cut : w->cut, slack);
     return ams_scan(values, t->bias, limit, t->count, w->hits);
 }
 
@@ -429,7 +335,7 @@ static void block_job(void *arg, uint64_t job, unsigned which)
             uint64_t row = first_row + r;
             if (!row_takes_part(q, row)) continue;
             const float *values = a->exact ? a->s->values + row * a->latents + first : w->tile + r * a->tile_ld;
-            list *l = q->kind == AMS_ROW_TOPK ? &a->s->lists[row - a->pass_first] : NULL;
+            ams_candidates *l = q->kind == AMS_ROW_TOPK ? &a->s->lists[row - a->pass_first] : NULL;
             if (l) l->values = w->values;
             uint64_t n_hits = scan_row(a, w, row, l, values, &t);
             if (n_hits > 0 && !take_hits(a, w, b, row, l, values, &t, n_hits)) return;
@@ -443,7 +349,7 @@ static void finish_job(void *arg, uint64_t job, unsigned which)
     run *a = arg;
     const uint64_t first = job * FINISH_ROWS, rows = ams_min(a->pass_rows, a->q->n - a->pass_first);
     const uint64_t count = ams_min(FINISH_ROWS, rows - first);
-    list *lists = a->s->lists + first;
+    ams_candidates *lists = a->s->lists + first;
     for (uint64_t r = 0; r < count; r++)
         lists[r].values = a->s->workers[which].values;
     finish_rows(a, lists, a->pass_first + first, count);
@@ -518,11 +424,11 @@ static void rescore_job(void *arg, uint64_t job, unsigned which)
 {
     (void)which;
     run *a = arg;
-    list *l = &a->s->shared;
+    ams_candidates *l = &a->s->shared;
     uint64_t last = ams_min((job + 1) * ENTRIES_A_JOB, l->count);
     for (uint64_t i = job * ENTRIES_A_JOB; i < last; i++) {
-        if (i + 1 < last) prefetch(a, l->entries[i + 1].latent);
-        l->entries[i].value = pre_activation(a, l->entries[i].row, l->entries[i].latent);
+        if (i + 1 < last) ams_prefetch_latent(&a->scorer, l->entries[i + 1].latent);
+        l->entries[i].value = ams_pre_activation(&a->scorer, l->entries[i].row, l->entries[i].latent);
     }
 }
 
@@ -543,8 +449,8 @@ static void sort_job(void *arg, uint64_t row, unsigned which)
 static atmsae_status collect_batch_topk(run *a, bool *found)
 {
     ams_search *s = a->s;
-    list *l = &s->shared;
-    if (l->count > a->q->k && !l->crowded) trim(a, l, a->max_slack);
+    ams_candidates *l = &s->shared;
+    if (l->count > a->q->k && !l->crowded) ams_candidates_trim(&a->scorer, l, a->max_slack);
     if (!l->crowded) { /* select_exact's work, on all threads */
         ams_parallel(s->ctx, (l->count + ENTRIES_A_JOB - 1) / ENTRIES_A_JOB, rescore_job, a);
         uint64_t kept = 0;
@@ -552,7 +458,7 @@ static atmsae_status collect_batch_topk(run *a, bool *found)
             if (l->entries[i].value > 0) l->entries[kept++] = l->entries[i];
         l->count = l->exact = l->next = kept;
     }
-    select_exact(a, l);
+    ams_candidates_select(&a->scorer, l);
     float smallest = INFINITY;
     for (uint64_t i = 0; i < l->count; i++)
         smallest = fminf(smallest, l->entries[i].value);
@@ -649,7 +555,7 @@ static void bound_errors(run *a)
 static void start_lists(run *a)
 {
     ams_search *s = a->s;
-    s->shared = (list){.entries = s->shared.entries, .room = a->batch_room, .cut = a->guess};
+    s->shared = (ams_candidates){.entries = s->shared.entries, .room = a->batch_room, .cut = a->guess};
     for (unsigned i = 0; i < ams_workers(s->ctx); i++) {
         s->workers[i].n_entries = 0;
         s->workers[i].cut = a->guess;
@@ -666,7 +572,7 @@ static bool search_rows(run *a)
     const uint64_t d = a->m->d_in, rows = ams_min(a->pass_rows, a->q->n - a->pass_first);
     const bool by_row = a->q->kind == AMS_ROW_TOPK;
     for (uint64_t r = 0; by_row && r < rows; r++)
-        s->lists[r] = (list){.entries = s->entries + r * a->row_room, .room = a->row_room};
+        s->lists[r] = (ams_candidates){.entries = s->entries + r * a->row_room, .room = a->row_room};
     if (a->product) ams_packed_rows(s->ctx, &s->packed, a->product, a->q->x + a->pass_first * d, rows, d);
     for (a->group_first = 0; a->group_first < a->latents; a->group_first = a->group_end) {
         a->group_end = ams_min(a->group_first + a->group, a->latents);
@@ -723,6 +629,7 @@ static atmsae_status search(run *a, bool *held)
 {
     ams_search *s = a->s;
     AMS_TRY(reserve(a));
+    a->scorer = (ams_scorer){a->m, a->q->x, s->slack, a->q->k};
     start_lists(a);
     if (!a->exact) ams_parallel(s->ctx, a->q->n, norm_job, a);
     if (a->exact) ams_parallel(s->ctx, (a->latents + EXACT_LATENTS - 1) / EXACT_LATENTS, exact_job, a);

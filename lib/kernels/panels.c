@@ -123,7 +123,8 @@ typedef void strip_packer(uint16_t *out, strip *s, uint64_t d);
     target static void integers_b_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, true); }        \
     target static void bf16_a_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, false); }          \
     target static void bf16_b_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, false); }           \
-    static strip_packer *const packers_##level[2][2] = {{bf16_a_##level, bf16_b_##level}, {integers_a_##level, integers_b_##level}};
+    static strip_packer *const packers_##level[2][2] = {{bf16_a_##level, bf16_b_##level},                                    \
+                                                        {integers_a_##level, integers_b_##level}};
 STRIP_PACKERS(base, )
 #if defined(__x86_64__)
 STRIP_PACKERS(avx2, __attribute__((target("avx2"))))

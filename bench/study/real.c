@@ -28,7 +28,8 @@ struct real_data {
     table words[FORMS];
     int32_t *label;
     letters *letters[FORMS];
-    texts texts;
+    atmsae_probing *texts;
+    uint64_t n_tasks;
 };
 
 /* Files are named PREFIX-train-0.npy and so on: the prefix is that of the file which ends so. */
@@ -115,25 +116,48 @@ static void open_words(real_data *r, const char *folder)
     for (int form = 0; form < FORMS; form++) {
         r->words[form] = (table){.d = r->train.d};
         read_table(r->context, folder, "first-letter.safetensors", forms[form], &r->words[form]);
-        r->letters[form] = letters_open(r->words[form].values, n, r->words[form].d, r->label);
+        r->letters[form] = letters_open(r->context, r->words[form].values, n, r->words[form].d, r->label);
     }
 }
 
 static void open_texts(real_data *r, const char *folder)
 {
+    static const uint64_t one = 1;
     uint64_t n, count;
     int64_t *train = read_integers(r->context, folder, "probing.safetensors", "is_train", &n);
     int64_t *values = read_integers(r->context, folder, "probing.safetensors", "labels", &count);
     table rows = {.d = r->train.d};
     read_table(r->context, folder, "probing.safetensors", "activations", &rows);
-    r->texts = (texts){.n = n, .d = rows.d, .n_tasks = count / n, .rows = rows.values,
-                       .label = program_alloc(count, 1), .is_train = program_alloc(n, 1)};
+    int8_t *label = program_alloc(count, 1);
+    uint8_t *is_train = program_alloc(n, 1);
     for (uint64_t i = 0; i < n; i++)
-        r->texts.is_train[i] = (uint8_t)train[i];
+        is_train[i] = (uint8_t)train[i];
     for (uint64_t i = 0; i < count; i++)
-        r->texts.label[i] = (int8_t)values[i];
+        label[i] = (int8_t)values[i];
+    const atmsae_batch batch = {.size = sizeof batch, .n_rows = n, .x = rows.values, .x_type = ATMSAE_F32};
+    atmsae_probing_config config;
+    atmsae_probing_config_init(&config, sizeof config);
+    config.n_tasks = r->n_tasks = count / n;
+    config.ks = &one;
+    config.n_ks = 1;
+    study_check(r->context, atmsae_probing_create(r->context, &config, &batch, rows.d, label, is_train, &r->texts));
     free(train);
     free(values);
+    free(label);
+    free(is_train);
+    free(rows.values);
+}
+
+/* Mean test accuracy over tasks of the one latent that is ranked first. */
+static double top1(const real_data *r, const atmsae_model *model)
+{
+    atmsae_probing_entry *entries = program_alloc(2 * r->n_tasks, sizeof *entries); /* of one latent, and of all */
+    double sum = 0;
+    study_check(r->context, atmsae_probing_score(r->texts, model, entries));
+    for (uint64_t k = 0; k < r->n_tasks; k++)
+        sum += entries[2 * k].accuracy;
+    free(entries);
+    return sum / (double)r->n_tasks;
 }
 
 real_data *real_open(atmsae_context *context, const char *folder)
@@ -161,9 +185,7 @@ void real_close(real_data *r)
         free(r->words[form].values);
     }
     free(r->label);
-    free(r->texts.rows);
-    free(r->texts.label);
-    free(r->texts.is_train);
+    atmsae_probing_destroy(r->texts);
     free(r->train.values);
     free(r->valid.values);
     free(r);
@@ -204,8 +226,8 @@ void real_run(real_data *r, const study_method *method, const settings *s, const
     fprintf(out, ", \"l0\": %.3f, \"fvu\": %.5f, \"l0_held\": %.3f, \"l0_train\": %.3f, \"mean_p\": %.4f, \"dead\": %d", m.l0, m.fvu,
             held.l0, trained.l0_train, trained.mean_p, (int)m.dead);
     for (int form = 0; form < FORMS; form++)
-        letters_score(r->letters[form], r->context, trained.model, forms[form], out);
-    if (s->probing != 0) fprintf(out, ", \"probing_top1\": %.4f", texts_top1(&r->texts, r->context, trained.model));
+        letters_score(r->letters[form], trained.model, forms[form], out);
+    if (s->probing != 0) fprintf(out, ", \"probing_top1\": %.4f", top1(r, trained.model));
     fprintf(out, ", \"training_seconds\": %.1f", trained.seconds);
     atmsae_model_destroy(trained.model);
     atmsae_source_destroy(source);

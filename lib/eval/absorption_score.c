@@ -26,49 +26,88 @@ typedef struct scoring {
     uint64_t max_split;     /* min(config, F) */
     double *work;           /* [workers, work_each] */
     uint64_t work_each, solver_work;
-    float *features;        /* [workers, n, max_split] */
+    float *values;          /* [workers, n + 2, max_split], and the next three likewise: memory of a firing */
+    int32_t *labels;
+    uint32_t *times, *places;
     bool every_class;       /* also those whose probe is poor, for the mean of version 0.3.2 */
     atmsae_absorption_entry *classes;
     uint8_t *rows;          /* [n_test] ATMSAE_ROW_.. */
     double *lasso_reached, *logistic_reached; /* [n_classes] */
 } scoring;
 
-/* Writes latent `i` into column k of the feature matrix. */
-static void gather(const scoring *s, float *features, uint64_t k, uint64_t i)
-{
-    const ams_latents *l = &s->latents;
-    for (uint64_t r = 0; r < l->n_rows; r++)
-        features[r * s->max_split + k] = 0;
-    for (uint64_t e = l->column_start[i], end = e + l->column_count[i]; e < end; e++)
-        features[l->row[e] * s->max_split + k] = l->column_value[e];
-}
+/* The rows on which any of a class's ranked latents fires, with the values of those latents; training rows count once,
+ * test rows not at all. Rows 0 and 1 stand for all other training rows, of other classes and of this. */
+typedef struct firing {
+    uint32_t *at;      /* [n] place of a row in what follows; 0: none */
+    uint64_t n;
+    float *value;      /* [n, max_split] */
+    int32_t *label;    /* [n] 1 of the class, 0 of another */
+    uint32_t *times;   /* [n] */
+    uint64_t test[2];  /* test rows on which none fires, of other classes and of this */
+} firing;
 
-static double sparse_test_f1(const scoring *s, const float *features, uint64_t k, int32_t class, const double *w)
+static void begin_firing(const scoring *s, int32_t class, firing *f)
 {
     const atmsae_absorption *a = s->a;
-    uint64_t hits = 0, wrong = 0, missed = 0;
-    for (uint64_t r = a->n_train; r < a->n_train + a->n_test; r++) {
-        bool said = ams_logistic_score(w, features + r * s->max_split, k) > 0, is = a->label[r] == class;
-        hits += said && is;
-        wrong += said && !is;
-        missed += !said && is;
+    memset(f->at, 0, s->latents.n_rows * sizeof *f->at);
+    memset(f->value, 0, 2 * s->max_split * sizeof *f->value);
+    memset(f->times, 0, 2 * sizeof *f->times);
+    memset(f->test, 0, sizeof f->test);
+    f->n = 2;
+    for (uint64_t r = 0; r < s->latents.n_rows; r++) {
+        bool of_class = a->label[r] == class;
+        if (r < a->n_train) f->times[of_class]++;
+        else f->test[of_class]++;
     }
-    return ams_f1(hits, wrong, missed);
+    for (int32_t k = 0; k < 2; k++)
+        f->label[k] = k;
+}
+
+/* Writes latent `i` into column k. */
+static void add_firing(const scoring *s, int32_t class, uint64_t k, uint64_t i, firing *f)
+{
+    const ams_latents *l = &s->latents;
+    for (uint64_t q = 0; q < f->n; q++)
+        f->value[q * s->max_split + k] = 0;
+    for (uint64_t e = l->column_start[i], end = e + l->column_count[i]; e < end; e++) {
+        uint32_t r = l->row[e];
+        if (f->at[r] == 0) {
+            bool of_class = s->a->label[r] == class, is_test = r >= s->a->n_train;
+            memset(f->value + f->n * s->max_split, 0, s->max_split * sizeof *f->value);
+            f->label[f->n] = of_class;
+            f->times[f->n] = !is_test;
+            f->at[r] = (uint32_t)f->n++;
+            if (is_test) f->test[of_class]--;
+            else f->times[of_class]--;
+        }
+        f->value[f->at[r] * s->max_split + k] = l->column_value[e];
+    }
+}
+
+static double sparse_test_f1(const scoring *s, const firing *f, uint64_t k, const double *w)
+{
+    uint64_t of[2][2] = {{0}}; /* said, is */
+    for (uint64_t is = 0; is < 2; is++)
+        of[w[k] > 0][is] = f->test[is];
+    for (uint64_t q = 2; q < f->n; q++)
+        if (f->times[q] == 0) of[ams_logistic_score(w, f->value + q * s->max_split, k) > 0][f->label[q]]++;
+    return ams_f1(of[1][1], of[1][0], of[0][1]);
 }
 
 /* How many of the ranked latents the class needs: stops at the first that gains too little F1. */
-static uint64_t count_split(scoring *s, float *features, int32_t class, const uint32_t *ranked, double *work,
+static uint64_t count_split(scoring *s, firing *f, int32_t class, const uint32_t *ranked, double *work,
                             atmsae_absorption_entry *c)
 {
     const atmsae_absorption *a = s->a;
     double w[AMS_MAX_SPLIT + 1], best = 0;
+    begin_firing(s, class, f);
     for (uint64_t k = 1; k <= s->max_split; k++) {
-        gather(s, features, k - 1, ranked[k - 1]);
-        ams_logistic problem = {.x = features, .n = a->n_train, .d = k, .ld = s->max_split, .label = a->label,
+        add_firing(s, class, k - 1, ranked[k - 1], f);
+        ams_logistic problem = {.x = f->value, .n = f->n, .d = k, .ld = s->max_split, .label = f->label, .times = f->times,
                                 .c = SPARSE_C / (a->unit * a->unit), .balanced = true};
-        double reached = ams_logistic_fit(&problem, class, work, w);
+        double reached = ams_logistic_fit(&problem, 1, work, w);
         s->logistic_reached[class] = fmax(s->logistic_reached[class], reached);
-        double f1 = sparse_test_f1(s, features, k, class, w);
+        double f1 = sparse_test_f1(s, f, k, w);
         if (k == 1) c->sparse_f1 = f1;
         else if (!(f1 > best + a->config.min_f1_gain)) return k - 1;
         c->split_f1 = best = f1;
@@ -135,7 +174,9 @@ static void score_class(void *arg, uint64_t i, unsigned worker)
     atmsae_absorption_entry *c = s->classes + i;
     if (!c->used && !(s->every_class && c->words > 0)) return;
     int32_t class = (int32_t)i;
-    float *features = s->features + worker * l->n_rows * s->max_split;
+    uint64_t first = worker * (l->n_rows + 2);
+    firing f = {.at = s->places + first, .value = s->values + first * s->max_split, .label = s->labels + first,
+                .times = s->times + first};
     double *work = s->work + worker * s->work_each, *w = work + s->solver_work, *slope = w + l->d_sae;
     uint32_t ranked[AMS_MAX_SPLIT];
 
@@ -143,7 +184,7 @@ static void score_class(void *arg, uint64_t i, unsigned worker)
                        .label = a->label, .lambda = L1_PENALTY * a->unit};
     s->lasso_reached[i] = ams_lasso_fit(&lasso, class, work, w, slope);
     ams_lasso_rank(w, slope, l->d_sae, s->max_split, ranked);
-    c->n_split = count_split(s, features, class, ranked, work, c);
+    c->n_split = count_split(s, &f, class, ranked, work, c);
     for (uint64_t k = 0; k < ams_min(c->n_split, MAX_LISTED); k++)
         c->split[k] = ranked[k];
     find_cosines(s, i, w);
@@ -154,22 +195,26 @@ static atmsae_status prepare(scoring *s, const atmsae_model *model)
 {
     const atmsae_absorption *a = s->a;
     uint64_t n = a->n_train + a->n_test, n_classes = a->config.n_classes, workers = ams_workers(a->ctx);
-    uint64_t total = 0, floats = 0;
+    uint64_t total = 0, places = (n + 2) * workers, values = 0;
     s->max_split = ams_min(a->config.max_split, model->d_sae);
     s->w_dec = atmsae_model_view(model, ATMSAE_W_DEC, &(uint64_t){0});
     AMS_TRY(ams_latents_encode(a->ctx, model, a->x, n, &s->latents));
     AMS_TRY(ams_latents_transpose(a->ctx, a->n_train, &s->latents));
     ams_lasso lasso = {.a = {.n_rows = a->n_train, .n_columns = model->d_sae}};
-    ams_logistic widest = {.n = a->n_train, .d = s->max_split};
+    ams_logistic widest = {.n = n + 2, .d = s->max_split};
     s->solver_work = ams_max(ams_lasso_work(&lasso), ams_logistic_work(&widest));
     s->work_each = s->solver_work + 2 * model->d_sae;
     if (ams_mul(s->work_each, workers, &total)) s->work = ams_alloc(a->ctx, total, sizeof *s->work);
-    if (ams_mul(n * s->max_split, workers, &floats)) s->features = ams_alloc(a->ctx, floats, sizeof *s->features);
+    if (ams_mul(places, s->max_split, &values)) s->values = ams_alloc(a->ctx, values, sizeof *s->values);
+    s->labels = ams_alloc(a->ctx, places, sizeof *s->labels);
+    s->times = ams_alloc(a->ctx, places, sizeof *s->times);
+    s->places = ams_alloc(a->ctx, places, sizeof *s->places);
     s->classes = ams_calloc(a->ctx, n_classes, sizeof *s->classes);
     s->rows = ams_calloc(a->ctx, a->n_test, sizeof *s->rows);
     s->lasso_reached = ams_calloc(a->ctx, n_classes, sizeof *s->lasso_reached);
     s->logistic_reached = ams_calloc(a->ctx, n_classes, sizeof *s->logistic_reached);
-    if (!s->work || !s->features || !s->classes || !s->rows || !s->lasso_reached || !s->logistic_reached)
+    if (!s->work || !s->values || !s->labels || !s->times || !s->places || !s->classes || !s->rows || !s->lasso_reached ||
+        !s->logistic_reached)
         return ams_nomem(a->ctx, "absorption score");
     for (uint64_t i = 0; i < n_classes; i++) {
         atmsae_absorption_entry *c = s->classes + i;
@@ -217,7 +262,7 @@ static mean mean_over(const scoring *s, size_t offset, bool with_words)
                 squares += (value - sum / n) * (value - sum / n);
             }
         }
-    return (mean){sum / n, n > 1 ? sqrt(squares / (n - 1)) : (double)NAN}; /* no class: 0 / 0, NaN */
+    return (mean){n > 0 ? sum / n : (double)NAN, n > 1 ? sqrt(squares / (n - 1)) : (double)NAN};
 }
 
 static atmsae_absorption_measures summarise(const scoring *s)
@@ -304,7 +349,7 @@ static atmsae_status score(const atmsae_absorption *a, const atmsae_model *model
         status = check_convergence(&s);
     }
     if (status == ATMSAE_OK) status = w->measures ? write_measures(&s, w) : write_result(&s, w);
-    void *memory[] = {s.work, s.features, s.classes, s.rows, s.lasso_reached, s.logistic_reached};
+    void *memory[] = {s.work, s.values, s.labels, s.times, s.places, s.classes, s.rows, s.lasso_reached, s.logistic_reached};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(a->ctx, memory[i]);
     ams_latents_free(a->ctx, &s.latents);

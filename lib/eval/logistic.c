@@ -8,7 +8,7 @@
  * step length only n exponentials. The line search looks for a zero of the (monotone) directional
  * derivative and never compares objective values, whose rounding would hide the last digits.
  */
-#include "eval/logistic.h"
+#include "eval/logistic_solver.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,14 +16,9 @@
 enum { NEWTON_MAX = 64, HISTORY = 20, MAX_STEPS = 5000, MAX_TRIALS = 60 };
 
 typedef struct solver {
-    const ams_logistic *p;
-    int32_t positive;
-    double weight[2];         /* C s of negative and positive rows */
-    uint64_t m;               /* d + 1 */
-    double *z, *dz;           /* [n] scores, their change along the step */
+    ams_logistic_solver c;    /* common */
     double *mean;             /* [d] */
-    double *w, *step;         /* [m] */
-    double *g, *g_before;     /* [m] */
+    double *g_before;         /* [m] */
     double *hessian;          /* [m, m], Newton */
     double *s, *y, *rho, *a;  /* [HISTORY, m] twice, [HISTORY] twice: L-BFGS */
     uint64_t stored;          /* pairs ever stored */
@@ -45,6 +40,7 @@ typedef struct solver {
     }
 DEFINE_DOT(dot_float, float)
 DEFINE_DOT(dot, double)
+double ams_dot_f64(const double *a, const double *b, uint64_t n) { return dot(a, b, n); }
 
 static void axpy(double *y, double a, const double *x, uint64_t n)
 {
@@ -70,18 +66,15 @@ static void row_add(const ams_logistic *p, uint64_t i, double a, double *out) /*
         out[p->column[e]] += a * (double)p->x[e];
 }
 
+static double times(const ams_logistic *p, uint64_t i) { return p->times ? (double)p->times[i] : 1; }
 static bool newton(const ams_logistic *p) { return p->d <= NEWTON_MAX && !p->row_start; }
 
-static bool is_positive(const solver *s, uint64_t i)
-{
-    return s->p->label[i] == s->positive;
-}
+static bool is_positive(const ams_logistic_solver *s, uint64_t i) { return s->p->label[i] == s->positive; }
 
-/* Derivative of one row's loss with respect to z; *curvature gets the second. */
-static double row_slope(const solver *s, uint64_t i, double z, double *curvature)
+double ams_logistic_slope(const ams_logistic_solver *s, uint64_t i, double z, double *curvature)
 {
     bool positive = is_positive(s, i);
-    double e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e), weight = s->weight[positive];
+    double e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e), weight = times(s->p, i) * s->weight[positive];
     double p = z > 0 ? large : small, q = z > 0 ? small : large;
     *curvature = weight * p * q;
     return positive ? -weight * q : weight * p;
@@ -89,31 +82,30 @@ static double row_slope(const solver *s, uint64_t i, double z, double *curvature
 
 static void gradient(solver *s)
 {
-    const ams_logistic *p = s->p;
+    const ams_logistic *p = s->c.p;
     uint64_t d = p->d;
     double total = 0, curvature;
-    memcpy(s->g, s->w, d * sizeof *s->g);
+    memcpy(s->c.g, s->c.w, d * sizeof *s->c.g);
     for (uint64_t i = 0; i < p->n; i++) {
-        double slope = row_slope(s, i, s->z[i], &curvature);
-        row_add(p, i, slope, s->g);
+        double slope = ams_logistic_slope(&s->c, i, s->c.z[i], &curvature);
+        row_add(p, i, slope, s->c.g);
         total += slope;
     }
-    axpy(s->g, -total, s->mean, d);
-    s->g[d] = total;
+    axpy(s->c.g, -total, s->mean, d);
+    s->c.g[d] = total;
 }
 
-/* dz = change of the scores along s->step. */
+/* dz = change of the scores along s->c.step. */
 static void project_step(solver *s)
 {
-    const ams_logistic *p = s->p;
-    double shift = s->step[p->d] - dot(s->mean, s->step, p->d);
+    const ams_logistic *p = s->c.p;
+    double shift = s->c.step[p->d] - dot(s->mean, s->c.step, p->d);
     for (uint64_t i = 0; i < p->n; i++)
-        s->dz[i] = row_dot(p, i, s->step) + shift;
+        s->c.dz[i] = row_dot(p, i, s->c.step) + shift;
 }
 
-/* Step length t > 0 at which the directional derivative has all but vanished; 0 if rounding hides
- * the way down. Newton's method in t, kept inside a bracket. */
-static double line_search(const solver *s)
+/* Newton's method in t, kept inside a bracket. */
+double ams_logistic_line_search(const ams_logistic_solver *s)
 {
     const ams_logistic *p = s->p;
     double ww = dot(s->w, s->step, p->d), ss = dot(s->step, s->step, p->d), start = dot(s->g, s->step, s->m);
@@ -122,7 +114,7 @@ static double line_search(const solver *s)
     for (int trial = 0; trial < MAX_TRIALS; trial++) {
         double first = ww + t * ss, second = ss, curvature;
         for (uint64_t i = 0; i < p->n; i++) {
-            first += row_slope(s, i, s->z[i] + t * s->dz[i], &curvature) * s->dz[i];
+            first += ams_logistic_slope(s, i, s->z[i] + t * s->dz[i], &curvature) * s->dz[i];
             second += curvature * s->dz[i] * s->dz[i];
         }
         if (fabs(first) <= -0.1 * start) return t;
@@ -138,8 +130,8 @@ static double line_search(const solver *s)
 /* step = -(hessian^-1) g, by a Cholesky factorisation in place. */
 static void newton_direction(solver *s)
 {
-    const ams_logistic *p = s->p;
-    uint64_t m = s->m, d = p->d;
+    const ams_logistic *p = s->c.p;
+    uint64_t m = s->c.m, d = p->d;
     double *h = s->hessian, *row = s->g_before; /* free in Newton's method */
     memset(h, 0, m * m * sizeof *h);
     for (uint64_t j = 0; j < d; j++)
@@ -147,7 +139,7 @@ static void newton_direction(solver *s)
     row[d] = 1;
     for (uint64_t i = 0; i < p->n; i++) {
         double curvature;
-        (void)row_slope(s, i, s->z[i], &curvature);
+        (void)ams_logistic_slope(&s->c, i, s->c.z[i], &curvature);
         for (uint64_t j = 0; j < d; j++)
             row[j] = (double)p->x[i * p->ld + j] - s->mean[j];
         for (uint64_t j = 0; j < m; j++)
@@ -161,45 +153,45 @@ static void newton_direction(solver *s)
         h[j * m + j] = sqrt(left > ridge ? left : ridge);
     }
     for (uint64_t j = 0; j < m; j++)
-        s->step[j] = (-s->g[j] - dot(h + j * m, s->step, j)) / h[j * m + j];
+        s->c.step[j] = (-s->c.g[j] - dot(h + j * m, s->c.step, j)) / h[j * m + j];
     for (uint64_t j = m; j-- > 0;) {
-        s->step[j] /= h[j * m + j];
-        axpy(s->step, -s->step[j], h + j * m, j);
+        s->c.step[j] /= h[j * m + j];
+        axpy(s->c.step, -s->c.step[j], h + j * m, j);
     }
 }
 
 static void lbfgs_direction(solver *s)
 {
-    uint64_t m = s->m, oldest = s->stored > HISTORY ? s->stored - HISTORY : 0;
+    uint64_t m = s->c.m, oldest = s->stored > HISTORY ? s->stored - HISTORY : 0;
     for (uint64_t j = 0; j < m; j++)
-        s->step[j] = -s->g[j];
+        s->c.step[j] = -s->c.g[j];
     for (uint64_t k = s->stored; k-- > oldest;) {
         uint64_t at = k % HISTORY;
-        s->a[at] = s->rho[at] * dot(s->s + at * m, s->step, m);
-        axpy(s->step, -s->a[at], s->y + at * m, m);
+        s->a[at] = s->rho[at] * dot(s->s + at * m, s->c.step, m);
+        axpy(s->c.step, -s->a[at], s->y + at * m, m);
     }
-    double scale = 1 / sqrt(dot(s->g, s->g, m)); /* the first step: length 1 */
+    double scale = 1 / sqrt(dot(s->c.g, s->c.g, m)); /* the first step: length 1 */
     if (s->stored > 0) {
         const double *y = s->y + (s->stored - 1) % HISTORY * m;
         scale = 1 / (s->rho[(s->stored - 1) % HISTORY] * dot(y, y, m));
     }
     for (uint64_t j = 0; j < m; j++)
-        s->step[j] *= scale;
+        s->c.step[j] *= scale;
     for (uint64_t k = oldest; k < s->stored; k++) {
         uint64_t at = k % HISTORY;
-        double b = s->rho[at] * dot(s->y + at * m, s->step, m);
-        axpy(s->step, s->a[at] - b, s->s + at * m, m);
+        double b = s->rho[at] * dot(s->y + at * m, s->c.step, m);
+        axpy(s->c.step, s->a[at] - b, s->s + at * m, m);
     }
 }
 
 /* After w moved by t * step and g was renewed. */
 static void lbfgs_store(solver *s, double t)
 {
-    uint64_t m = s->m, at = s->stored % HISTORY;
+    uint64_t m = s->c.m, at = s->stored % HISTORY;
     double *ds = s->s + at * m, *dy = s->y + at * m;
     for (uint64_t j = 0; j < m; j++) {
-        ds[j] = t * s->step[j];
-        dy[j] = s->g[j] - s->g_before[j];
+        ds[j] = t * s->c.step[j];
+        dy[j] = s->c.g[j] - s->g_before[j];
     }
     double curvature = dot(ds, dy, m);
     if (!(curvature > 0)) return;
@@ -207,26 +199,27 @@ static void lbfgs_store(solver *s, double t)
     s->stored++;
 }
 
+double ams_logistic_floor(const ams_logistic_solver *s) { return 1e-13 * s->n * (s->weight[0] + s->weight[1]); }
+
 static double solve(solver *s)
 {
-    const ams_logistic *p = s->p;
+    const ams_logistic *p = s->c.p;
     bool second_order = newton(p);
     gradient(s);
-    double start = sqrt(dot(s->g, s->g, s->m)), norm = start;
-    /* Features that say nothing have a gradient of rounding errors only. */
-    double floor = 1e-13 * (double)p->n * (s->weight[0] + s->weight[1]);
+    double start = sqrt(dot(s->c.g, s->c.g, s->c.m)), norm = start;
+    double floor = ams_logistic_floor(&s->c);
     for (int k = 0; k < MAX_STEPS && norm > AMS_LOGISTIC_TOLERANCE * start && norm > floor; k++) {
         if (second_order) newton_direction(s);
         else lbfgs_direction(s);
         project_step(s);
-        double t = line_search(s);
+        double t = ams_logistic_line_search(&s->c);
         if (!(t > 0)) break;
-        axpy(s->w, t, s->step, s->m);
-        axpy(s->z, t, s->dz, p->n);
-        memcpy(s->g_before, s->g, s->m * sizeof *s->g);
+        axpy(s->c.w, t, s->c.step, s->c.m);
+        axpy(s->c.z, t, s->c.dz, p->n);
+        memcpy(s->g_before, s->c.g, s->c.m * sizeof *s->c.g);
         gradient(s);
         if (!second_order) lbfgs_store(s, t);
-        norm = sqrt(dot(s->g, s->g, s->m));
+        norm = sqrt(dot(s->c.g, s->c.g, s->c.m));
     }
     return norm > floor ? norm / start : 0;
 }
@@ -242,76 +235,43 @@ uint64_t ams_logistic_work(const ams_logistic *p)
     return total;
 }
 
+bool ams_logistic_begin(const ams_logistic *p, int32_t positive, ams_logistic_solver *s)
+{
+    double rows[2] = {0}; /* negative and positive */
+    for (uint64_t i = 0; i < p->n; i++)
+        rows[p->label[i] == positive] += times(p, i);
+    *s = (ams_logistic_solver){.p = p, .positive = positive, .m = p->d + 1, .n = rows[0] + rows[1]};
+    for (int k = 0; k < 2; k++)
+        s->weight[k] = p->balanced ? p->c * s->n / (2 * rows[k]) : p->c;
+    return rows[0] > 0 && rows[1] > 0;
+}
+
 double ams_logistic_fit(const ams_logistic *p, int32_t positive, double *work, double *w)
 {
-    uint64_t n = p->n, d = p->d, m = d + 1, n_positive = 0;
+    uint64_t n = p->n, d = p->d, m = d + 1;
+    solver s = {0};
     memset(w, 0, m * sizeof *w);
-    for (uint64_t i = 0; i < n; i++)
-        n_positive += p->label[i] == positive;
-    if (n_positive == 0 || n_positive == n) return 0;
-
+    if (!ams_logistic_begin(p, positive, &s.c)) return 0;
     memset(work, 0, ams_logistic_work(p) * sizeof *work);
-    solver s = {.p = p, .positive = positive, .m = m, .w = w, .weight = {p->c, p->c}};
-    if (p->balanced) {
-        s.weight[0] *= (double)n / (2 * (double)(n - n_positive));
-        s.weight[1] *= (double)n / (2 * (double)n_positive);
-    }
-    s.z = work;
-    s.dz = s.z + n;
-    s.mean = s.dz + n;
-    s.step = s.mean + m;
-    s.g = s.step + m;
-    s.g_before = s.g + m;
+    s.c.w = w;
+    s.c.z = work;
+    s.c.dz = s.c.z + n;
+    s.mean = s.c.dz + n;
+    s.c.step = s.mean + m;
+    s.c.g = s.c.step + m;
+    s.g_before = s.c.g + m;
     s.hessian = s.s = s.g_before + m;
     s.y = s.s + HISTORY * m;
     s.rho = s.y + HISTORY * m;
     s.a = s.rho + HISTORY;
 
     for (uint64_t i = 0; i < n; i++)
-        row_add(p, i, 1, s.mean);
+        row_add(p, i, times(p, i), s.mean);
     for (uint64_t j = 0; j < d; j++)
-        s.mean[j] /= (double)n;
+        s.mean[j] /= s.c.n;
     double reached = solve(&s);
     w[d] -= dot(s.mean, w, d);
     return reached;
-}
-
-typedef struct classes {
-    const ams_logistic *problem;
-    double *work; /* [workers, work_each] */
-    uint64_t work_each;
-    double *w, *reached;
-} classes;
-
-static void fit_class(void *arg, uint64_t i, unsigned worker)
-{
-    const classes *c = arg;
-    c->reached[i] =
-        ams_logistic_fit(c->problem, (int32_t)i, c->work + worker * c->work_each, c->w + i * (c->problem->d + 1));
-}
-
-atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *problem, uint64_t n_classes, double *w)
-{
-    atmsae_status status = ATMSAE_OK;
-    uint64_t total = 0;
-    classes c = {.problem = problem, .w = w, .work_each = ams_logistic_work(problem)};
-    bool sized = c.work_each > 0 && ams_mul(c.work_each, ams_workers(ctx), &total);
-    c.work = sized ? ams_alloc(ctx, total, sizeof *c.work) : NULL;
-    c.reached = ams_alloc(ctx, n_classes, sizeof *c.reached);
-    if (!c.work || !c.reached) {
-        status = ams_nomem(ctx, "logistic regression");
-        goto done;
-    }
-    ams_parallel(ctx, n_classes, fit_class, &c);
-    for (uint64_t i = 0; i < n_classes && status == ATMSAE_OK; i++)
-        if (!(c.reached[i] <= AMS_LOGISTIC_TOLERANCE))
-            status = ams_fail(ctx, ATMSAE_E_NONFINITE,
-                              "logistic regression: class %llu stopped at a relative gradient of %g, expected %g",
-                              (unsigned long long)i, c.reached[i], AMS_LOGISTIC_TOLERANCE);
-done:
-    ams_free(ctx, c.reached);
-    ams_free(ctx, c.work);
-    return status;
 }
 
 double ams_logistic_row_score(const ams_logistic *p, uint64_t i, const double *w)

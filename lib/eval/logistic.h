@@ -19,6 +19,7 @@ typedef struct ams_logistic {
     bool balanced;
     const uint64_t *row_start; /* NULL; or the rows are sparse: entries row_start[i] .. row_start[i+1]-1 of */
     const uint32_t *column;    /* column and x, and ld means nothing */
+    const uint32_t *times;     /* [n] how often each row counts, 0 or more; NULL: once */
 } ams_logistic;
 
 /* The gradient's norm at a solution, divided by that at w = 0, b = 0. */

@@ -17,24 +17,28 @@
  * product runs with BLIS's own thread settings, which is right but may oversubscribe. */
 static int same_blis(void) { return strcmp(bli_info_get_version_str(), AMS_BLIS_BUILD_VERSION) == 0; }
 
-void ams_gemm_abt(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
-                  uint64_t ldb, float *c, uint64_t ldc)
-{
-    float one = 1, zero = 0;
-    float *a_arg = (float *)(uintptr_t)a, *b_arg = (float *)(uintptr_t)b; /* BLIS takes no const */
-    dim_t mm = (dim_t)m, nn = (dim_t)n, kk = (dim_t)k;
-    inc_t rsa = (inc_t)lda, rsb = (inc_t)ldb, rsc = (inc_t)ldc;
-    if (same_blis()) {
-        rntm_t rntm;
-        bli_rntm_init(&rntm);
-        bli_rntm_set_num_threads(1, &rntm);
-        bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero,
-                     c, rsc, 1, NULL, &rntm);
-    } else {
-        bli_sgemm(BLIS_NO_TRANSPOSE, BLIS_TRANSPOSE, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero, c,
-                  rsc, 1);
+/* B is [n, k] (TRANSPOSE) or [k, n]. BLIS takes no const. */
+#define DEFINE_GEMM(name, type, blis, transpose)                                                          \
+    void name(uint64_t m, uint64_t n, uint64_t k, const type *a, uint64_t lda, const type *b, uint64_t ldb, \
+              type *c, uint64_t ldc)                                                                      \
+    {                                                                                                     \
+        type one = 1, zero = 0, *a_arg = (type *)(uintptr_t)a, *b_arg = (type *)(uintptr_t)b;              \
+        dim_t mm = (dim_t)m, nn = (dim_t)n, kk = (dim_t)k;                                                \
+        inc_t rsa = (inc_t)lda, rsb = (inc_t)ldb, rsc = (inc_t)ldc;                                       \
+        if (same_blis()) {                                                                                \
+            rntm_t rntm;                                                                                  \
+            bli_rntm_init(&rntm);                                                                         \
+            bli_rntm_set_num_threads(1, &rntm);                                                           \
+            blis##_ex(BLIS_NO_TRANSPOSE, transpose, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero, \
+                      c, rsc, 1, NULL, &rntm);                                                            \
+        } else {                                                                                          \
+            blis(BLIS_NO_TRANSPOSE, transpose, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero, c, rsc, 1); \
+        }                                                                                                 \
     }
-}
+DEFINE_GEMM(ams_gemm_abt, float, bli_sgemm, BLIS_TRANSPOSE)
+DEFINE_GEMM(ams_gemm_ab, float, bli_sgemm, BLIS_NO_TRANSPOSE)
+DEFINE_GEMM(ams_gemm_abt_f64, double, bli_dgemm, BLIS_TRANSPOSE)
+DEFINE_GEMM(ams_gemm_ab_f64, double, bli_dgemm, BLIS_NO_TRANSPOSE)
 
 /* bli_init first: BLIS 0.9 aborts where BLIS_ARCH_TYPE is set and the question comes before it. */
 static const char *blis_kernels(void)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Arithmetic on rows of floats. All of it is defined down to the order of additions, so every
- * vector level gives the same bits; the matrix product (gemm.c) is the one exception, and is only
- * used to propose candidates.
+ * vector level gives the same bits; the matrix products (gemm.c) are the one exception, and only
+ * propose candidates, or serve solvers (eval/) whose end does not depend on them.
  */
 #ifndef AMS_KERNELS_H
 #define AMS_KERNELS_H
@@ -57,6 +57,13 @@ void ams_gemm_warm_up(atmsae_context *ctx);
  * Sizes are > 0 and below 2^31. */
 void ams_gemm_abt(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
                   uint64_t ldb, float *c, uint64_t ldc);
+/* The same with B [k, n]: C = A B. And both in double precision. */
+void ams_gemm_ab(uint64_t m, uint64_t n, uint64_t k, const float *a, uint64_t lda, const float *b,
+                 uint64_t ldb, float *c, uint64_t ldc);
+void ams_gemm_abt_f64(uint64_t m, uint64_t n, uint64_t k, const double *a, uint64_t lda, const double *b,
+                      uint64_t ldb, double *c, uint64_t ldc);
+void ams_gemm_ab_f64(uint64_t m, uint64_t n, uint64_t k, const double *a, uint64_t lda, const double *b,
+                     uint64_t ldb, double *c, uint64_t ldc);
 
 /* ---- selection --------------------------------------------------------------------------------- */
 

@@ -192,7 +192,7 @@ static void end_latent(const pass *a, latent *l)
 
 /* ---- all latents ---------------------------------------------------------------------------------------- */
 
-enum { DENSE_LATENTS = 16, DENSE_ROWS = 16, MOST_LATENTS = 1024, ENTRIES_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, COLUMNS_A_JOB = 64 };
+enum { DENSE_LATENTS = 16, DENSE_ROWS = 16, MOST_LATENTS = 1024, ENTRIES_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, PIECES = 64 };
 
 /* Asks for the rows that the entry after this one needs; of x only where it fires: the entries of
  * JUMPRELU in the band under theta do without. */
@@ -321,35 +321,57 @@ static void give_slots(const atmsae_model *m, const atmsae_codes *c, atmsae_grad
     }
 }
 
-/* Through the reconstruction (all prefixes: the first suffix sum), and through x~ = .. - b_dec. */
-static void b_dec_job(void *arg, uint64_t job, unsigned worker)
+static double row_weight(const pass *a, uint64_t r) { return -2 * (double)a->c->weights[r] / a->c->weight_sum; }
+static double latent_weight(const pass *a, uint64_t i) { return -a->g->pre_sum[i]; }
+
+/* sum [d] += weighted rows first .. last - 1, four at a time. */
+static void add_rows(const pass *a, double *sum, const float *rows, double (*weight)(const pass *, uint64_t), uint64_t first,
+                     uint64_t last)
+{
+    const uint64_t d = a->m->d_out;
+    for (uint64_t r = first; r < last; r += 4) {
+        double w[4];
+        const float *x[4];
+        for (uint64_t q = 0; q < 4; q++) {
+            w[q] = r + q < last ? weight(a, r + q) : 0;
+            x[q] = rows + (r + q < last ? r + q : r) * d;
+        }
+        if (w[0] == 0 && w[1] == 0 && w[2] == 0 && w[3] == 0) continue;
+        for (uint64_t j = 0; j < d; j++)
+            sum[j] += (w[0] * (double)x[0][j] + w[1] * (double)x[1][j]) + (w[2] * (double)x[2][j] + w[3] * (double)x[3][j]);
+    }
+}
+
+/* Through the reconstruction (all prefixes: the first suffix sum), and through x~ = .. - b_dec: a piece of
+ * the rows and one of the latents. How many pieces there are depends on nothing, so neither does the sum. */
+static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
 {
     (void)worker;
     const pass *a = arg;
-    const atmsae_model *m = a->m;
-    const atmsae_codes *c = a->c;
-    uint64_t first = job * COLUMNS_A_JOB, count = ams_min(COLUMNS_A_JOB, m->d_out - first);
-    double sum[COLUMNS_A_JOB] = {0};
-    for (uint64_t r = 0; r < c->n; r++) {
-        const float *e = c->residual + r * m->d_out + first;
-        double w = -2 * (double)c->weights[r] / c->weight_sum;
-        for (uint64_t j = 0; j < count; j++)
-            sum[j] += w * (double)e[j];
+    const uint64_t n = a->c->n, F = a->m->d_sae;
+    double *sum = a->g->pieces + piece * a->m->d_out;
+    memset(sum, 0, (size_t)a->m->d_out * sizeof *sum);
+    add_rows(a, sum, a->c->residual, row_weight, piece * n / PIECES, (piece + 1) * n / PIECES);
+    if (!a->m->config.transcoder)
+        add_rows(a, sum, a->m->w_enc, latent_weight, piece * F / PIECES, (piece + 1) * F / PIECES);
+}
+
+static void b_dec_gradient(pass *a)
+{
+    ams_parallel(a->g->ctx, PIECES, b_dec_job, a);
+    for (uint64_t j = 0; j < a->m->d_out; j++) {
+        double sum = 0;
+        for (uint64_t p = 0; p < PIECES; p++)
+            sum += a->g->pieces[p * a->m->d_out + j];
+        a->b_dec[j] = (float)sum;
     }
-    for (uint64_t i = 0; !m->config.transcoder && i < m->d_sae; i++) {
-        if (a->g->pre_sum[i] == 0) continue;
-        const float *enc = m->w_enc + i * m->d_in + first;
-        for (uint64_t j = 0; j < count; j++)
-            sum[j] -= a->g->pre_sum[i] * (double)enc[j];
-    }
-    for (uint64_t j = 0; j < count; j++)
-        a->b_dec[first + j] = (float)sum[j];
 }
 
 bool ams_backward_memory(atmsae_gradients *g)
 {
     g->latents = ams_calloc(g->ctx, (uint64_t)ams_workers(g->ctx) * MOST_LATENTS, sizeof *g->latents);
-    return g->latents != NULL;
+    g->pieces = ams_alloc(g->ctx, PIECES * g->d_out, sizeof *g->pieces);
+    return g->latents && g->pieces;
 }
 
 atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
@@ -382,7 +404,7 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     choose_blocks(&a);
     ams_parallel(g->ctx, (m->d_sae + a.latents_a_job - 1) / a.latents_a_job, latents_job, &a);
     if (c->aux_scale > 0) aux_gradients(&a);
-    ams_parallel(g->ctx, (m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, b_dec_job, &a);
+    b_dec_gradient(&a);
     g->state = AMS_GRADIENTS_READY;
     return ATMSAE_OK;
 }

@@ -250,9 +250,10 @@ static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, cons
 {
     const uint64_t d = a->m->d_out, end = by_latent->start[i + 1];
     const float *dec = a->m->w_dec + i * d;
+    const bool sparse = end - by_latent->start[i] < a->c->n / 16; /* dense rows the CPU sees coming */
     for (uint64_t p = ams_lower_bound(by_latent->row, by_latent->start[i], end, first); p < end; p++) {
         if (by_latent->row[p] >= last) return;
-        if (p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
+        if (sparse && p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
         float f = value[by_latent->at[p]];
         if (f != 0) ams_axpy(rest + by_latent->row[p] * d, -f, dec, d);
     }

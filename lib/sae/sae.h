@@ -236,7 +236,8 @@ struct atmsae_gradients {
     double *sums;      /* [4, F]: rows, magnitude, frequency, contribution */
     double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
     double *norms;     /* [F] squared norms, for clipping */
-    struct ams_latent *latents; /* backward's working memory */
+    struct ams_latent *latents; /* backward's working memory, */
+    double *pieces;             /* and its sums for b_dec */
     int state;         /* AMS_GRADIENTS_.. */
     float min_kept;
 };

@@ -138,10 +138,11 @@ static bool take_hits(ams_searching *a, ams_search_worker *w, ams_search_block *
         push_row(a, l, row, values, t, w->hits, n_hits);
         return true;
     }
+    const bool sparse = n_hits < t->count / 16; /* dense ones the CPU sees coming */
     for (uint64_t h = 0; h < n_hits; h++) {
         uint64_t at = w->hits[h], latent = ams_eligible(q, t->first + at);
         if (q->kind == AMS_ABOVE) {
-            if (h + 1 < n_hits) ams_prefetch_latent(&a->scorer, ams_eligible(q, t->first + w->hits[h + 1]));
+            if (sparse && h + 1 < n_hits) ams_prefetch_latent(&a->scorer, ams_eligible(q, t->first + w->hits[h + 1]));
             if (!push_above(a, b, row, latent)) return false;
             continue;
         }

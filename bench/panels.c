@@ -26,9 +26,10 @@ static void fill(float *x, size_t n)
 
 int main(void)
 {
-    float *x = bench_alloc(N * D, sizeof *x), *w = bench_alloc(LATENTS * D, sizeof *w), *c = bench_alloc(N * LATENTS, sizeof *c);
-    fill(x, N * D);
-    fill(w, LATENTS * D);
+    const size_t n_x = (size_t)N * D, n_w = (size_t)LATENTS * D;
+    float *x = bench_alloc(n_x, sizeof *x), *w = bench_alloc(n_w, sizeof *w), *c = bench_alloc((size_t)N * LATENTS, sizeof *c);
+    fill(x, n_x);
+    fill(w, n_w);
     const ams_panels a = make(N), b = make(LATENTS);
     printf("products with 16-bit inputs, 1 thread:");
     const ams_product *const products[] = {ams_product_find(AMS_INT16_AVX2), ams_product_find(AMS_INT16_VNNI), ams_product_request_amx()};

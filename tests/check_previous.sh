@@ -3,7 +3,8 @@
 #
 # usage: check_previous.sh SOURCE BUILD
 # Programs of the last release against this library: builds the newest tagged version of this soname
-# in a temporary folder, and runs its command tests with the new shared library in place of its own.
+# in a temporary folder, and runs its command, its examples and test_process with the new shared library in
+# place of its own.
 set -u
 source=$1 build=$2
 skip() { echo "skipped: $*"; exit 77; }
@@ -20,7 +21,8 @@ if ! { meson setup -Dtests=true -Dbench=false "$tmp/build" "$tmp/old" && meson c
     exit 1
 fi
 cp -L "$build/lib/libatmsae.so" "$(readlink -f "$tmp/build/lib/libatmsae.so")" || exit 1
-# unit tests of that time link their own static library; command and examples use the shared one
-meson test -C "$tmp/build" --no-rebuild --print-errorlogs --suite command && "$tmp/build/examples/01_hello" >/dev/null &&
+# Most unit tests of that time link their own static library; these, and the examples, use the shared one.
+meson test -C "$tmp/build" --no-rebuild --print-errorlogs test_process command 'command more' report features &&
+    "$tmp/build/examples/01_hello" >/dev/null &&
     (cd "$tmp" && build/examples/02_own_loop >/dev/null && build/examples/03_mask_only >/dev/null) &&
     echo "$tag runs with this library"

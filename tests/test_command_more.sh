@@ -155,6 +155,7 @@ quiet "not centred" mean.npy --k 2 $tiny
 quiet "not centred" rows.npy --k 2 --b-dec zero $tiny
 warns "not centred.*subtract the mean" const.npy --k 2 $tiny
 warns "k is too small" rows.npy --k 0.3 $long
+warns "too sparse: .*lower sparsity_coef" rows.npy --arch standard --sparsity 500 $long
 warns "dead latents are rising.*turn AuxK on" rows.npy --k 4 --d-sae 200 --rows 40k --batch 200 --lr 0.05 --aux-coef 0 --dead-window 2k
 warns "masks starve latents" rows.npy --k 4 $long --r 5 --c 3
 

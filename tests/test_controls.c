@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Controls, models that a measure must put in the right order: an oracle, one that absorbs, a permuted decoder, an
- * untrained model, shuffled labels, the same model twice. And what measures do when memory runs out.
+ * untrained model, shuffled labels, the same model twice.
  */
-#include "heap.h"
 #include "known.h"
 
 /* ---- controls --------------------------------------------------------------------------------------------- */
@@ -190,142 +189,12 @@ START_TEST(probing_orders_the_controls)
 }
 END_TEST
 
-/* ---- memory --------------------------------------------------------------------------------------------------- */
-
-typedef struct ready {
-    atmsae_context *ctx;
-    atmsae_synth *synth;
-    atmsae_model *model, *wider;
-    atmsae_absorption *absorption;
-    atmsae_probing *probing;
-    atmsae_batch batch;
-    float x[200 * WIDTH];
-    int32_t class_of[200];
-    int8_t labels[200];
-    uint8_t is_train[200];
-    toy_lm *lm;
-    tree tree;
-} ready;
-
-enum { CALLS = 11 };
-
-/* One of the calls that allocate; *made is what it created. */
-static atmsae_status make_call(ready *w, int which, void **made, void (**destroy)(void *))
-{
-    atmsae_match_result match = {.size = sizeof match};
-    atmsae_hedging_result hedging = {.size = sizeof hedging};
-    atmsae_truth_result truth = {.size = sizeof truth};
-    atmsae_lm_result lm = {.size = sizeof lm};
-    atmsae_absorption_measures measures = {.size = sizeof measures};
-    atmsae_probing_entry entries[4];
-    float x[10 * WIDTH];
-    double mean;
-    switch (which) {
-    case 0: return atmsae_model_match(w->model, w->wider, ATMSAE_W_DEC, 0, NULL, &match);
-    case 1: return atmsae_model_hedging(w->model, w->wider, 0, &hedging);
-    case 2: return atmsae_model_similarity(w->model, ATMSAE_W_DEC, NULL, &mean);
-    case 3: return atmsae_synth_truth(w->synth, w->model, 0, 100, &truth);
-    case 4: return atmsae_absorption_measure(w->absorption, w->model, &measures, NULL, NULL);
-    case 5: return atmsae_probing_score(w->probing, w->model, entries);
-    case 6: return atmsae_probing_baseline(w->probing, entries);
-    case 7: {
-        atmsae_probing_config config;
-        atmsae_probing_config_init(&config, sizeof config);
-        config.n_tasks = 1;
-        *destroy = (void (*)(void *))atmsae_probing_destroy;
-        return atmsae_probing_create(w->ctx, &config, &w->batch, WIDTH, w->labels, w->is_train, (atmsae_probing **)made);
-    }
-    case 8: *destroy = (void (*)(void *))atmsae_synth_destroy;
-        return atmsae_synth_create_preset(w->ctx, ATMSAE_SYNTH_CHANIN, 0, (atmsae_synth **)made);
-    case 9: {
-        *destroy = (void (*)(void *))atmsae_synth_destroy;
-        w->tree.config.orthogonal_steps = 1;
-        w->tree.config.correlation_rank = 2;
-        atmsae_status status = atmsae_synth_create_tree(w->ctx, &w->tree.config, (atmsae_synth **)made);
-        return status < 0 ? status : atmsae_synth_rows(*made, 0, 10, x, NULL);
-    }
-    default: {
-        atmsae_language_model callback = {.size = sizeof callback, .n_batches = 1, .opaque = w->lm, .run = run_toy};
-        return atmsae_model_language(w->wider, &callback, &lm);
-    }
-    }
-}
-
-START_TEST(every_failed_allocation_is_reported_and_leaks_nothing)
-{
-    heap h = {0, -1};
-    atmsae_allocator allocator = {&h, heap_alloc, heap_free};
-    atmsae_context_config config;
-    atmsae_context_config_init(&config, sizeof config);
-    config.threads = 1;
-    config.allocator = &allocator;
-    ready *w = zeros(1, sizeof *w);
-    w->lm = zeros(1, sizeof *w->lm);
-    ck_assert_int_eq(atmsae_context_create(&config, &w->ctx), ATMSAE_OK);
-    w->synth = control_rows(w->ctx);
-    w->model = control(w->ctx, w->synth, ORACLE);
-    w->wider = new_model(w->ctx, WIDTH, FEATURES + 4, ATMSAE_RELU, 1, 1);
-    describe(&w->tree);
-    ok(w->ctx, atmsae_synth_rows(w->synth, 0, 200, w->x, NULL));
-    for (int i = 0; i < 200; i++) {
-        w->labels[i] = (int8_t)(i % 2), w->is_train[i] = i % 3 != 0, w->class_of[i] = i % 2;
-        w->x[i * WIDTH] += i % 2 ? 3 : -3;
-    }
-    w->batch = rows(w->x, 200);
-    atmsae_absorption_config absorption;
-    atmsae_absorption_config_init(&absorption, sizeof absorption);
-    absorption.n_classes = 2;
-    ok(w->ctx, atmsae_absorption_create(w->ctx, &absorption, &w->batch, WIDTH, w->class_of, w->is_train, &w->absorption));
-    atmsae_probing_config probing;
-    atmsae_probing_config_init(&probing, sizeof probing);
-    probing.n_tasks = 1;
-    ok(w->ctx, atmsae_probing_create(w->ctx, &probing, &w->batch, WIDTH, w->labels, w->is_train, &w->probing));
-    long before = h.live;
-    for (int which = 0; which < CALLS - 1; which++) /* the last: its activations are narrower, see below */
-        for (long left = 0;; left++) {
-            void *made = NULL;
-            void (*destroy)(void *) = NULL;
-            h.left = left;
-            atmsae_status status = make_call(w, which, &made, &destroy);
-            h.left = -1;
-            if (destroy) destroy(made);
-            ck_assert_msg(h.live == before, "call %d, allocation %ld leaks", which, left);
-            if (status == ATMSAE_OK) {
-                ck_assert_int_ge(left, 2);
-                break;
-            }
-            ck_assert_msg(status == ATMSAE_E_NOMEM, "call %d, allocation %ld: %s", which, left, atmsae_last_error(w->ctx));
-        }
-    atmsae_model_destroy(w->wider);
-    w->wider = new_model(w->ctx, D, F, ATMSAE_RELU, 1, 1); /* of the toy language model's width */
-    before = h.live;
-    for (long left = 0;; left++) {
-        h.left = left;
-        atmsae_status status = make_call(w, CALLS - 1, NULL, NULL);
-        h.left = -1;
-        ck_assert_int_eq(h.live, before);
-        if (status == ATMSAE_OK) break;
-        ck_assert_int_eq(status, ATMSAE_E_NOMEM);
-    }
-    atmsae_probing_destroy(w->probing);
-    atmsae_absorption_destroy(w->absorption);
-    atmsae_model_destroy(w->wider);
-    atmsae_model_destroy(w->model);
-    atmsae_synth_destroy(w->synth);
-    atmsae_context_destroy(w->ctx);
-    ck_assert_int_eq(h.live, 0);
-    free(w->lm);
-    free(w);
-}
-END_TEST
-
 int main(void)
 {
     const TTest *const tests[] = {
         truth_orders_the_controls,
         reconstruction_orders_the_controls,
         probing_orders_the_controls,
-        every_failed_allocation_is_reported_and_leaks_nothing,
     };
     return run_tests("controls", tests, sizeof tests / sizeof *tests);
 }

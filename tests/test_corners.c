@@ -511,6 +511,30 @@ START_TEST(reading_fails)
 }
 END_TEST
 
+/* The same of SAEs in archives: .npz, and .pt with its config.json. */
+START_TEST(reading_archives_fails)
+{
+    static const char *const files[][2] = {{"gemma_scope/params.npz", "params.npz"}, {"dictionary_AutoEncoderTopK/config.json", "config.json"},
+                                           {"dictionary_AutoEncoderTopK/ae.pt", "ae.pt"}};
+    const char *tests = getenv("ATMSAE_TESTS");
+    char from[512], to[110];
+    static char bytes[1 << 16];
+    for (int i = 0; i < 3; i++) {
+        snprintf(from, sizeof from, "%s/fixtures/formats/%s", tests ? tests : "tests", files[i][0]);
+        FILE *file = fopen(from, "rb");
+        ck_assert_msg(file != NULL, "cannot read %s", from);
+        const size_t n = fread(bytes, 1, sizeof bytes, file);
+        ck_assert(n > 0 && n < sizeof bytes);
+        fclose(file);
+        snprintf(to, sizeof to, "%s/%s", folder, files[i][1]);
+        small_write(to, bytes, n);
+        if (i == 1) continue;
+        if (read_model(to) == ATMSAE_E_UNSUPPORTED && strstr(atmsae_last_error(ctx), "built without")) continue;
+        check_reader(to, read_model);
+    }
+}
+END_TEST
+
 /* ---- paths of writing ---------------------------------------------------------------------------------- */
 
 static void expect_no_write(const char *path, const char *reason)
@@ -804,7 +828,7 @@ START_TEST(keys_of_one_hash)
 }
 END_TEST
 
-START_TEST(null_arguments)
+START_TEST(arguments_and_memory)
 {
     atmsae_context *other = ctx;
     const atmsae_allocator halves[] = {{NULL, NULL, NULL}, {NULL, (void *(*)(void *, size_t, size_t))(uintptr_t)1,
@@ -817,13 +841,6 @@ START_TEST(null_arguments)
         ck_assert_ptr_null(other);
     }
     ck_assert_int_eq(atmsae_context_create(NULL, NULL), ATMSAE_E_ARG);
-    ck_assert_str_eq(atmsae_last_error(NULL), "");
-    ck_assert_str_eq(atmsae_context_cpu(NULL), "");
-    ck_assert_uint_eq(atmsae_context_threads(NULL), 0);
-    ck_assert_int_eq(atmsae_stop_requested(NULL), 0);
-    atmsae_request_stop(NULL);
-    atmsae_clear_stop(NULL);
-    atmsae_context_destroy(NULL);
     ams_struct_init(NULL, 8, "12345678", 8);
     char one = 'x';
     ams_struct_init(&one, SIZE_MAX, "12345678", 8); /* not the size of any struct */
@@ -836,14 +853,8 @@ START_TEST(null_arguments)
     ck_assert_ptr_null(ams_alloc(ctx, 1, 1));
     fail_at(MEMORY, 0, 0);
 
-    atmsae_trainer *trainer;
-    ck_assert_int_eq(atmsae_trainer_save(NULL, NULL, edited), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_trainer_load(NULL, edited, NULL, &trainer), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_trainer_load(ctx, edited, NULL, NULL), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_trainer_load(ctx, NULL, NULL, &trainer), ATMSAE_E_ARG);
     small_run run;
     small_begin(&run, &small_setups[0], ctx);
-    ck_assert_int_eq(atmsae_trainer_save(run.trainer, run.source, NULL), ATMSAE_E_ARG);
     for (long at = 1;; at++) { /* every allocation of a save */
         fail_at(MEMORY, at, 0);
         atmsae_status status = atmsae_trainer_save(run.trainer, run.source, edited);
@@ -974,6 +985,7 @@ int main(void)
     tcase_add_test(files, saved_without_a_source);
     tcase_add_test(files, checksums);
     tcase_add_test(files, reading_fails);
+    tcase_add_test(files, reading_archives_fails);
     tcase_add_test(files, names_that_cannot_be_written);
     tcase_add_test(files, temporary_files);
     tcase_add_test(files, tensors_that_cannot_be_written);
@@ -986,7 +998,7 @@ int main(void)
     tcase_add_checked_fixture(system_calls, open_folder, close_folder);
     tcase_add_test(system_calls, no_locale);
     tcase_add_test(system_calls, no_threads);
-    tcase_add_test(system_calls, null_arguments);
+    tcase_add_test(system_calls, arguments_and_memory);
     tcase_add_test(system_calls, after_fork);
     suite_add_tcase(suite, system_calls);
     SRunner *runner = srunner_create(suite);

@@ -692,6 +692,10 @@ static const char *torch_file(const void *pickle, size_t size)
 #define P(text) text, sizeof text - 1
 #define STORAGE "(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" "0X\3\0\0\0cpuK\6tQ"
 #define TENSOR(offset, shape, stride) "ctorch._utils\n_rebuild_tensor_v2\n(" STORAGE offset shape stride "\x89" "ccollections\nOrderedDict\n)RtR"
+#define PARTS(word, class, key, device, count) "(" word class key device count "tQ."
+#define WORD "X\7\0\0\0storage"
+#define KEY "X\1\0\0\0" "0"
+#define CPU "X\3\0\0\0cpu"
 #define A "X\1\0\0\0a"
 #define M23 "K\2K\3\x86"
 #define M31 "K\3K\1\x86"
@@ -764,6 +768,36 @@ START_TEST(pickles)
         {P("\x80\2}K\1" TENSOR("K\0", M23, M31) "s."), ATMSAE_E_FORMAT, "a tensor whose key is no text"},
         {P("\x80\2}" A TENSOR("K\0", M23, M31) "s" A TENSOR("K\0", M23, M31) "s."), ATMSAE_E_FORMAT, "two tensors \"a\""},
         {P(""), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2}" A TENSOR("\x8a\0", M23, M31) "sX\1\0\0\0b}" A TENSOR("K\2", "K\2\x85", "K\1\x85") "ss."), ATMSAE_OK, "1 2 3 -1 0.5 2"},
+        {P("\x80\2}" A "ctorch._utils\n_rebuild_parameter\n(" TENSOR("K\5", ")", ")") "\x88" "ccollections\nOrderedDict\n)RtRs."), ATMSAE_OK, "2"},
+        {P("\x80\2" PARTS("X\7\0\0\0stOrage", "ctorch\nFloatStorage\n", KEY, CPU, "K\6")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS("N", "ctorch\nFloatStorage\n", KEY, CPU, "K\6")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS(WORD, "N", KEY, CPU, "K\6")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS(WORD, "ctorch\nFloatStorage\n", "N", CPU, "K\6")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS(WORD, "ctorch\nFloatStorage\n", KEY, "N", "K\6")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS(WORD, "ctorch\nFloatStorage\n", KEY, CPU, "N")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS(WORD, "ctorch\nFloatStorage\n", KEY, CPU, "J\xff\xff\xff\xff")), ATMSAE_E_FORMAT, "no storage"},
+        {P("\x80\2" PARTS(WORD, "ctorch\nFloatStorage\n", KEY, CPU, "\x8a\10\6\0\0\0\0\0\0\x40")), ATMSAE_E_FORMAT, "has 24 bytes, not 4611686018427387910"},
+        {P("\x80\2}" A TENSOR("K\7", "K\0\x85", "K\1\x85") "s."), ATMSAE_E_FORMAT, "0 elements at 7 of a storage of 6"},
+        {P("\x80\2}" A TENSOR("N", M23, M31) "s."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
+        {P("\x80\2}" A TENSOR("K\0", "N", M31) "s."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
+        {P("\x80\2}" A TENSOR("K\0", M23, "N\x85") "s."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
+        {P("\x80\2}" A TENSOR("K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t", M31) "s."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
+        {P("\x80\2}" A TENSOR("K\0", M23, "K\1K\5\x86") "s."), ATMSAE_E_UNSUPPORTED, "neither contiguous nor"},
+        {P("\x80\2ctorch._utils\n_rebuild_tensor_v2\n(NK\0" M23 M31 "NNtR."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
+        {P("\x80\2ctorch._utils\n_rebuild_tensor_v2\n(NNNNNNNNtR."), ATMSAE_E_FORMAT, "_rebuild_tensor_v2 has other arguments"},
+        {P("\x80\2ctorch._utils\n_rebuild_parameter\n(NNNtR."), ATMSAE_E_FORMAT, "without a tensor"},
+        {P("\x80\2R."), ATMSAE_E_FORMAT, "stack is empty"},
+        {P("\x80\2t."), ATMSAE_E_FORMAT, "there is no mark"},
+        {P("\x80\2}(Ns."), ATMSAE_E_FORMAT, "a mark inside a dict"},
+        {P("\x80"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2J\1\2"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2\x8a"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2\x8a\4\1"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2X\1"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2}q"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2}h"), ATMSAE_E_FORMAT, "ends inside an instruction"},
+        {P("\x80\2}j\1\1"), ATMSAE_E_FORMAT, "ends inside an instruction"},
     };
     for (size_t i = 0; torch && i < sizeof cases / sizeof *cases; i++) {
         const char *path = torch_file(cases[i].pickle, cases[i].size);
@@ -839,6 +873,25 @@ START_TEST(greedy_pickles)
     ck_assert_int_eq(atmsae_tensors_open(ctx, torch_file(pickle, n), &t), ATMSAE_E_LIMIT);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "more than 4096 storages"));
 
+    /* Names that are longer than any; a byte order that is another, or none. */
+    memcpy(pickle, "\x80\2(" WORD "ctorch\nFloatStorage\nX\0\2\0\0", n = sizeof "\x80\2(" WORD "ctorch\nFloatStorage\nX\0\2\0\0" - 1);
+    memset(pickle + n, 'k', 512);
+    memcpy(pickle + n + 512, CPU "K\6tQ.", sizeof CPU "K\6tQ.");
+    ck_assert_int_eq(atmsae_tensors_open(ctx, torch_file(pickle, n + 512 + sizeof CPU "K\6tQ." - 1), &t), ATMSAE_E_FORMAT);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "long name"));
+    static const char *const orders[] = {"big", "little-endian"};
+    for (int i = 0; i < 3; i++) {
+        static archive strange;
+        char name[160] = "";
+        memset(&strange, 0, sizeof strange);
+        memset(name, 'r', i < 2 ? 1 : 130);
+        add_entry(&strange, strcat(name, "/data.pkl"), "\x80\2}.", 4);
+        if (i < 2) add_entry(&strange, "r/byteorder", orders[i], strlen(orders[i]));
+        end_archive(&strange);
+        put(join(root, "t.pt"), strange.bytes, strange.n);
+        ck_assert_int_eq(atmsae_tensors_open(ctx, join(root, "t.pt"), &t), i < 2 ? ATMSAE_E_UNSUPPORTED : ATMSAE_E_LIMIT);
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), i < 2 ? "is not \"little\"" : "long name"));
+    }
     /* 4 MiB and a byte of pickle, as a hole in the file. */
     static archive a;
     const long size = (1 << 22) + 1;
@@ -962,17 +1015,45 @@ START_TEST(zip64)
     memset(p + 8, 0xff, 12);
     p += END;
     const char *path = join(root, "z.npz");
-    for (int cut = 0; cut < 2; cut++) { /* then with an extra field that is too short for all three */
-        if (cut) le(bytes + directory + 53, 2, 16), le(bytes + directory + 51 + 20, 2, 7);
-        put(path, bytes, (size_t)(p - bytes));
+    const struct {
+        size_t at;
+        unsigned n;
+        uint64_t value;
+        atmsae_status status;
+        const char *text;
+    } cases[] = {
+        {0, 0, 0, ATMSAE_OK, ""},
+        {end64, 1, 7, ATMSAE_E_FORMAT, "no ZIP64 end record"},
+        {end64 + END64, 1, 7, ATMSAE_E_FORMAT, "a ZIP64 end record is missing"},
+        {end64 + END64 + 8, 8, end64 + 1, ATMSAE_E_FORMAT, "a ZIP64 end record is missing"},
+        {end64 + 32, 8, 4097, ATMSAE_E_LIMIT, "a ZIP directory of 4097 entries"},
+        {end64 + 40, 8, (1 << 24) + 1, ATMSAE_E_LIMIT, "a ZIP directory of 1 entries and 16777217 bytes"},
+        {end64 + 48, 8, UINT64_MAX, ATMSAE_E_FORMAT, "directory does not fit"},
+        {directory + 51, 2, 2, ATMSAE_E_FORMAT, "sizes contradict"}, /* an extra field of another kind */
+        {directory + 53, 2, 16, ATMSAE_E_FORMAT, "malformed"},        /* and one too short for all three */
+        {directory + 53, 2, 26, ATMSAE_E_FORMAT, "extra field"},      /* or too long */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        unsigned char changed[sizeof bytes];
+        memcpy(changed, bytes, sizeof bytes);
+        le(changed + cases[i].at, cases[i].n, cases[i].value);
+        put(path, changed, (size_t)(p - bytes));
         atmsae_tensors *t;
         atmsae_status status = atmsae_tensors_open(ctx, path, &t);
-        ck_assert_msg(status == (cut ? ATMSAE_E_FORMAT : ATMSAE_OK), "%s", atmsae_last_error(ctx));
+        ck_assert_msg(status == cases[i].status && (status == ATMSAE_OK || strstr(atmsae_last_error(ctx), cases[i].text)),
+                      "case %zu: %s", i, atmsae_last_error(ctx));
         if (status < 0) continue;
         float value;
         ok(atmsae_tensors_read_f32(t, 0, &value, 1));
         ck_assert(value == 1);
         atmsae_tensors_close(t);
+    }
+    for (int i = 0; i < 2; i++) { /* the end alone, and the locator with it */
+        atmsae_tensors *t;
+        const size_t n = END + (size_t)i * LOCATOR;
+        put(path, p - n, n);
+        ck_assert_int_eq(atmsae_tensors_open(ctx, path, &t), ATMSAE_E_FORMAT);
+        ck_assert_msg(strstr(atmsae_last_error(ctx), "a ZIP64 end record is missing") != NULL, "%s", atmsae_last_error(ctx));
     }
 }
 END_TEST

@@ -736,26 +736,6 @@ START_TEST(backward_wants_the_model_of_its_forward)
 }
 END_TEST
 
-START_TEST(null_handles_are_refused)
-{
-    atmsae_batch b = batch_of(NULL, 1);
-    ck_assert_int_eq(atmsae_encode(NULL, &b, NULL), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_decode(NULL, NULL, NULL, 0), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_forward(NULL, &b, NULL, NULL, NULL), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_backward(NULL, NULL, NULL), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_optimizer_step(NULL, NULL, NULL, NULL), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_model_set(NULL, 1, NULL, 0), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_model_calibrate(NULL, &b), ATMSAE_E_ARG);
-    ck_assert_int_eq(atmsae_model_create(NULL, NULL, NULL), ATMSAE_E_ARG);
-    ck_assert_ptr_null(atmsae_model_view(NULL, 1, NULL));
-    atmsae_model_destroy(NULL);
-    atmsae_codes_destroy(NULL);
-    atmsae_gradients_destroy(NULL);
-    atmsae_optimizer_destroy(NULL);
-    atmsae_context_destroy(NULL);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("model");
@@ -780,7 +760,6 @@ int main(void)
     tcase_add_test(t, bad_settings_are_named);
     tcase_add_test(t, bad_batches_are_refused);
     tcase_add_test(t, backward_wants_the_model_of_its_forward);
-    tcase_add_test(t, null_handles_are_refused);
     suite_add_tcase(suite, t);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -30,8 +30,15 @@ bool keep_load(atmsae_context *context, const char *folder, study_trained *t)
 {
     FILE *file = numbers(folder, "r");
     if (!file) return false;
-    const bool whole = fscanf(file, "%lf %lf %lf", &t->l0_train, &t->mean_p, &t->seconds) == 3;
+    char line[128] = "", *at = line;
+    double *const values[] = {&t->l0_train, &t->mean_p, &t->seconds};
+    bool whole = fgets(line, sizeof line, file) != NULL;
     fclose(file);
+    for (int i = 0; i < 3; i++) {
+        const char *from = at;
+        *values[i] = strtod(from, &at);
+        whole = whole && at != from;
+    }
     if (whole) study_check(context, atmsae_model_load(context, folder, &t->model));
     return whole;
 }

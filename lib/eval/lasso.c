@@ -158,8 +158,8 @@ static double slope_along(const solver *s, double t)
     for (uint64_t i = 0; i < s->p->a.n_rows; i++)
         slope += s->slope[i] * s->dz[i];
     for (uint64_t q = 0; q < s->n_play; q++) {
-        double dw = s->dw[s->play[q]], before = s->w[s->play[q]], w = before + t * dw;
-        if (w == 0) w = before;
+        double dw = s->dw[s->play[q]], start = s->w[s->play[q]], w = start + t * dw;
+        if (w == 0) w = start;
         slope += w != 0 ? copysign(s->p->lambda, w) * dw : s->p->lambda * fabs(dw);
     }
     return slope;

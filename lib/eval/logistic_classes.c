@@ -184,7 +184,7 @@ static bool unfinished(const one *o)
 
 static void solve(atmsae_context *ctx, group *s)
 {
-    uint64_t blocks = (s->p->n - 1) / BLOCK + 1, panels = (s->p->d - 1) / PANEL + 1, n_going;
+    uint64_t blocks = (s->p->n - 1) / BLOCK + 1, panels = (s->p->d - 1) / PANEL + 1;
     one *going[GROUP];
     for (int step = 0; step < MAX_STEPS; step++) {
         ams_parallel(ctx, s->n_part, differentiate, s);
@@ -194,7 +194,7 @@ static void solve(atmsae_context *ctx, group *s)
         keep(s, unfinished);
         if (s->n_part == 0) return;
         memcpy(going, s->part, sizeof going);
-        n_going = s->n_part;
+        const uint64_t n_going = s->n_part;
         for (int k = 0; keep(s, unsolved), k < MAX_INNER && s->n_part > 0; k++) {
             ams_parallel(ctx, s->n_part, ask, s);
             ams_parallel(ctx, blocks, rows_job_f, s);

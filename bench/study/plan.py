@@ -7,10 +7,10 @@ KS = {"synthetic": [3, 3.5, 2.5], "real": [32, 64, 16, 128]}  # most important f
 TUNING_K = {"synthetic": 3, "real": 32}
 TUNING_SEED = 901
 MISSES = {"synthetic": "parent_miss", "real": "absorption_full"}
-# Rows seen are batch x steps. `small` is for one CPU and an hour or two, `full` what a paper would want.
+# Rows seen are batch x steps. `small` takes one CPU some two hours, `full` is what a paper would want.
 SIZES = {
-    "small": {"synthetic": {"F": 168, "batch": 512, "steps": 2000}, "real": {"F": 1024, "batch": 512, "steps": 400}},
-    "medium": {"synthetic": {"F": 168, "batch": 512, "steps": 4000}, "real": {"F": 2048, "batch": 1024, "steps": 500}},
+    "small": {"synthetic": {"F": 168, "batch": 512, "steps": 2000}, "real": {"F": 2048, "batch": 1024, "steps": 500}},
+    "medium": {"synthetic": {"F": 168, "batch": 512, "steps": 4000}, "real": {"F": 2048, "batch": 1024, "steps": 2000}},
     "full": {"synthetic": {"F": 168, "batch": 512, "steps": 4000}, "real": {"F": 4096, "batch": 1024, "steps": 2000}},
     "tiny": {"synthetic": {"F": 168, "batch": 128, "steps": 40}, "real": {"F": 64, "batch": 128, "steps": 40}},
 }

@@ -94,6 +94,10 @@ static int64_t *read_integers(atmsae_context *context, const char *folder, const
     *count = 1;
     for (uint64_t a = 0; a < o.info.rank; a++)
         *count *= o.info.shape[a];
+    if (*count == 0) {
+        fprintf(stderr, "study: %s: %s has no elements\n", o.path, tensor);
+        exit(1);
+    }
     int64_t *values = program_alloc(*count, sizeof *values);
     study_check(context, atmsae_tensors_read_i64(o.file, o.tensor, values, *count));
     close_tensor(&o);

@@ -18,6 +18,7 @@
 static int same_blis(void) { return strcmp(bli_info_get_version_str(), AMS_BLIS_BUILD_VERSION) == 0; }
 
 /* B is [n, k] (TRANSPOSE) or [k, n]. BLIS takes no const. */
+// NOLINTBEGIN(bugprone-macro-parentheses): a type cannot have them
 #define DEFINE_GEMM(name, type, blis, transpose)                                                          \
     void name(uint64_t m, uint64_t n, uint64_t k, const type *a, uint64_t lda, const type *b, uint64_t ldb, \
               type *c, uint64_t ldc)                                                                      \
@@ -35,6 +36,7 @@ static int same_blis(void) { return strcmp(bli_info_get_version_str(), AMS_BLIS_
             blis(BLIS_NO_TRANSPOSE, transpose, mm, nn, kk, &one, a_arg, rsa, 1, b_arg, rsb, 1, &zero, c, rsc, 1); \
         }                                                                                                 \
     }
+// NOLINTEND(bugprone-macro-parentheses)
 DEFINE_GEMM(ams_gemm_abt, float, bli_sgemm, BLIS_TRANSPOSE)
 DEFINE_GEMM(ams_gemm_ab, float, bli_sgemm, BLIS_NO_TRANSPOSE)
 DEFINE_GEMM(ams_gemm_abt_f64, double, bli_dgemm, BLIS_TRANSPOSE)

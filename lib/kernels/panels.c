@@ -118,16 +118,18 @@ INLINE void pack_strip(uint16_t *out, strip *s, uint64_t d, bool right, bool int
 }
 
 typedef void strip_packer(uint16_t *out, strip *s, uint64_t d);
-#define STRIP_PACKERS(level, target)                                                                                          \
-    target static void integers_a_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, true); }       \
-    target static void integers_b_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, true); }        \
-    target static void bf16_a_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, false); }          \
-    target static void bf16_b_##level(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, false); }           \
-    static strip_packer *const packers_##level[2][2] = {{bf16_a_##level, bf16_b_##level},                                    \
-                                                        {integers_a_##level, integers_b_##level}};
-STRIP_PACKERS(base, )
+static void bf16_a_base(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, false); }
+static void bf16_b_base(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, false); }
+static void integers_a_base(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, true); }
+static void integers_b_base(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, true); }
+static strip_packer *const packers_base[2][2] = {{bf16_a_base, bf16_b_base}, {integers_a_base, integers_b_base}};
 #if defined(__x86_64__)
-STRIP_PACKERS(avx2, __attribute__((target("avx2"))))
+#define AVX2 __attribute__((target("avx2")))
+AVX2 static void bf16_a_avx2(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, false); }
+AVX2 static void bf16_b_avx2(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, false); }
+AVX2 static void integers_a_avx2(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, false, true); }
+AVX2 static void integers_b_avx2(uint16_t *out, strip *s, uint64_t d) { pack_strip(out, s, d, true, true); }
+static strip_packer *const packers_avx2[2][2] = {{bf16_a_avx2, bf16_b_avx2}, {integers_a_avx2, integers_b_avx2}};
 #define PACKERS (__builtin_cpu_supports("avx2") ? packers_avx2 : packers_base)
 #else
 #define PACKERS packers_base
@@ -188,7 +190,7 @@ static void pack(strip_packer *work, bool integers, const ams_panels *out, const
 #define TARGET
 #define VL 4
 #define ROWS 4
-#define DOT(sum, x, w) ((sum) + ((x) << 16 >> 16) * ((w) << 16 >> 16) + ((x) >> 16) * ((w) >> 16))
+#define DOT(sum, x, w) ((sum) + (VU)(((x) << 16 >> 16) * ((w) << 16 >> 16)) + (VU)(((x) >> 16) * ((w) >> 16)))
 #include "kernels/panels_int16.h"
 
 #ifdef ON_CPU
@@ -196,14 +198,14 @@ static void pack(strip_packer *work, bool integers, const ams_panels *out, const
 #define TARGET __attribute__((target("avx2")))
 #define VL 8
 #define ROWS 4
-#define DOT(sum, x, w) ((sum) + (VI)_mm256_madd_epi16((__m256i)(x), (__m256i)(w)))
+#define DOT(sum, x, w) ((sum) + (VU)_mm256_madd_epi16((__m256i)(x), (__m256i)(w)))
 #include "kernels/panels_int16.h"
 
 #define SUFFIX(name) JOIN(name, vnni)
 #define TARGET __attribute__((target("avx512f,avx512vnni")))
 #define VL 16
 #define ROWS 8
-#define DOT(sum, x, w) ((VI)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))
+#define DOT(sum, x, w) ((VU)_mm512_dpwssd_epi32((__m512i)(sum), (__m512i)(x), (__m512i)(w)))
 #include "kernels/panels_int16.h"
 #endif
 

@@ -7,8 +7,10 @@
  *   DOT(sum, x, w)             sum of int32 + the two products of the pairs of int16 in x and w
  */
 typedef int32_t SUFFIX(vi) __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint32_t SUFFIX(vu) __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef float SUFFIX(vf) __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 #define VI SUFFIX(vi)
+#define VU SUFFIX(vu)
 #define VF SUFFIX(vf)
 
 TARGET static void SUFFIX(block_int16)(const uint16_t *a, const uint16_t *b, uint64_t steps, const float *a_scale,
@@ -19,10 +21,10 @@ TARGET static void SUFFIX(block_int16)(const uint16_t *a, const uint16_t *b, uin
             const uint16_t *x = a + row / 16 * TILE + row % 16 * 32;
             const uint16_t *w0 = b + latent / 16 * TILE + latent % 16 * 2;
             const uint16_t *w1 = b + (latent + VL) / 16 * TILE + (latent + VL) % 16 * 2;
-            VI sum[ROWS][2];
+            VU sum[ROWS][2]; /* of what lies in rows that are not there, sums may wrap */
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++)
-                sum[r][0] = sum[r][1] = (VI){0};
+                sum[r][0] = sum[r][1] = (VU){0};
             for (uint64_t s = 0; s < steps; s++)
                 for (int pair = 0; pair < 16; pair++) {
                     const uint64_t line = s * STEP + (uint64_t)pair * 32;
@@ -40,13 +42,14 @@ TARGET static void SUFFIX(block_int16)(const uint16_t *a, const uint16_t *b, uin
             for (int r = 0; r < ROWS; r++) {
                 float *out = c + (uint64_t)(row + r) * ldc + latent;
                 const float *scale = b_scale + latent;
-                *(VF *)out = __builtin_convertvector(sum[r][0], VF) * a_scale[row + r] * *(const VF *)scale;
-                *(VF *)(out + VL) = __builtin_convertvector(sum[r][1], VF) * a_scale[row + r] * *(const VF *)(scale + VL);
+                *(VF *)out = __builtin_convertvector((VI)sum[r][0], VF) * a_scale[row + r] * *(const VF *)scale;
+                *(VF *)(out + VL) = __builtin_convertvector((VI)sum[r][1], VF) * a_scale[row + r] * *(const VF *)(scale + VL);
             }
         }
 }
 
 #undef VI
+#undef VU
 #undef VF
 #undef SUFFIX
 #undef TARGET

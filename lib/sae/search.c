@@ -213,7 +213,8 @@ static atmsae_status search(ams_searching *a, bool *held)
     return atomic_load(&a->status);
 }
 
-atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)
+/* *found: as ams_search_collect has it. */
+static atmsae_status run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out, bool *found)
 {
     ams_query q = *query;
     ams_searching a = plan(s, m, &q, out, ams_product_of(s->ctx));
@@ -222,6 +223,7 @@ atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_que
         AMS_TRY(reserve(&a));
         AMS_TRY(ams_sparse_reserve(s->ctx, out, q.n, 0));
         memset(out->start, 0, (size_t)(q.n + 1) * sizeof *out->start);
+        *found = true;
         return ATMSAE_OK;
     }
     bool held;
@@ -230,9 +232,14 @@ atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_que
         a = plan(s, m, &q, out, NULL);
         AMS_TRY(search(&a, &held));
     }
+    return ams_search_collect(&a, found);
+}
+
+atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)
+{
     bool found;
-    AMS_TRY(ams_search_collect(&a, &found));
+    AMS_TRY(run(s, m, query, out, &found));
     if (found) return ATMSAE_OK;
-    s->last_model = NULL;
-    return ams_search_run(s, m, query, out);
+    s->last_model = NULL; /* and so without a guess */
+    return run(s, m, query, out, &found);
 }

@@ -94,10 +94,6 @@ static int64_t *read_integers(atmsae_context *context, const char *folder, const
     *count = 1;
     for (uint64_t a = 0; a < o.info.rank; a++)
         *count *= o.info.shape[a];
-    if (*count == 0) {
-        fprintf(stderr, "study: %s: %s has no elements\n", o.path, tensor);
-        exit(1);
-    }
     int64_t *values = program_alloc(*count, sizeof *values);
     study_check(context, atmsae_tensors_read_i64(o.file, o.tensor, values, *count));
     close_tensor(&o);
@@ -141,7 +137,7 @@ static void open_texts(real_data *r, const char *folder)
     const atmsae_batch batch = {.size = sizeof batch, .n_rows = n, .x = rows.values, .x_type = ATMSAE_F32};
     atmsae_probing_config config;
     atmsae_probing_config_init(&config, sizeof config);
-    config.n_tasks = r->n_tasks = count / n;
+    config.n_tasks = r->n_tasks = n > 0 ? count / n : 0;
     config.ks = &one;
     config.n_ks = 1;
     study_check(r->context, atmsae_probing_create(r->context, &config, &batch, rows.d, label, is_train, &r->texts));

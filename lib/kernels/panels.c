@@ -40,7 +40,7 @@ typedef uint16_t vh __attribute__((vector_size(LANES * 4), aligned(2), may_alias
 #endif
 #define LOAD(p) (*(const vf *)(p))
 
-/* A row's integers: norm and elements stay below 32000 + d / 2, so that sums stay within int32, and an
+/* A row's integers: norm and elements stay below 32000 + sqrt(d) / 2, so that sums stay within int32, and an
  * element within int16 although the norm is only nearly right. Exponents are held to 40, far beyond usual
  * rows, so that values are floats. */
 enum { LARGEST_NORM = 32000, MOST_EXPONENT = 40 };

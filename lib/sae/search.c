@@ -114,7 +114,7 @@ static void norm_job(void *arg, uint64_t row, unsigned which)
 static void bound_errors(ams_searching *a)
 {
     const ams_query *q = a->q;
-    const uint64_t d = a->m->d_in, end = ams_min(a->pass_first + a->pass_rows, q->n);
+    const uint64_t d = a->m->d_in, end = ams_pass_end(a);
     const double u = 0x1p-24, g = (double)d * u / (1 - (double)d * u);
     for (uint64_t r = a->pass_first; r < end; r++) {
         const double norm = a->exact ? 0 : a->s->norm[r], scale = 1.01 * norm * a->m->enc_norm_max;
@@ -144,7 +144,7 @@ static void start_lists(ams_searching *a)
 static bool search_rows(ams_searching *a)
 {
     ams_search *s = a->s;
-    const uint64_t d = a->m->d_in, rows = ams_min(a->pass_rows, a->q->n - a->pass_first);
+    const uint64_t d = a->m->d_in, rows = ams_pass_end(a) - a->pass_first;
     const bool by_row = a->q->kind == AMS_ROW_TOPK;
     for (uint64_t r = 0; by_row && r < rows; r++)
         s->lists[r] = (ams_candidates){.entries = s->entries + r * a->row_room, .room = a->row_room};
@@ -206,8 +206,8 @@ static atmsae_status search(ams_searching *a, bool *held)
     AMS_TRY(reserve(a));
     a->scorer = (ams_scorer){a->m, a->q->x, s->slack, a->q->k};
     start_lists(a);
-    if (!a->exact) ams_parallel(s->ctx, a->q->n, norm_job, a);
     if (a->exact) ams_parallel(s->ctx, (a->latents + AMS_EXACT_LATENTS - 1) / AMS_EXACT_LATENTS, ams_search_exact_job, a);
+    else ams_parallel(s->ctx, a->q->n, norm_job, a);
     for (*held = true; *held && a->pass_first < a->q->n; a->pass_first += a->pass_rows)
         *held = search_rows(a);
     return atomic_load(&a->status);

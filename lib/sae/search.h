@@ -85,6 +85,9 @@ typedef struct ams_searching {
 /* The latent at a position among the eligible ones. */
 static inline uint64_t ams_eligible(const ams_query *q, uint64_t position) { return q->list ? q->list[position] : position; }
 
+/* One past the last row of the present pass. */
+static inline uint64_t ams_pass_end(const ams_searching *a) { return ams_min(a->pass_first + a->pass_rows, a->q->n); }
+
 static inline bool ams_row_takes_part(const ams_query *q, uint64_t row) { return !q->weights || q->weights[row] != 0; }
 
 /* Jobs: latents of all rows by ams_dot; a row block against the present latents; final entries of rows. */

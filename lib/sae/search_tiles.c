@@ -61,21 +61,6 @@ static void finish_row(const ams_searching *a, uint64_t row, ams_candidates *l)
     a->s->found[row] = (uint32_t)l->count;
 }
 
-/* Final entries of some rows. Where they are dense, rows and latents that stay in cache are rescored
- * together. */
-static void finish_rows(const ams_searching *a, ams_candidates *lists, uint64_t first_row, uint64_t rows)
-{
-    const ams_query *q = a->q;
-    const uint64_t step = q->k > a->latents / 16 ? FINISH_LATENTS : a->latents;
-    for (ams_candidates *l = lists; l < lists + rows; l++)
-        if (l->count > q->k && !l->crowded) ams_candidates_trim(&a->scorer, l, a->s->slack[first_row + (uint64_t)(l - lists)]);
-    for (uint64_t end = step; end < a->latents; end += step)
-        for (ams_candidates *l = lists; l < lists + rows; l++)
-            ams_candidates_rescore(&a->scorer, l, ams_eligible(q, end));
-    for (uint64_t r = 0; r < rows; r++)
-        finish_row(a, first_row + r, &lists[r]);
-}
-
 /* ---- one tile, one row block ----------------------------------------------------------------------- */
 
 static tile load_tile(const ams_searching *a, ams_search_worker *w, uint64_t first)
@@ -194,8 +179,7 @@ void ams_search_block_job(void *arg, uint64_t job, unsigned which)
     ams_searching *a = arg;
     const ams_query *q = a->q;
     ams_search_worker *w = &a->s->workers[which];
-    const uint64_t first_row = a->pass_first + job * a->rows, end = ams_min(a->pass_first + a->pass_rows, q->n);
-    const uint64_t rows = ams_min(a->rows, end - first_row);
+    const uint64_t first_row = a->pass_first + job * a->rows, rows = ams_min(a->rows, ams_pass_end(a) - first_row);
     ams_search_block *b = q->kind == AMS_ABOVE ? &a->s->blocks[first_row / a->rows] : NULL;
     for (uint64_t first = a->group_first; first < a->group_end; first += AMS_TILE_LATENTS) {
         if (atomic_load_explicit(&a->status, memory_order_relaxed) < 0) return;
@@ -214,14 +198,22 @@ void ams_search_block_job(void *arg, uint64_t job, unsigned which)
     if (q->kind == AMS_BATCH_TOPK) flush(a, w);
 }
 
+/* Final entries of some rows. Where they are dense, rows and latents that stay in cache are rescored
+ * together. */
 void ams_search_finish_job(void *arg, uint64_t job, unsigned which)
 {
     ams_searching *a = arg;
-    const uint64_t first = job * AMS_FINISH_ROWS, rows = ams_min(a->pass_rows, a->q->n - a->pass_first);
-    const uint64_t count = ams_min(AMS_FINISH_ROWS, rows - first);
-    ams_candidates *lists = a->s->lists + first;
-    for (uint64_t r = 0; r < count; r++)
-        lists[r].values = a->s->workers[which].values;
-    finish_rows(a, lists, a->pass_first + first, count);
+    const ams_query *q = a->q;
+    const uint64_t first = a->pass_first + job * AMS_FINISH_ROWS, end = ams_min(first + AMS_FINISH_ROWS, ams_pass_end(a));
+    const uint64_t step = q->k > a->latents / 16 ? FINISH_LATENTS : a->latents;
+    ams_candidates *lists = a->s->lists + job * AMS_FINISH_ROWS, *last = lists + (end - first);
+    for (ams_candidates *l = lists; l < last; l++) {
+        l->values = a->s->workers[which].values;
+        if (l->count > q->k && !l->crowded) ams_candidates_trim(&a->scorer, l, a->s->slack[first + (uint64_t)(l - lists)]);
+    }
+    for (uint64_t upto = step; upto < a->latents; upto += step)
+        for (ams_candidates *l = lists; l < last; l++)
+            ams_candidates_rescore(&a->scorer, l, ams_eligible(q, upto));
+    for (uint64_t row = first; row < end; row++)
+        finish_row(a, row, &lists[row - first]);
 }
-

@@ -10,6 +10,7 @@
  * length comes from the slope along it, which takes the derivatives that the next step needs anyway.
  */
 #include "eval/lasso.h"
+#include "eval/logistic.h"
 
 #include <math.h>
 #include <string.h>
@@ -36,8 +37,7 @@ static void differentiate_rows(solver *s, double t)
     s->slope_sum = s->curve_sum = 0;
     for (uint64_t i = 0; i < p->a.n_rows; i++) {
         bool positive = p->label[i] == s->positive;
-        double z = s->z[i] + t * (s->dz[i] + s->db), e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e);
-        double on = z > 0 ? large : small, off = z > 0 ? small : large;
+        double off, on = ams_sigmoid(s->z[i] + t * (s->dz[i] + s->db), &off);
         s->slope[i] = s->weight[positive] * (positive ? -off : on);
         s->curve[i] = s->weight[positive] * on * off;
         s->slope_sum += s->slope[i];

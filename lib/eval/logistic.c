@@ -74,8 +74,7 @@ static bool is_positive(const ams_logistic_solver *s, uint64_t i) { return s->p-
 double ams_logistic_slope(const ams_logistic_solver *s, uint64_t i, double z, double *curvature)
 {
     bool positive = is_positive(s, i);
-    double e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e), weight = times(s->p, i) * s->weight[positive];
-    double p = z > 0 ? large : small, q = z > 0 ? small : large;
+    double q, p = ams_sigmoid(z, &q), weight = times(s->p, i) * s->weight[positive];
     *curvature = weight * p * q;
     return positive ? -weight * q : weight * p;
 }

@@ -11,6 +11,8 @@
 
 #include "base/base.h"
 
+#include <math.h>
+
 typedef struct ams_logistic {
     const float *x; /* [n, d], ld elements between rows */
     uint64_t n, d, ld;
@@ -21,6 +23,14 @@ typedef struct ams_logistic {
     const uint32_t *column;    /* column and x, and ld means nothing */
     const uint32_t *times;     /* [n] how often each row counts, 0 or more; NULL: once */
 } ams_logistic;
+
+/* 1 / (1 + exp(-z)) and what is left of it to 1, each to its last digits. */
+static inline double ams_sigmoid(double z, double *rest)
+{
+    const double e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e);
+    *rest = z > 0 ? small : large;
+    return z > 0 ? large : small;
+}
 
 /* The gradient's norm at a solution, divided by that at w = 0, b = 0. */
 #define AMS_LOGISTIC_TOLERANCE 1e-9

@@ -177,10 +177,8 @@ static void keep(group *s, bool (*takes_part)(const one *))
     s->n_part = kept;
 }
 static bool unsolved(const one *o) { return o->squares > o->enough; }
-static bool unfinished(const one *o)
-{
-    return o->norm > AMS_LOGISTIC_TOLERANCE * o->start && o->norm > o->floor && o->enough >= 0;
-}
+static bool off(const one *o) { return o->norm > AMS_LOGISTIC_TOLERANCE * o->start && o->norm > o->floor; }
+static bool unfinished(const one *o) { return off(o) && o->enough >= 0; }
 
 static void solve(atmsae_context *ctx, group *s)
 {
@@ -276,7 +274,7 @@ static atmsae_status fit(atmsae_context *ctx, group *s, uint64_t n_classes, doub
         for (uint64_t k = 0; k < count; k++) {
             const one *o = s->ones + k;
             o->c.w[d] -= ams_dot_f64(s->mean, o->c.w, d);
-            if (o->norm > AMS_LOGISTIC_TOLERANCE * o->start && o->norm > o->floor)
+            if (off(o))
                 return ams_fail(ctx, ATMSAE_E_NONFINITE,
                                 "logistic regression: class %llu stopped at a relative gradient of %g, expected %g",
                                 (unsigned long long)(first + k), o->norm / o->start, AMS_LOGISTIC_TOLERANCE);

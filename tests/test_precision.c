@@ -39,6 +39,34 @@ static void fill(float *x, int kind)
         }
 }
 
+static atmsae_batch batch_of(const float *x)
+{
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.n_rows = N;
+    batch.x = x;
+    return batch;
+}
+
+static atmsae_model_config shape(int32_t activation, double k)
+{
+    atmsae_model_config config;
+    atmsae_model_config_init(&config, sizeof config);
+    config.d_in = D;
+    config.d_sae = F;
+    config.k = k;
+    config.activation = activation;
+    return config;
+}
+
+static atmsae_model *new_model(atmsae_context *ctx, int32_t activation, double k)
+{
+    const atmsae_model_config config = shape(activation, k);
+    atmsae_model *model;
+    ck_assert_int_eq(atmsae_model_create(ctx, &config, &model), ATMSAE_OK);
+    return model;
+}
+
 typedef struct outcome {
     float w_enc[F * D], w_dec[F * D];
     uint64_t entries;
@@ -51,12 +79,7 @@ static void train(int32_t activation, int kind, int which, outcome *out)
     static float x[N * D];
     fill(x, kind);
     atmsae_context *ctx = context(which);
-    atmsae_model_config model;
-    atmsae_model_config_init(&model, sizeof model);
-    model.d_in = D;
-    model.d_sae = F;
-    model.k = 6;
-    model.activation = activation;
+    const atmsae_model_config model = shape(activation, 6);
     atmsae_tracker_config tracker;
     atmsae_tracker_config_init(&tracker, sizeof tracker);
     tracker.dead_window = 2 * N; /* so that AuxK takes part */
@@ -71,10 +94,7 @@ static void train(int32_t activation, int kind, int which, outcome *out)
     config.masker = &masker;
     atmsae_trainer *trainer;
     ck_assert_msg(atmsae_trainer_create(ctx, &config, &trainer) == ATMSAE_OK, "%s", atmsae_last_error(ctx));
-    atmsae_batch batch;
-    atmsae_batch_init(&batch, sizeof batch);
-    batch.n_rows = N;
-    batch.x = x;
+    const atmsae_batch batch = batch_of(x);
     ck_assert_int_eq(atmsae_trainer_prepare(trainer, &batch), ATMSAE_OK);
     for (int s = 0; s < STEPS; s++)
         ck_assert_msg(atmsae_trainer_step(trainer, &batch, NULL) == ATMSAE_OK, "%s", atmsae_last_error(ctx));
@@ -121,29 +141,17 @@ END_TEST
 /* Rows that 16 bits cannot hold: BLIS's product is made instead. */
 START_TEST(huge_rows)
 {
-    static float x[N * D], w[F * D];
+    static float x[N * D];
     static uint32_t latent[3][N];
     for (int b = 0; b < 3; b++) {
         fill(x, 0);
         for (int j = 0; j < N * D; j++)
             x[j] *= 1e37f;
         atmsae_context *ctx = context(b == 0 ? -1 : b == 1 ? AMS_BF16_PORTABLE : AMS_INT16_PORTABLE);
-        atmsae_model_config config;
-        atmsae_model_config_init(&config, sizeof config);
-        config.d_in = D;
-        config.d_sae = F;
-        config.k = 1;
-        config.activation = ATMSAE_TOPK;
-        atmsae_model *model;
-        ck_assert_int_eq(atmsae_model_create(ctx, &config, &model), ATMSAE_OK);
-        uint64_t count;
-        memcpy(w, atmsae_model_view(model, ATMSAE_W_ENC, &count), sizeof w);
+        atmsae_model *model = new_model(ctx, ATMSAE_TOPK, 1);
         atmsae_codes *codes;
         ck_assert_int_eq(atmsae_codes_create(ctx, &codes), ATMSAE_OK);
-        atmsae_batch batch;
-        atmsae_batch_init(&batch, sizeof batch);
-        batch.n_rows = N;
-        batch.x = x;
+        const atmsae_batch batch = batch_of(x);
         ck_assert_msg(atmsae_encode(model, &batch, codes) == ATMSAE_OK, "%s", atmsae_last_error(ctx));
         atmsae_codes_view view = {.size = sizeof view};
         ck_assert_int_eq(atmsae_codes_get(codes, &view), ATMSAE_OK);
@@ -166,21 +174,10 @@ START_TEST(batches_of_other_sizes)
     static float x[N * D], scaled[N * D];
     fill(x, 0);
     atmsae_context *ctx = context(AMS_INT16_PORTABLE);
-    atmsae_model_config config;
-    atmsae_model_config_init(&config, sizeof config);
-    config.d_in = D;
-    config.d_sae = F;
-    config.k = 6;
-    config.activation = ATMSAE_BATCHTOPK;
-    config.input_norm = ATMSAE_INPUT_RAW;
-    atmsae_model *model;
-    ck_assert_int_eq(atmsae_model_create(ctx, &config, &model), ATMSAE_OK);
+    atmsae_model *model = new_model(ctx, ATMSAE_BATCHTOPK, 6);
     atmsae_codes *used;
     ck_assert_int_eq(atmsae_codes_create(ctx, &used), ATMSAE_OK);
-    atmsae_batch batch;
-    atmsae_batch_init(&batch, sizeof batch);
-    batch.n_rows = N;
-    batch.x = scaled;
+    const atmsae_batch batch = batch_of(scaled);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int j = 0; j < N * D; j++)
             scaled[j] = sizes[i] * x[j];

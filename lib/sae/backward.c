@@ -39,7 +39,8 @@ typedef struct ams_latent {
 /* One entry: its row, its weight's share of W, its values. */
 typedef struct entry {
     uint64_t row;
-    double w, f, z;
+    double w, f;
+    double z;            /* GATED */
     double by_f;         /* d loss / d f, from the residual */
     double by_z;         /* d loss / d z: b_enc and a see it */
     double by_magnitude; /* d loss / d a through GATED's magnitude: only a sees it */
@@ -49,7 +50,8 @@ static void jumprelu_entry(const pass *a, latent *l, entry *x)
 {
     const atmsae_model_config *config = &a->m->config;
     const double theta = (double)a->m->threshold[l->i], eps = config->bandwidth;
-    bool fires = x->z > theta, in_band = fabs(x->z - theta) < eps / 2, tanh_form = config->activation == ATMSAE_JUMPRELU_TANH;
+    /* An entry that does not fire is there because the search went down to the lower end of the band. */
+    const bool fires = x->f > 0, in_band = !fires || x->f - theta < eps / 2, tanh_form = config->activation == ATMSAE_JUMPRELU_TANH;
     if (tanh_form) {
         double t = tanh(config->tanh_scale * x->f * l->norm);
         double slope = a->c->lambda * x->w * config->tanh_scale * (1 - t * t);
@@ -68,7 +70,7 @@ static void jumprelu_entry(const pass *a, latent *l, entry *x)
         double slope = config->pre_act_coef * x->w * l->norm;
         x->by_z += slope;
         l->threshold -= slope;
-        l->by_norm -= config->pre_act_coef * x->w * (theta - x->z);
+        l->by_norm -= config->pre_act_coef * x->w * (theta - x->f);
     }
 }
 
@@ -105,7 +107,6 @@ static void main_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
         break;
     case ATMSAE_JUMPRELU:
     case ATMSAE_JUMPRELU_TANH:
-        x.z = (double)c->pre[p];
         jumprelu_entry(a, l, &x);
         break;
     case ATMSAE_GATED:

@@ -29,7 +29,7 @@ static void activate_job(void *arg, uint64_t row, unsigned worker)
     for (uint64_t p = s->start[row]; p < s->start[row + 1]; p++) {
         uint64_t i = s->latent[p];
         float z = s->value[p];
-        a->codes->pre[p] = z;
+        if (gated) a->codes->pre[p] = z;
         s->value[p] = gated ? gated_magnitude(m, i, z) : z > m->threshold[i] ? z : 0;
     }
 }

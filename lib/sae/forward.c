@@ -85,8 +85,9 @@ static atmsae_status find_codes(const atmsae_model *m, atmsae_codes *c, uint64_t
         q.low = c->low;
     }
     AMS_TRY(ams_search_run(c->search, m, &q, &c->main));
-    if (!m->threshold && config->activation != ATMSAE_GATED) return ATMSAE_OK;
-    AMS_TRY(ams_grow(c->ctx, &c->pre, &c->pre_capacity, c->main.start[c->n], 0, sizeof *c->pre));
+    const bool gated = config->activation == ATMSAE_GATED;
+    if (!m->threshold && !gated) return ATMSAE_OK;
+    if (gated) AMS_TRY(ams_grow(c->ctx, &c->pre, &c->pre_capacity, c->main.start[c->n], 0, sizeof *c->pre));
     ams_activate(m, c);
     return ATMSAE_OK;
 }
@@ -353,7 +354,7 @@ static double pre_activation_loss(const pass *a)
         for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
             if (!(c->main.value[p] > 0)) continue;
             c->firing[c->main.latent[p]] += (double)c->weights[r];
-            c->firing[F + c->main.latent[p]] += (double)c->weights[r] * (double)c->pre[p];
+            c->firing[F + c->main.latent[p]] += (double)c->weights[r] * (double)c->main.value[p];
         }
     double loss = 0;
     for (uint64_t i = 0; i < F; i++) {

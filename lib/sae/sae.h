@@ -161,7 +161,7 @@ struct atmsae_codes {
     uint64_t n, d_in, d_out, d_sae;
     int32_t activation;
     ams_sparse main;   /* value: f */
-    float *pre;        /* z of each entry of main, where it is not f */
+    float *pre;        /* z of each entry of main (GATED) */
     uint64_t pre_capacity;
     float *x;          /* [n, d_in] x~ */
     uint64_t x_capacity;

@@ -20,7 +20,8 @@ enum {
     PACKED_ROWS = 256,      /* of others, where packing is done already */
     GROUP_BYTES = 6 << 20,  /* of W_enc that is packed at a time */
     EXACT_ROWS = 4,         /* up to so many rows, reading W_enc once a row beats packing it */
-    CANDIDATE_BYTES = 8 << 20 /* of row lists, times threads; bounds the rows of a pass for large k */
+    CANDIDATE_BYTES = 8 << 20, /* of row lists, times threads; bounds the rows of a pass for large k */
+    ENTRIES_A_ROW = 32 /* ABOVE: room at first */
 };
 
 atmsae_status ams_search_create(atmsae_context *ctx, ams_search **out)
@@ -43,10 +44,8 @@ void ams_search_destroy(ams_search *s)
         for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
             ams_free(s->ctx, arrays[i]);
     }
-    for (uint64_t b = 0; b < s->blocks_capacity; b++)
-        ams_free(s->ctx, s->blocks[b].entries);
     ams_packed_free(s->ctx, &s->packed);
-    void *arrays[] = {s->workers, s->blocks, s->shared.entries, s->by_row, s->lists, s->entries, s->slack, s->norm,
+    void *arrays[] = {s->workers, s->shared.entries, s->by_row, s->lists, s->entries, s->chunks, s->slack, s->norm,
                       s->found, s->values};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(s->ctx, arrays[i]);
@@ -93,13 +92,10 @@ static atmsae_status reserve(const ams_searching *a)
         AMS_TRY(ams_grow(ctx, &s->by_row, &s->by_row_capacity, q->k, 0, sizeof *s->by_row));
         return ams_sparse_reserve(ctx, a->out, q->n, q->k);
     }
-    const uint64_t blocks = (q->n + a->rows - 1) / a->rows;
-    if (blocks > s->blocks_capacity) {
-        uint64_t old = s->blocks_capacity;
-        AMS_TRY(ams_grow(ctx, &s->blocks, &s->blocks_capacity, blocks, old, sizeof *s->blocks));
-        memset(s->blocks + old, 0, (s->blocks_capacity - old) * sizeof *s->blocks);
-    }
-    return ATMSAE_OK;
+    /* Each job begins a chunk. */
+    const uint64_t jobs = ams_blocks(a) * ((a->m->d_sae - 1) / a->group + 1), more = q->n * ENTRIES_A_ROW / AMS_CHUNK_ENTRIES;
+    AMS_TRY(ams_grow(ctx, &s->entries, &s->entries_capacity, (jobs + more) * AMS_CHUNK_ENTRIES, 0, sizeof *s->entries));
+    return ams_grow(ctx, &s->chunks, &s->chunks_capacity, ams_search_chunks(s), 0, sizeof *s->chunks);
 }
 
 static void norm_job(void *arg, uint64_t row, unsigned which)
@@ -135,8 +131,7 @@ static void start_lists(ams_searching *a)
         s->workers[i].n_entries = 0;
         s->workers[i].cut = a->guess;
     }
-    for (uint64_t b = 0; b < s->blocks_capacity; b++)
-        s->blocks[b].count = 0;
+    atomic_store(&s->n_chunks, 0);
     memset(s->found, 0, (size_t)a->q->n * sizeof *s->found);
 }
 
@@ -156,7 +151,7 @@ static bool search_rows(ams_searching *a)
         bound_errors(a);
         if (a->product && a->max_slack == INFINITY) return false;
         ams_parallel(s->ctx, (rows + a->rows - 1) / a->rows, ams_search_block_job, a);
-        if (atomic_load(&a->status) < 0) return true;
+        if (atomic_load(&a->full)) return true;
     }
     if (by_row) ams_parallel(s->ctx, (rows + AMS_FINISH_ROWS - 1) / AMS_FINISH_ROWS, ams_search_finish_job, a);
     return true;
@@ -199,40 +194,42 @@ atmsae_status ams_search_reserve(ams_search *s, const atmsae_model *m, const ams
     return reserve(&a);
 }
 
-/* *held: the product could hold all values; else nothing is found yet. */
-static atmsae_status search(ams_searching *a, bool *held)
+/* False: the product could not hold all values, and nothing is found yet. */
+static bool search(ams_searching *a)
 {
     ams_search *s = a->s;
-    AMS_TRY(reserve(a));
     a->scorer = (ams_scorer){a->m, a->q->x, s->slack, a->q->k};
     start_lists(a);
     if (a->exact) ams_parallel(s->ctx, (a->latents + AMS_EXACT_LATENTS - 1) / AMS_EXACT_LATENTS, ams_search_exact_job, a);
     else ams_parallel(s->ctx, a->q->n, norm_job, a);
-    for (*held = true; *held && a->pass_first < a->q->n; a->pass_first += a->pass_rows)
-        *held = search_rows(a);
-    return atomic_load(&a->status);
+    bool held = true;
+    for (; held && a->pass_first < a->q->n; a->pass_first += a->pass_rows)
+        held = search_rows(a);
+    return held;
 }
 
 /* *found: as ams_search_collect has it. */
 static atmsae_status run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out, bool *found)
 {
-    ams_query q = *query;
-    ams_searching a = plan(s, m, &q, out, ams_product_of(s->ctx));
-    out->n = q.n;
-    if (a.latents == 0 || (q.kind != AMS_ABOVE && q.k == 0)) {
+    const ams_product *product = ams_product_of(s->ctx);
+    for (;;) {
+        ams_query q = *query;
+        ams_searching a = plan(s, m, &q, out, product);
         AMS_TRY(reserve(&a));
-        AMS_TRY(ams_sparse_reserve(s->ctx, out, q.n, 0));
-        memset(out->start, 0, (size_t)(q.n + 1) * sizeof *out->start);
-        *found = true;
-        return ATMSAE_OK;
+        out->n = q.n;
+        if (a.latents == 0 || (q.kind != AMS_ABOVE && q.k == 0)) {
+            AMS_TRY(ams_sparse_reserve(s->ctx, out, q.n, 0));
+            memset(out->start, 0, (size_t)(q.n + 1) * sizeof *out->start);
+            *found = true;
+            return ATMSAE_OK;
+        }
+        if (!search(&a)) /* rows or latents beyond what 16 bits can hold */
+            product = NULL;
+        else if (atomic_load(&a.full))
+            AMS_TRY(ams_grow(s->ctx, &s->entries, &s->entries_capacity, s->entries_capacity / 4 * 5, 0, sizeof *s->entries));
+        else
+            return ams_search_collect(&a, found);
     }
-    bool held;
-    AMS_TRY(search(&a, &held));
-    if (!held) { /* rows or latents beyond what 16 bits can hold */
-        a = plan(s, m, &q, out, NULL);
-        AMS_TRY(search(&a, &held));
-    }
-    return ams_search_collect(&a, found);
 }
 
 atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_query *query, ams_sparse *out)

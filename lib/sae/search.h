@@ -16,8 +16,15 @@ enum {
     AMS_TILE_LATENTS = 1024, /* with 1024 rows: 4 MB, and BLIS's packing is a few per cent of the product */
     AMS_EXACT_LATENTS = 128, /* of a job, for the few rows whose reading of W_enc beats packing it */
     AMS_FINISH_ROWS = 64,    /* of a job: with so many latents they fit into the cache of a core */
-    AMS_LOCAL_ENTRIES = 4096 /* a thread's candidates for the batch's list, before it takes the lock */
+    AMS_LOCAL_ENTRIES = 4096, /* a thread's candidates for the batch's list, before it takes the lock */
+    AMS_CHUNK_ENTRIES = 1024
 };
+
+/* A piece of what was found (ABOVE): entries of one row block, in the order of the search. */
+typedef struct ams_search_chunk {
+    uint64_t block;
+    uint64_t count;
+} ams_search_chunk;
 
 /* Working memory of a thread. */
 typedef struct ams_search_worker {
@@ -32,17 +39,9 @@ typedef struct ams_search_worker {
     uint64_t tile_capacity, packed_capacity, bias_capacity, low_capacity, hits_capacity, values_capacity, entries_capacity;
 } ams_search_worker;
 
-/* What a row block found (ABOVE). */
-typedef struct ams_search_block {
-    ams_entry *entries;
-    uint64_t count, capacity;
-} ams_search_block;
-
 struct ams_search {
     atmsae_context *ctx;
     ams_search_worker *workers;
-    ams_search_block *blocks;
-    uint64_t blocks_capacity;
     pthread_mutex_t lock; /* of `shared` */
     ams_candidates shared; /* BATCH_TOPK */
     const atmsae_model *last_model; /* of the last such search, with the smallest value it took */
@@ -50,12 +49,14 @@ struct ams_search {
     ams_entry *by_row;    /* BATCH_TOPK: the selected entries, row after row */
     uint64_t shared_capacity, by_row_capacity;
     ams_candidates *lists; /* [rows of a pass] ROW_TOPK */
-    ams_entry *entries;   /* of all of them */
-    uint64_t lists_capacity, entries_capacity;
+    ams_entry *entries;   /* of all of them; ABOVE: of the chunks */
+    ams_search_chunk *chunks; /* ABOVE: in the order in which they were begun */
+    _Atomic uint64_t n_chunks;
+    uint64_t lists_capacity, entries_capacity, chunks_capacity;
     float *slack;         /* [n] */
     double *norm;         /* [n] */
     uint64_t slack_capacity, norm_capacity;
-    uint32_t *found;      /* [n] entries of each row */
+    uint32_t *found;      /* [n] entries of each row so far */
     uint64_t found_capacity;
     ams_packed packed;
     float *values;        /* [n, eligible latents] products of few rows */
@@ -79,11 +80,17 @@ typedef struct ams_searching {
     bool exact;        /* few rows: values by ams_dot, threads share latents */
     const ams_product *product; /* NULL: BLIS */
     float max_slack;
-    _Atomic int32_t status;
+    atomic_bool full; /* ABOVE: the chunks were not enough */
 } ams_searching;
+
+/* Chunks that there is room for. */
+static inline uint64_t ams_search_chunks(const ams_search *s) { return s->entries_capacity / AMS_CHUNK_ENTRIES; }
 
 /* The latent at a position among the eligible ones. */
 static inline uint64_t ams_eligible(const ams_query *q, uint64_t position) { return q->list ? q->list[position] : position; }
+
+/* Row blocks of all rows (ABOVE). */
+static inline uint64_t ams_blocks(const ams_searching *a) { return (a->q->n + a->rows - 1) / a->rows; }
 
 /* One past the last row of the present pass. */
 static inline uint64_t ams_pass_end(const ams_searching *a) { return ams_min(a->pass_first + a->pass_rows, a->q->n); }

@@ -22,35 +22,28 @@ static atmsae_status start_rows(const ams_searching *a)
     return ATMSAE_OK;
 }
 
-static void count_job(void *arg, uint64_t job, unsigned which)
-{
-    (void)which;
-    ams_searching *a = arg;
-    const ams_search_block *b = &a->s->blocks[job];
-    for (uint64_t i = 0; i < b->count; i++)
-        a->s->found[b->entries[i].row]++;
-}
-
 /* A block's entries come tile by tile, so a stable distribution over rows leaves latents ascending. */
-static void scatter_job(void *arg, uint64_t job, unsigned which)
+static void scatter_job(void *arg, uint64_t block, unsigned which)
 {
     (void)which;
     ams_searching *a = arg;
-    const ams_search_block *b = &a->s->blocks[job];
-    for (uint64_t i = 0; i < b->count; i++) {
-        ams_entry e = b->entries[i];
-        uint64_t at = a->out->start[e.row + 1] - a->s->found[e.row]--;
-        a->out->latent[at] = e.latent;
-        a->out->value[at] = e.value;
+    const ams_search *s = a->s;
+    const uint64_t chunks = atomic_load(&s->n_chunks);
+    for (uint64_t c = 0; c < chunks; c++) {
+        if (s->chunks[c].block != block) continue;
+        const ams_entry *e = s->entries + c * AMS_CHUNK_ENTRIES, *end = e + s->chunks[c].count;
+        for (; e < end; e++) {
+            const uint64_t at = a->out->start[e->row + 1] - s->found[e->row]--;
+            a->out->latent[at] = e->latent;
+            a->out->value[at] = e->value;
+        }
     }
 }
 
-static atmsae_status collect_above(ams_searching *a, uint64_t blocks)
+static atmsae_status collect_above(ams_searching *a)
 {
-    memset(a->s->found, 0, (size_t)a->q->n * sizeof *a->s->found);
-    ams_parallel(a->s->ctx, blocks, count_job, a);
     AMS_TRY(start_rows(a));
-    ams_parallel(a->s->ctx, blocks, scatter_job, a);
+    ams_parallel(a->s->ctx, ams_blocks(a), scatter_job, a);
     return ATMSAE_OK;
 }
 
@@ -142,7 +135,7 @@ static atmsae_status collect_batch_topk(ams_searching *a, bool *found)
 atmsae_status ams_search_collect(ams_searching *a, bool *found)
 {
     *found = true;
-    if (a->q->kind == AMS_ABOVE) return collect_above(a, (a->q->n + a->rows - 1) / a->rows);
+    if (a->q->kind == AMS_ABOVE) return collect_above(a);
     if (a->q->kind == AMS_BATCH_TOPK) return collect_batch_topk(a, found);
     collect_row_topk(a);
     return ATMSAE_OK;

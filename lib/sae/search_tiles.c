@@ -87,21 +87,29 @@ static tile load_tile(const ams_searching *a, ams_search_worker *w, uint64_t fir
     return t;
 }
 
-static bool push_above(ams_searching *a, ams_search_block *b, uint64_t row, uint64_t latent)
+/* A new chunk for a row block; NULL: there is no room. */
+static ams_search_chunk *begin_chunk(ams_searching *a, uint64_t block)
+{
+    const uint64_t c = atomic_fetch_add(&a->s->n_chunks, 1);
+    if (c >= ams_search_chunks(a->s)) {
+        atomic_store(&a->full, true);
+        return NULL;
+    }
+    a->s->chunks[c] = (ams_search_chunk){block, 0};
+    return &a->s->chunks[c];
+}
+
+/* *chunk: the row block's present one. False: no room. */
+static bool push_above(ams_searching *a, ams_search_chunk **chunk, uint64_t row, uint64_t latent)
 {
     const ams_query *q = a->q;
-    float z = ams_pre_activation(&a->scorer, row, latent);
+    const float z = ams_pre_activation(&a->scorer, row, latent);
     if (!(z > (q->low ? q->low[latent] : q->limit))) return true;
-    if (!b) __builtin_unreachable(); /* this kind of query has blocks */
-    if (b->count == b->capacity) {
-        atmsae_status status =
-            ams_grow(a->s->ctx, &b->entries, &b->capacity, ams_max(4096, b->count + 1), b->count, sizeof *b->entries);
-        if (status < 0) {
-            atomic_store(&a->status, status);
-            return false;
-        }
-    }
-    b->entries[b->count++] = (ams_entry){z, (uint32_t)row, (uint32_t)latent};
+    if (!*chunk || (*chunk)->count == AMS_CHUNK_ENTRIES) *chunk = begin_chunk(a, row / a->rows);
+    if (!*chunk) return false;
+    ams_entry *entries = a->s->entries + (*chunk - a->s->chunks) * AMS_CHUNK_ENTRIES;
+    entries[(*chunk)->count++] = (ams_entry){z, (uint32_t)row, (uint32_t)latent};
+    a->s->found[row]++;
     return true;
 }
 
@@ -113,9 +121,9 @@ static uint64_t unmasked(const ams_query *q, uint32_t *hits, uint64_t n_hits, ui
     return kept;
 }
 
-/* Handles the hits of one row in one tile. False: out of memory. */
-static bool take_hits(ams_searching *a, ams_search_worker *w, ams_search_block *b, uint64_t row, ams_candidates *l,
-                      const float *values, const tile *t, uint64_t n_hits)
+/* Handles the hits of one row in one tile. False: no room. */
+static bool take_hits(ams_searching *a, ams_search_worker *w, ams_search_chunk **chunk, uint64_t row,
+                      ams_candidates *l, const float *values, const tile *t, uint64_t n_hits)
 {
     const ams_query *q = a->q;
     if (q->row_mask) n_hits = unmasked(q, w->hits, n_hits, row, t);
@@ -128,7 +136,7 @@ static bool take_hits(ams_searching *a, ams_search_worker *w, ams_search_block *
         uint64_t at = w->hits[h], latent = ams_eligible(q, t->first + at);
         if (q->kind == AMS_ABOVE) {
             if (sparse && h + 1 < n_hits) ams_prefetch_latent(&a->scorer, ams_eligible(q, t->first + w->hits[h + 1]));
-            if (!push_above(a, b, row, latent)) return false;
+            if (!push_above(a, chunk, row, latent)) return false;
             continue;
         }
         w->entries[w->n_entries++] = (ams_entry){values[at] + t->bias[at], (uint32_t)row, (uint32_t)latent};
@@ -180,9 +188,9 @@ void ams_search_block_job(void *arg, uint64_t job, unsigned which)
     const ams_query *q = a->q;
     ams_search_worker *w = &a->s->workers[which];
     const uint64_t first_row = a->pass_first + job * a->rows, rows = ams_min(a->rows, ams_pass_end(a) - first_row);
-    ams_search_block *b = q->kind == AMS_ABOVE ? &a->s->blocks[first_row / a->rows] : NULL;
+    ams_search_chunk *chunk = NULL;
     for (uint64_t first = a->group_first; first < a->group_end; first += AMS_TILE_LATENTS) {
-        if (atomic_load_explicit(&a->status, memory_order_relaxed) < 0) return;
+        if (atomic_load_explicit(&a->full, memory_order_relaxed)) return;
         tile t = load_tile(a, w, first);
         if (!a->exact) multiply(a, w, first_row, rows, &t);
         for (uint64_t r = 0; r < rows; r++) {
@@ -192,7 +200,7 @@ void ams_search_block_job(void *arg, uint64_t job, unsigned which)
             ams_candidates *l = q->kind == AMS_ROW_TOPK ? &a->s->lists[row - a->pass_first] : NULL;
             if (l) l->values = w->values;
             uint64_t n_hits = scan_row(a, w, row, l, values, &t);
-            if (n_hits > 0 && !take_hits(a, w, b, row, l, values, &t, n_hits)) return;
+            if (n_hits > 0 && !take_hits(a, w, &chunk, row, l, values, &t, n_hits)) return;
         }
     }
     if (q->kind == AMS_BATCH_TOPK) flush(a, w);

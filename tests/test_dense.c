@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Codes that are some per cent full, as AuxK's are, take paths of their own: sums over packed columns
- * (gather.c) and candidates rescored in groups (search.c). Here both against the plain loops that define
- * them, bit for bit, over sizes that cross every block.
+ * (gather.c), candidates rescored in groups (search.c), rows in blocks for many latents (backward.c). Here
+ * they against the plain loops that define them, bit for bit, over sizes that cross every block.
  */
 #include "kernels/vec.h"
 #include "sae/sae.h"
@@ -224,6 +224,67 @@ START_TEST(row_topk)
 }
 END_TEST
 
+/* k of F latents a row, so that latents have few entries, many, or one in every few rows. */
+START_TEST(backward)
+{
+    enum { N = 1600, D = 7, F = 200 };
+    const double ks[] = {1, 8, 40};
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
+        for (uint32_t threads = 1; threads <= 3; threads += 2) {
+            atmsae_context *ctx = context(threads);
+            atmsae_model_config config;
+            atmsae_model_config_init(&config, sizeof config);
+            config.d_in = D;
+            config.d_sae = F;
+            config.k = ks[i];
+            atmsae_model *m;
+            atmsae_codes *c;
+            atmsae_gradients *g;
+            ck_assert_int_eq(atmsae_model_create(ctx, &config, &m), ATMSAE_OK);
+            ck_assert_int_eq(atmsae_codes_create(ctx, &c), ATMSAE_OK);
+            ck_assert_int_eq(atmsae_gradients_create(m, &g), ATMSAE_OK);
+            float *x = floats(N * D), weights[N];
+            for (int r = 0; r < N; r++)
+                weights[r] = (float)(r % 4);
+            atmsae_batch batch;
+            atmsae_batch_init(&batch, sizeof batch);
+            batch.n_rows = N;
+            batch.x = x;
+            batch.row_weights = weights;
+            ck_assert_int_eq(atmsae_forward(m, &batch, NULL, c, NULL), ATMSAE_OK);
+            ck_assert_int_eq(atmsae_backward(m, c, g), ATMSAE_OK);
+
+            uint64_t entries = 0;
+            for (uint32_t latent = 0; latent < F; latent++) {
+                float enc[D] = {0}, dec[D] = {0};
+                const float *d = m->w_dec + latent * D;
+                bool any = false;
+                for (uint64_t r = 0; r < N; r++)
+                    for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
+                        if (c->main.latent[p] != latent) continue;
+                        const double w = (double)weights[r] / c->weight_sum;
+                        const float *e = c->residual + r * D;
+                        ams_axpy(dec, (float)(-2 * w * (double)c->main.value[p]), e, D);
+                        ams_axpy(enc, (float)(-2 * w * (double)ams_dot(e, d, D)), c->x + r * D, D);
+                        any = true;
+                        entries++;
+                    }
+                ck_assert(any == (g->slot[latent] != AMS_NO_SLOT));
+                if (!any) continue;
+                ck_assert_mem_eq(ams_gradient(g, ATMSAE_W_ENC) + g->slot[latent] * D, enc, sizeof enc);
+                ck_assert_mem_eq(ams_gradient(g, ATMSAE_W_DEC) + g->slot[latent] * D, dec, sizeof dec);
+            }
+            ck_assert_uint_eq(entries, c->main.start[N]);
+            ck_assert_uint_gt(entries, N / 2);
+            free(x);
+            atmsae_gradients_destroy(g);
+            atmsae_codes_destroy(c);
+            atmsae_model_destroy(m);
+            atmsae_context_destroy(ctx);
+        }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("dense codes");
@@ -234,6 +295,7 @@ int main(void)
     tcase_add_test(tcase, lower_bound);
     tcase_add_test(tcase, gather);
     tcase_add_test(tcase, row_topk);
+    tcase_add_test(tcase, backward);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

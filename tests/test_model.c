@@ -641,6 +641,10 @@ START_TEST(bad_batches_are_refused)
     b = batch_of(x, n);
     b.x_type = 4;
     ck_assert_int_eq(atmsae_encode(m, &b, codes), ATMSAE_E_ARG);
+    b = batch_of(x, n - 1);
+    b.x = (const char *)b.x + 2;
+    ck_assert_int_eq(atmsae_encode(m, &b, codes), ATMSAE_E_ARG);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "aligned"));
     b = batch_of(x, n);
     b.size = 3;
     ck_assert_int_eq(atmsae_encode(m, &b, codes), ATMSAE_E_ABI);

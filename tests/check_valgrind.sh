@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # usage: check_valgrind.sh BUILD [PROGRAM...]
-# Test programs under valgrind's memcheck, without forks, two at a time, each for at most 40 s x
+# Test programs under valgrind's memcheck, without forks, two at a time, each for at most 20 s x
 # ATMSAE_SCALE of a processor's time: no error, and, of those that end, no block lost definitely,
 # indirectly or possibly, but for what valgrind.supp says of BLIS. valgrind has no AVX-512, so the
 # library and BLIS run their AVX2 code there.
@@ -21,7 +21,7 @@ nm "$build/lib/libatmsae.a" 2>/dev/null | grep -q ' U __[at]san_' && { echo "ski
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 export CK_FORK=no CK_DEFAULT_TIMEOUT=0 BLIS_NUM_THREADS=1 ATMSAE_TESTS="$here" LOCPATH="$build/tests"
-seconds=$((40 * ${ATMSAE_SCALE:-1})) cut=
+seconds=$((20 * ${ATMSAE_SCALE:-1})) cut=
 # shellcheck disable=SC2016  # the inner shell expands
 printf '%s\n' "$@" | xargs -P 2 -I NAME sh -c '
     ulimit -t "$3"

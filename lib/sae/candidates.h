@@ -33,7 +33,8 @@ static inline void ams_prefetch_latent(const ams_scorer *s, uint64_t latent)
 
 typedef struct ams_candidates {
     ams_entry *entries; /* of a row: latents ascending */
-    float *values;      /* [2, room] working memory of a row's; NULL: the batch's */
+    float *values;      /* [2, room] working memory */
+    bool batch;         /* of all rows, in no order */
     uint64_t count, room;
     uint64_t exact;  /* the first so many have exact values, */
     uint64_t next;   /* and from here on they are to be made exact */
@@ -52,10 +53,12 @@ static inline bool ams_candidates_may_take(float value, float cut, float slack)
     return cut > 0 ? value >= cut - slack : value > -slack;
 }
 
-/* Adds an entry that may be taken; trims a list that is full. max_slack: of all its rows. */
-void ams_candidates_push(const ams_scorer *scorer, ams_candidates *list, ams_entry entry, float max_slack);
+/* Adds an entry that may be taken; trims a list that is full. */
+void ams_candidates_push(const ams_scorer *scorer, ams_candidates *list, ams_entry entry);
+/* Drops entries that cannot belong to the k largest. */
+void ams_candidates_cut(const ams_scorer *scorer, ams_candidates *list);
 /* Makes room in a list that has more than k entries. */
-void ams_candidates_trim(const ams_scorer *scorer, ams_candidates *list, float max_slack);
+void ams_candidates_trim(const ams_scorer *scorer, ams_candidates *list);
 /* Exact values for the entries before latent `end`, of which only positive ones stay. */
 void ams_candidates_rescore(const ams_scorer *scorer, ams_candidates *list, uint64_t end);
 /* The first k by exact values. */

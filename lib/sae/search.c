@@ -45,7 +45,7 @@ void ams_search_destroy(ams_search *s)
             ams_free(s->ctx, arrays[i]);
     }
     ams_packed_free(s->ctx, &s->packed);
-    void *arrays[] = {s->workers, s->shared.entries, s->by_row, s->lists, s->entries, s->chunks, s->slack, s->norm,
+    void *arrays[] = {s->workers, s->shared.entries, s->shared.values, s->by_row, s->lists, s->entries, s->chunks, s->slack, s->norm,
                       s->found, s->values};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(s->ctx, arrays[i]);
@@ -89,6 +89,7 @@ static atmsae_status reserve(const ams_searching *a)
     }
     if (q->kind == AMS_BATCH_TOPK) {
         AMS_TRY(ams_grow(ctx, &s->shared.entries, &s->shared_capacity, a->batch_room, 0, sizeof *s->shared.entries));
+        AMS_TRY(ams_grow(ctx, &s->shared.values, &s->shared_values_capacity, 2 * a->batch_room, 0, sizeof *s->shared.values));
         AMS_TRY(ams_grow(ctx, &s->by_row, &s->by_row_capacity, q->k, 0, sizeof *s->by_row));
         return ams_sparse_reserve(ctx, a->out, q->n, q->k);
     }
@@ -119,14 +120,15 @@ static void bound_errors(ams_searching *a)
             slack += ams_product_bound(a->product, d, norm, (double)a->s->packed.x.error[r - a->pass_first],
                                        a->m->enc_norm_max, a->s->packed.w_error);
         a->s->slack[r] = nextafterf((float)slack, slack > 0 ? INFINITY : 0);
-        if (ams_row_takes_part(q, r) && a->s->slack[r] > a->max_slack) a->max_slack = a->s->slack[r];
+        if (ams_row_takes_part(q, r) && a->s->slack[r] == INFINITY) a->beyond = true;
     }
 }
 
 static void start_lists(ams_searching *a)
 {
     ams_search *s = a->s;
-    s->shared = (ams_candidates){.entries = s->shared.entries, .room = a->batch_room, .cut = a->guess};
+    s->shared = (ams_candidates){.entries = s->shared.entries, .values = s->shared.values, .room = a->batch_room,
+                                 .batch = true, .cut = a->guess};
     for (unsigned i = 0; i < ams_workers(s->ctx); i++) {
         s->workers[i].n_entries = 0;
         s->workers[i].cut = a->guess;
@@ -149,7 +151,7 @@ static bool search_rows(ams_searching *a)
         if (a->product)
             ams_packed_latents(s->ctx, &s->packed, a->product, a->m, a->q->list, a->group_first, a->group_end - a->group_first);
         bound_errors(a);
-        if (a->product && a->max_slack == INFINITY) return false;
+        if (a->product && a->beyond) return false;
         ams_parallel(s->ctx, (rows + a->rows - 1) / a->rows, ams_search_block_job, a);
         if (atomic_load(&a->full)) return true;
     }

@@ -47,7 +47,7 @@ struct ams_search {
     const atmsae_model *last_model; /* of the last such search, with the smallest value it took */
     float last_smallest;
     ams_entry *by_row;    /* BATCH_TOPK: the selected entries, row after row */
-    uint64_t shared_capacity, by_row_capacity;
+    uint64_t shared_capacity, shared_values_capacity, by_row_capacity;
     ams_candidates *lists; /* [rows of a pass] ROW_TOPK */
     ams_entry *entries;   /* of all of them; ABOVE: of the chunks */
     ams_search_chunk *chunks; /* ABOVE: in the order in which they were begun */
@@ -79,7 +79,7 @@ typedef struct ams_searching {
     float guess;       /* BATCH_TOPK: taken to be below the k-th value, which is checked; 0: nothing is */
     bool exact;        /* few rows: values by ams_dot, threads share latents */
     const ams_product *product; /* NULL: BLIS */
-    float max_slack;
+    bool beyond;      /* values may be too large for the product */
     atomic_bool full; /* ABOVE: the chunks were not enough */
 } ams_searching;
 

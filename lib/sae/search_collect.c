@@ -104,7 +104,7 @@ static atmsae_status collect_batch_topk(ams_searching *a, bool *found)
 {
     ams_search *s = a->s;
     ams_candidates *l = &s->shared;
-    if (l->count > a->q->k && !l->crowded) ams_candidates_trim(&a->scorer, l, a->max_slack);
+    ams_candidates_cut(&a->scorer, l);
     if (!l->crowded) { /* what ams_candidates_select begins with, on all threads */
         ams_parallel(s->ctx, (l->count + ENTRIES_A_JOB - 1) / ENTRIES_A_JOB, rescore_job, a);
         uint64_t kept = 0;

@@ -30,7 +30,7 @@ static void push_row(const ams_searching *a, ams_candidates *l, uint64_t row, co
         l->entries[count++] = (ams_entry){value, (uint32_t)row, (uint32_t)ams_eligible(a->q, t->first + hits[h])};
         if (count < l->room) continue;
         l->count = count;
-        ams_candidates_trim(&a->scorer, l, slack);
+        ams_candidates_trim(&a->scorer, l);
         cut = l->cut;
         count = l->count;
     }
@@ -43,7 +43,7 @@ static void flush(ams_searching *a, ams_search_worker *w)
     ams_candidates *shared = &a->s->shared;
     pthread_mutex_lock(&a->s->lock);
     for (uint64_t i = 0; i < w->n_entries; i++)
-        ams_candidates_push(&a->scorer, shared, w->entries[i], a->max_slack);
+        ams_candidates_push(&a->scorer, shared, w->entries[i]);
     w->cut = shared->cut;
     pthread_mutex_unlock(&a->s->lock);
     w->n_entries = 0;
@@ -217,7 +217,7 @@ void ams_search_finish_job(void *arg, uint64_t job, unsigned which)
     ams_candidates *lists = a->s->lists + job * AMS_FINISH_ROWS, *last = lists + (end - first);
     for (ams_candidates *l = lists; l < last; l++) {
         l->values = a->s->workers[which].values;
-        if (l->count > q->k && !l->crowded) ams_candidates_trim(&a->scorer, l, a->s->slack[first + (uint64_t)(l - lists)]);
+        ams_candidates_cut(&a->scorer, l);
     }
     for (uint64_t upto = step; upto < a->latents; upto += step)
         for (ams_candidates *l = lists; l < last; l++)

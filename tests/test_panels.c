@@ -102,8 +102,9 @@ static float rounded(float x)
  * 2^40; 0 for rows that would need more. Norms are only nearly right, so either neighbour will do. */
 static bool right_scale(const float *x, uint64_t d, float scale)
 {
-    const double size = norm(x, d), scaled = size / (double)scale;
+    const double size = norm(x, d);
     if (scale == 0) return size > 31000 * 0x1p40;
+    const double scaled = size / (double)scale;
     int exponent;
     if (frexpf(scale, &exponent) != 0.5f || abs(exponent - 1) > 40) return false;
     return (scaled > 15990 || exponent - 1 == -40) && scaled < 32010;

@@ -240,9 +240,10 @@ bool ams_logistic_begin(const ams_logistic *p, int32_t positive, ams_logistic_so
     for (uint64_t i = 0; i < p->n; i++)
         rows[p->label[i] == positive] += times(p, i);
     *s = (ams_logistic_solver){.p = p, .positive = positive, .m = p->d + 1, .n = rows[0] + rows[1]};
+    if (!(rows[0] > 0 && rows[1] > 0)) return false;
     for (int k = 0; k < 2; k++)
         s->weight[k] = p->balanced ? p->c * s->n / (2 * rows[k]) : p->c;
-    return rows[0] > 0 && rows[1] > 0;
+    return true;
 }
 
 double ams_logistic_fit(const ams_logistic *p, int32_t positive, double *work, double *w)

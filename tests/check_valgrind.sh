@@ -14,7 +14,7 @@ shift
 # repeats one thing for very long: test_alloc, test_io_faults, test_resume_matrix, test_numbers.
 [ $# -gt 0 ] || set -- test_sae_folder test_formats test_format test_precision test_panels test_kernels test_base test_locale \
     test_source test_input test_model test_gradients test_atm test_trainer test_reference test_synth test_eval test_measures \
-    test_core test_trees test_controls test_structs test_threads test_golden
+    test_core test_dense test_trees test_controls test_structs test_threads test_golden
 command -v valgrind >/dev/null || { echo "skipped: no valgrind"; exit 77; }
 # Two tools that both replace malloc.
 nm "$build/lib/libatmsae.a" 2>/dev/null | grep -q ' U __[at]san_' && { echo "skipped: a build with sanitizers"; exit 77; }

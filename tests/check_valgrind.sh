@@ -5,7 +5,7 @@
 # Test programs under valgrind's memcheck, without forks, two at a time, each for at most 20 s x
 # ATMSAE_SCALE of a processor's time: no error, and, of those that end, no block lost definitely,
 # indirectly or possibly, but for what valgrind.supp says of BLIS. valgrind has no AVX-512, so the
-# library and BLIS run their AVX2 code there.
+# library and BLIS run their AVX2 code there. Without a fair scheduler test_threads does not end.
 set -u
 build=$1
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit 1
@@ -25,7 +25,7 @@ seconds=$((20 * ${ATMSAE_SCALE:-1})) cut=
 # shellcheck disable=SC2016  # the inner shell expands
 printf '%s\n' "$@" | xargs -P 2 -I NAME sh -c '
     ulimit -t "$3"
-    valgrind -q --error-exitcode=99 --exit-on-first-error=yes --leak-check=full --show-leak-kinds=definite,indirect,possible \
+    valgrind -q --fair-sched=try --error-exitcode=99 --exit-on-first-error=yes --leak-check=full --show-leak-kinds=definite,indirect,possible \
         --errors-for-leak-kinds=definite,indirect,possible --num-callers=20 --suppressions="$0/valgrind.supp" \
         "$1/tests/$2" >"$4/$2" 2>&1
     echo $? >"$4/$2.status"' "$here" "$build" NAME "$seconds" "$tmp"

@@ -243,24 +243,23 @@ static double model_gbytes(const bench *b, double live)
     return 4e-9 * (2 * n * d + live * F * d + 3 * n * d * b->stats.l0 + 12 * F * d);
 }
 
-enum { MOST_STEPS = 64 };
-
 static void serve(bench *b)
 {
+    const int phases = b->o.phases ? PHASES : 0;
     const char *cpu = atmsae_context_cpu(b->ctx); /* "avx2, BLIS ..." */
     printf("ready level=%.*s threads=%zu\n", (int)strcspn(cpu, ","), cpu, b->o.threads);
     while (bench_next()) {
-        double step[MOST_STEPS], part[PHASES][MOST_STEPS], phase[PHASES];
+        double step[BENCH_MOST], part[PHASES][BENCH_MOST], phase[PHASES];
         const double end = bench_now() + BENCH_TURN;
         size_t n = 0;
         do {
             step[n] = timed_step(b);
-            if (b->o.phases) step_by_hand(b, false, phase);
-            for (int p = 0; b->o.phases && p < PHASES; p++)
+            if (phases) step_by_hand(b, false, phase);
+            for (int p = 0; p < phases; p++)
                 part[p][n] = phase[p];
-        } while (++n < MOST_STEPS && bench_now() < end);
+        } while (++n < BENCH_MOST && bench_now() < end);
         printf("step=%.6f", bench_median(step, n));
-        for (int p = 0; b->o.phases && p < PHASES; p++)
+        for (int p = 0; p < phases; p++)
             printf(" %s=%.6f", phase_name[p], bench_median(part[p], n));
         if (b->o.dead) printf(" aux=%.6f", step_by_hand(b, true, phase));
         printf("\n");

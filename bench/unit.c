@@ -12,8 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MOST_PRODUCTS = 64 };
-
 static void fill(float *x, size_t n)
 {
     uint64_t state = 1;
@@ -35,7 +33,7 @@ int main(int argc, char **argv)
         bench_product(o.n, o.F, o.d, a, b, c, (unsigned)o.threads, split);
     if (o.serve) printf("ready kernels=%s\n", bench_blis_kernels());
     for (size_t i = 0; o.serve ? bench_next() : i < o.steps; i++) {
-        double t[2][MOST_PRODUCTS];
+        double t[2][BENCH_MOST];
         const double end = bench_now() + BENCH_TURN;
         size_t n = 0;
         do {
@@ -45,7 +43,7 @@ int main(int argc, char **argv)
                 t[split][n] = bench_now() - begin;
                 best[split] = fmin(best[split], t[split][n]);
             }
-        } while (o.serve && ++n < MOST_PRODUCTS && bench_now() < end);
+        } while (o.serve && ++n < BENCH_MOST && bench_now() < end);
         if (o.serve) printf("blis=%.6f split=%.6f\n", bench_median(t[0], n), bench_median(t[1], n));
     }
     if (o.serve) printf("end\n");

@@ -38,9 +38,10 @@ void bench_forget_peak(void);
 
 /* Waits for a line; false when input ends. */
 bool bench_next(void);
-/* Seconds that a turn goes on with short repetitions, of which the median counts: the first one after others'
- * turns finds nothing in caches. */
+/* Seconds that a turn goes on with short repetitions, and how many at most; their median counts: the first one
+ * after others' turns finds nothing in caches. */
 #define BENCH_TURN 0.15
+enum { BENCH_MOST = 64 };
 
 /* At least n rows [count, d] of the sample of real activations in examples/data, turned into d
  * dimensions: zero-padded and rotated, which changes no angle or distance; below 576 dimensions

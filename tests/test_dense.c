@@ -37,6 +37,18 @@ static atmsae_context *context(uint32_t threads)
     return ctx;
 }
 
+static atmsae_model *new_model(atmsae_context *ctx, uint64_t d, uint64_t F, double k)
+{
+    atmsae_model_config config;
+    atmsae_model_config_init(&config, sizeof config);
+    config.d_in = d;
+    config.d_sae = F;
+    config.k = k;
+    atmsae_model *m;
+    ck_assert_int_eq(atmsae_model_create(ctx, &config, &m), ATMSAE_OK);
+    return m;
+}
+
 START_TEST(gather_64)
 {
     enum { ROWS = 50, ENTRIES = 70 };
@@ -182,13 +194,7 @@ START_TEST(row_topk)
     const uint64_t ks[] = {1, 3, 60, 200, F};
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
         atmsae_context *ctx = context(2);
-        atmsae_model_config config;
-        atmsae_model_config_init(&config, sizeof config);
-        config.d_in = D;
-        config.d_sae = F;
-        config.k = 1;
-        atmsae_model *m;
-        ck_assert_int_eq(atmsae_model_create(ctx, &config, &m), ATMSAE_OK);
+        atmsae_model *m = new_model(ctx, D, F, 1);
         for (uint64_t f = 1; f < F; f += 3) /* ties: a third of the latents are copies of the one before */
             memcpy(m->w_enc + f * D, m->w_enc + (f - 1) * D, D * sizeof *m->w_enc);
         float *x = floats(N * D), z[F];
@@ -224,7 +230,7 @@ START_TEST(row_topk)
 }
 END_TEST
 
-/* k of F latents a row, so that latents have few entries, many, or one in every few rows. */
+/* k of F latents a row on average, so that latents have few entries, many, or one in every few rows. */
 START_TEST(backward)
 {
     enum { N = 1600, D = 7, F = 200 };
@@ -232,15 +238,9 @@ START_TEST(backward)
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++)
         for (uint32_t threads = 1; threads <= 3; threads += 2) {
             atmsae_context *ctx = context(threads);
-            atmsae_model_config config;
-            atmsae_model_config_init(&config, sizeof config);
-            config.d_in = D;
-            config.d_sae = F;
-            config.k = ks[i];
-            atmsae_model *m;
+            atmsae_model *m = new_model(ctx, D, F, ks[i]);
             atmsae_codes *c;
             atmsae_gradients *g;
-            ck_assert_int_eq(atmsae_model_create(ctx, &config, &m), ATMSAE_OK);
             ck_assert_int_eq(atmsae_codes_create(ctx, &c), ATMSAE_OK);
             ck_assert_int_eq(atmsae_gradients_create(m, &g), ATMSAE_OK);
             float *x = floats(N * D), weights[N];

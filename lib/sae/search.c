@@ -227,7 +227,7 @@ static atmsae_status run(ams_search *s, const atmsae_model *m, const ams_query *
         }
         if (!search(&a)) /* rows or latents beyond what 16 bits can hold */
             product = NULL;
-        else if (atomic_load(&a.full))
+        else if (atomic_load(&a.full)) /* twice as much, or a quarter more where that cannot be had */
             AMS_TRY(ams_grow(s->ctx, &s->entries, &s->entries_capacity, s->entries_capacity / 4 * 5, 0, sizeof *s->entries));
         else
             return ams_search_collect(&a, found);

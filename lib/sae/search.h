@@ -17,7 +17,7 @@ enum {
     AMS_EXACT_LATENTS = 128, /* of a job, for the few rows whose reading of W_enc beats packing it */
     AMS_FINISH_ROWS = 64,    /* of a job: with so many latents they fit into the cache of a core */
     AMS_LOCAL_ENTRIES = 4096, /* a thread's candidates for the batch's list, before it takes the lock */
-    AMS_CHUNK_ENTRIES = 1024
+    AMS_CHUNK_ENTRIES = 1024 /* 12 KB, of which a job leaves half a chunk unused */
 };
 
 /* A piece of what was found (ABOVE): entries of one row block, in the order of the search. */

@@ -84,13 +84,14 @@ static const pair exps[32] = { /* 2^(j/32) */
 };
 
 /* e^(x + rest) = 2^k m, |x| < 1100 and |rest| small beside 1: with n = 32 k + j next to 32 x / ln 2 and
- * r = x + rest - n ln 2 / 32, which is at most 0.011, it is 2^k 2^(j/32) e^r. A NaN gives NaN and any k. */
+ * r = x + rest - n ln 2 / 32, which is at most 0.011, m = 2^(j/32) e^r. ln 2 / 32 has two parts, the first so short
+ * that n times it is exact. A NaN gives NaN and any k. */
 static inline pair exp_parts(double x, double rest, int64_t *k)
 {
     const double shift = 0x1.8p52; /* from here on to 2^53 doubles are integers */
-    double shifted = x * 0x1.71547652b82fep+5 + shift, near = shifted - shift;
+    double shifted = x * 0x1.71547652b82fep+5 + shift, near = shifted - shift; /* 32 / ln 2 */
     int64_t n = (int64_t)(to_bits(shifted) - to_bits(shift));
-    double r = (x - near * 0x1.62e42fefap-6) + (rest - near * 0x1.cf79abc9e3b3ap-45); /* ln 2 / 32; the first product is exact */
+    double r = (x - near * 0x1.62e42fefap-6) + (rest - near * 0x1.cf79abc9e3b3ap-45);
     double r2 = r * r;
     double less_1 = r + r2 * (0.5 + r * (1.0 / 6) + r2 * (1.0 / 24 + r * (1.0 / 120) + r2 * (1.0 / 720)));
     const pair *power = &exps[n & 31];
@@ -192,7 +193,7 @@ static inline reduced reduce(double x)
     k += (double)((int64_t)from_first >> 52);
     double z = from_bits(to_bits(x) - (from_first >> 52 << 52)), z1 = top(z);
     pair r = add(z1 * logs[j].inverse - 1, (z - z1) * logs[j].inverse);
-    double rest = k * 0x1.ef35793c7673p-45 + logs[j].lo + (r.lo - r.lo * r.hi);
+    double rest = k * 0x1.ef35793c7673p-45 + logs[j].lo + (r.lo - r.lo * r.hi); /* the low part of ln 2 */
     return (reduced){r.hi, add(k * 0x1.62e42fefa38p-1 + logs[j].hi, r.hi), rest};
 }
 

@@ -114,7 +114,7 @@ def _struct(name, values=None):
             raise TypeError(f"no setting {field!r}; there are {', '.join(settings)}")
         if letter == "a":
             s.keep = (C.c_uint64 * len(value))(*(_whole(v, "u", field) for v in value))
-            setattr(s, "n_" + field, len(value))
+            setattr(s, "n_" + field, len(s.keep))
             value = C.addressof(s.keep)
         elif letter == "s":
             value = None if value is None else _text(value)  # which the struct keeps
@@ -153,7 +153,7 @@ def _callback(kind, function):
         try:
             function(*args)
         except BaseException as error:
-            _raised.error = error
+            _raised.__dict__.setdefault("error", error)  # the first
 
     return kind(run)
 
@@ -167,18 +167,22 @@ def _argument(a, function):
     return a._as_parameter_ if isinstance(a, _Handle) else a
 
 
+def _failure(handle, status):
+    name, text, pointer = _lib.atmsae_status_name(status).decode(), C.create_string_buffer(1024), handle._pointer
+    _lib.atmsae_copy_error(pointer and (pointer.context or pointer), text, C.c_size_t(len(text)))
+    error = Error(f"{name}: {text.value.decode(errors='backslashreplace')}")
+    error.status = name
+    return error
+
+
 def _call(handle, function, *args):
     """Calls; args and passed hold whatever the addresses belong to. The handle has the text of a failure."""
     passed = [_argument(a, function) for a in args]
     status = getattr(_lib, "atmsae_" + function)(*passed)
-    if error := _raised.__dict__.pop("error", None):
-        raise error
+    if "error" in _raised.__dict__:
+        raise _raised.__dict__.pop("error")
     if status < 0:
-        name, text, pointer = _lib.atmsae_status_name(status).decode(), C.create_string_buffer(1024), handle._pointer
-        _lib.atmsae_copy_error(pointer and (pointer.context or pointer), text, C.c_size_t(len(text)))
-        error = Error(f"{name}: {text.value.decode(errors='backslashreplace')}")
-        error.status = name
-        raise error
+        raise _failure(handle, status)  # in no variable: that would be a cycle, and keep the arguments
 
 
 # ---- arrays
@@ -612,7 +616,7 @@ class Source(_Handle):
         if not (d := self.d):
             raise ValueError("this source has no input yet")
         out, got = np.empty((n, d), np.float32), C.c_uint64()
-        _call(self, "source_next", self, n, out, C.byref(got))
+        _call(self, "source_next", self, len(out), out, C.byref(got))
         return out[: got.value]
 
     def batches(self, n):

@@ -246,6 +246,12 @@ class Lent(Base):
         """Deferred is not for ever: what nothing uses is freed at once."""
         freed = []
         array = self.model["W_dec"]
+        gc.disable()  # a failure keeps nothing until then
+        self.addCleanup(gc.enable)
+        try:
+            self.model.encode(self.x * np.float32(np.nan))
+        except atmsae.Error as error:
+            self.assertEqual(error.status, "ATMSAE_E_NONFINITE")
         for handle in (self.context, self.model):
             atmsae.weakref.finalize(handle._pointer, freed.append, type(handle))
         self.model.close()

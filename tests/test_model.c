@@ -346,11 +346,18 @@ START_TEST(calibration_keeps_k_a_row)
         atmsae_codes_view v = {.size = sizeof v};
         ok(atmsae_codes_get(codes, &v), ctx);
         ck_assert_uint_eq(v.row_start[n], (uint64_t)(k * (double)n));
-        /* The threshold is the next value: strictly below all kept ones. */
-        float theta = *atmsae_model_view(m, ATMSAE_BATCH_THRESHOLD, NULL), smallest = INFINITY;
+        /* The threshold is half-way between the smallest kept value and the next one. */
+        float theta = *atmsae_model_view(m, ATMSAE_BATCH_THRESHOLD, NULL), smallest = INFINITY, next = 0;
         for (uint64_t p = 0; p < v.row_start[n]; p++)
             smallest = fminf(smallest, v.value[p]);
         ck_assert(theta > 0 && theta < smallest);
+        const float lower = theta - (smallest - theta) * 1.5f;
+        ok(atmsae_model_set(m, ATMSAE_BATCH_THRESHOLD, &lower, 1), ctx);
+        ok(atmsae_encode(m, &b, codes), ctx);
+        ok(atmsae_codes_get(codes, &v), ctx);
+        for (uint64_t p = 0; p < v.row_start[n]; p++)
+            if (v.value[p] < theta) next = fmaxf(next, v.value[p]);
+        ck_assert(fabsf((smallest + next) / 2 - theta) <= 1e-6f * theta);
         atmsae_codes_destroy(codes);
         atmsae_model_destroy(m);
         free(x);

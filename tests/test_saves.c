@@ -118,9 +118,6 @@ START_TEST(saved_is_loaded)
         if (good && draw() < 0.3) scale(model, ATMSAE_W_DEC, magnitude());
         if (good && draw() < 0.3) scale(model, ATMSAE_W_ENC, magnitude());
         good = good && atmsae_model_calibrate(model, &batch) >= 0;
-        /* BATCHTOPK's threshold is one of the pre-activations: rounding decides on which side that falls, so it is moved. */
-        const float *threshold = atmsae_model_view(model, ATMSAE_BATCH_THRESHOLD, NULL), moved = threshold ? *threshold * 1.001f : 0;
-        if (good && threshold) (void)!atmsae_model_set(model, ATMSAE_BATCH_THRESHOLD, &moved, 1);
         atmsae_save_options options;
         atmsae_save_options_init(&options, sizeof options);
         options.fold_decoder_norm = draw() < 0.5;

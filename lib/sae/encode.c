@@ -138,6 +138,19 @@ atmsae_status atmsae_decode(const atmsae_model *m, const atmsae_codes *codes, fl
     AMS_CALL(m->ctx, decode_rows(m, codes, out, ld), AMS_READS("model", m), AMS_READS("codes", codes));
 }
 
+/* The middle of the two smallest of n values: as far from either as can be, so that no rounding, such as that of a saved
+ * model's folded scales, moves a value across it. Below the second one; with one value alone, that value. */
+static float between_two_smallest(const float *values, uint64_t n)
+{
+    float smallest = INFINITY, second = INFINITY;
+    for (uint64_t p = 0; p < n; p++) {
+        second = fminf(second, fmaxf(smallest, values[p]));
+        smallest = fminf(smallest, values[p]);
+    }
+    const float middle = smallest + (second - smallest) / 2;
+    return middle < second && second < INFINITY ? middle : smallest;
+}
+
 atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
 {
     if (m->config.activation != ATMSAE_BATCHTOPK) return ATMSAE_OK;
@@ -157,11 +170,7 @@ atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
     if (status == ATMSAE_OK) status = ams_search_run(codes->search, m, &q, &codes->main);
     if (status == ATMSAE_OK) {
         const ams_sparse *s = &codes->main;
-        uint64_t count = s->start[s->n];
-        float smallest = count < q.k ? 0 : s->value[0];
-        for (uint64_t p = 0; p < count; p++)
-            if (s->value[p] < smallest) smallest = s->value[p];
-        m->batch_threshold = smallest;
+        m->batch_threshold = s->start[s->n] < q.k ? 0 : between_two_smallest(s->value, q.k);
     }
     atmsae_codes_destroy(codes);
     return status;

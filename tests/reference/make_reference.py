@@ -440,7 +440,9 @@ def run(c, seed, dtype=torch.float64):
         out['final.batch_threshold'] = np.array([batch_threshold])
         z = (m['input_scale'] * to(data['x'][-1]) - (0 if m['transcoder'] else P['b_dec'])) @ P['W_enc'].T + P['b_enc']
         z = z[to(data['row_weights'][-1]) > 0]
-        out['final.calibrated'] = z.flatten().sort(descending=True).values[int(np.floor(m['k'] * len(z)))].clamp(min=0)[None]
+        last = int(np.floor(m['k'] * len(z)))
+        kept, next_one = z.flatten().sort(descending=True).values[last - 1:last + 1]
+        out['final.calibrated'] = ((kept + next_one) / 2 if next_one > 0 else torch.zeros_like(kept))[None]
     out |= {f'step.{k}': np.array(v) for k, v in log.items()}
     return {k: np.asarray(v) for k, v in out.items()}
 

@@ -156,6 +156,12 @@ AT(atmsae_source_config, seed, 16);
 AT(atmsae_source_config, epochs, 24);
 SIZE(atmsae_source_config, 32);
 
+AT(atmsae_row_origin, size, 0);
+AT(atmsae_row_origin, path, 8);
+AT(atmsae_row_origin, input, 16);
+AT(atmsae_row_origin, row, 24);
+SIZE(atmsae_row_origin, 32);
+
 AT(atmsae_mask, size, 0);
 AT(atmsae_mask, d_sae, 8);
 AT(atmsae_mask, masked, 16);

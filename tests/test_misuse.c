@@ -245,11 +245,13 @@ static void stop(world *w)
     X(trainer_save, 2, P(1, w->trainer), w->source, P(2, w->file))                                                    \
     X(trainer_load, 3, P(1, w->ctx), P(2, w->file), NULL, P(3, &w->made.trainer))                                     \
     X(trainer_set_total_rows, 1, P(1, w->trainer), 100 * N)                                                           \
+    X(trainer_set_skip_bad_rows, 1, P(1, w->trainer), 1)                                                              \
     X(source_create, 3, P(1, w->ctx), P(2, &w->source_config), P(3, &w->made.source))                                 \
     X(source_add_memory, 2, P(1, w->source), P(2, w->x), N, D, 0, ATMSAE_F32)                                         \
     X(source_add_file, 2, P(1, w->source), P(2, w->file), NULL, 0)                                                    \
     X(source_add_callback, 2, P(1, w->source), D, P(2, no_rows), NULL)                                                \
     X(source_next, 3, P(1, w->source), 2, P(2, w->out), P(3, &w->count))                                              \
+    X(source_locate, 2, P(1, w->source), 1, P(2, &w->row_origin))                                                     \
     X(source_rewind, 1, P(1, w->source))                                                                              \
     X(forward, 3, P(1, w->model), P(2, &w->batch), NULL, P(3, w->codes), NULL)                                        \
     X(gradients_create, 2, P(1, w->model), P(2, &w->made.gradients))                                                  \
@@ -335,7 +337,7 @@ START_TEST(null_handles_have_nothing)
     uint64_t n = 9;
     const double numbers[] = {atmsae_optimizer_lr(NULL), atmsae_masker_mu(NULL), atmsae_masker_sigma(NULL),
                               atmsae_masker_theta(NULL), atmsae_masker_rate(NULL), atmsae_masker_mean_p(NULL)};
-    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
+    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
                                atmsae_tracker_dead_window(NULL), atmsae_synth_features(NULL), atmsae_tensors_count(NULL),
                                (uint64_t)atmsae_mask_test(NULL, 0, 0), atmsae_context_threads(NULL),
                                (uint64_t)atmsae_stop_requested(NULL)};

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROWS_AT_ONCE 4096
+#define FLOATS_AT_ONCE (UINT64_C(1) << 22)
 #define MOST_NAMED 8
 #define MOST_NORMS 65536
 
@@ -108,11 +108,12 @@ static void type_field(atmsae_context *context, const char *path, const char *te
 
 static bool read_all(atmsae_source *source, tally *t)
 {
-    float *rows = program_alloc(ROWS_AT_ONCE * t->d, sizeof *rows);
-    uint64_t got = ROWS_AT_ONCE;
+    const uint64_t most = t->d < FLOATS_AT_ONCE ? FLOATS_AT_ONCE / t->d : 1;
+    float *rows = program_alloc(most * t->d, sizeof *rows);
+    uint64_t got = most;
     bool good = true;
-    while (good && got == ROWS_AT_ONCE) {
-        good = atmsae_source_next(source, ROWS_AT_ONCE, rows, &got) >= 0;
+    while (good && got == most) {
+        good = atmsae_source_next(source, most, rows, &got) >= 0;
         for (uint64_t r = 0; good && r < got; r++) add_row(t, rows + r * t->d);
     }
     free(rows);

@@ -5,6 +5,7 @@
 # Is there room to grow? Appends a field to every public struct and a setting to the checkpoint, builds that
 # library of the future, and runs today's programs and files on it, and its programs and files on today's.
 set -u
+unset LD_LIBRARY_PATH # meson's is of today's library; every program here has a path to its own
 source=$1 build=$2
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT

@@ -39,7 +39,9 @@ atmsae_context *command_context(const setting *threads, const setting *precision
 
 /* A file as a string, to be freed, and its bytes; NULL after a message. */
 char *read_text(const char *path, size_t *size);
-/* All rows of some files, once and in order; their width is checked. false after a message. */
+/* All rows of some files, once and in order; NULL after a message. */
+atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
+/* The same, for a model that takes rows of their width. false after a message. */
 bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
                bool as_bf16, atmsae_source **source);
 /* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent

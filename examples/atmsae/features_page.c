@@ -5,6 +5,7 @@
 #include "features_more.h"
 #include "html.h"
 #include "program.h"
+#include "text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +18,7 @@ enum { BEFORE = 12, AFTER = 6 }; /* tokens of context */
 static void put_text(FILE *out, const char *text)
 {
     for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        const size_t n = html_character(s);
+        const size_t n = text_character(s);
         if (n == 0) fputs("\\ufffd", out);
         else if (*s == '"' || *s == '\\') fprintf(out, "\\%c", *s);
         else if (*s < 0x20 || *s == 0x7f || *s == '<') fprintf(out, "\\u%04x", *s);

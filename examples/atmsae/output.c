@@ -5,6 +5,7 @@
 #include "output.h"
 #include "html.h"
 #include "program.h"
+#include "text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -139,7 +140,7 @@ void json_string(FILE *out, const char *text)
 {
     fputc('"', out);
     for (const unsigned char *c = (const unsigned char *)text; *c;) {
-        const size_t n = html_character(c);
+        const size_t n = text_character(c);
         if (n == 0) fputs("\\ufffd", out); /* JSON is UTF-8; names of files may be anything */
         else if (*c == '"' || *c == '\\') fprintf(out, "\\%c", *c);
         else if (*c < 0x20) fprintf(out, "\\u%04x", *c);

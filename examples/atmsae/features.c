@@ -5,6 +5,7 @@
 #include "features_more.h"
 #include "program.h"
 #include "progress.h"
+#include "run_file.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -124,7 +125,10 @@ static bool read_importance(features *f, atmsae_context *context, const setting 
 {
     char *beside = program_path(s[F_SAE].text, IMPORTANCE_FILE);
     importance *history = importance_create(f->model.d_sae);
-    const bool good = importance_load(history, context, s[F_IMPORTANCE].given ? s[F_IMPORTANCE].text : beside);
+    char *run = s[F_IMPORTANCE].given ? NULL : run_file_read(f->sae); /* else what lies beside is not of this SAE */
+    const bool good = (run || s[F_IMPORTANCE].given) &&
+                      importance_load(history, context, s[F_IMPORTANCE].given ? s[F_IMPORTANCE].text : beside);
+    free(run);
     if (good) f->importance = history;
     else importance_destroy(history);
     free(beside);
@@ -236,7 +240,6 @@ static int run_features(const setting *s)
     }
     atmsae_context *context = command_context(&s[F_THREADS], NULL, s[F_QUIET].given);
     if (!context) return EXIT_FAILED;
-    atmsae_model *model = NULL;
     features f = {.sae = s[F_SAE].text, .files = &s[F_INPUT]};
     atmsae_model_config_init(&f.model, sizeof f.model);
     const size_t size = strlen(f.sae) + 16;
@@ -244,8 +247,8 @@ static int run_features(const setting *s)
     snprintf(title, size, "Latents of %s", f.sae);
     f.title = s[F_TITLE].given ? s[F_TITLE].text : title;
     int code = EXIT_FAILED;
-    if (atmsae_model_load(context, f.sae, &model) < 0) command_failed(context);
-    else if (show(&f, context, model, s)) code = EXIT_OK;
+    atmsae_model *model = sae_load(context, f.sae);
+    if (model && show(&f, context, model, s)) code = EXIT_OK;
     atmsae_top_rows_destroy(f.top);
     atmsae_model_destroy(model);
     atmsae_context_destroy(context);

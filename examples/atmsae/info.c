@@ -4,6 +4,7 @@
  */
 #include "command.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -122,7 +123,10 @@ static int run_info(const setting *s)
     int code = EXIT_OK;
     for (size_t i = 0; i < s[I_PATH].n; i++) {
         fields out = {0};
-        if (!path_info(context, s[I_PATH].texts[i], &out)) code = command_failed(context);
+        if (!path_info(context, s[I_PATH].texts[i], &out)) {
+            code = command_failed(context);
+            sae_hint(context, s[I_PATH].texts[i]);
+        }
         else if (s[I_JSON].given) fields_print_json(&out, stdout);
         else fields_print(&out, stdout);
         if (!s[I_JSON].given && i + 1 < s[I_PATH].n) putchar('\n');

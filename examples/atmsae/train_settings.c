@@ -38,7 +38,7 @@ bool train_complete(setting *s)
         s[T_FILES] = (setting){0};
     }
     if (s[T_INPUT].given && !s[T_OUT].given) default_out(&s[T_OUT], s[T_INPUT].texts[0]);
-    return true;
+    return train_outputs_complete(s);
 }
 
 /* ---- what they mean for the library ----------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const option compare_options[R_OPTIONS] = {
-    [R_SAE] = {.group = "what", .kind = OPTION_TEXTS, .required = true, .value = "SAE",
+    [R_SAE] = {.group = "what", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "SAE",
                .help = "folders as train writes them, or any SAEs that convert reads"},
     REPORT_OPTIONS,
 };
@@ -81,7 +81,7 @@ static void print_json(const report *r)
 static bool measure_all(report *r, const setting *s)
 {
     for (size_t i = 0; i < r->n; i++) {
-        fprintf(stderr, "measuring %s (%zu of %zu)\n", s[R_SAE].texts[i], i + 1, r->n);
+        program_note("measuring %s (%zu of %zu)", s[R_SAE].texts[i], i + 1, r->n);
         if (!report_measure(r, i, s[R_SAE].texts[i], NULL)) return false;
     }
     report_group(r);
@@ -97,7 +97,7 @@ static int run_compare(const setting *s)
     report r;
     bool good = report_open(&r, s, s[R_SAE].n) && measure_all(&r, s);
     if (good) {
-        good = !s[R_HTML].given || report_page(&r, s[R_HTML].text);
+        good = report_page(&r);
         if (s[R_JSON].given) {
             print_json(&r);
         } else {

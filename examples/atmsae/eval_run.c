@@ -3,6 +3,7 @@
  * What atmsae train left beside an SAE: the settings of the run (run.json), and the importances of the latents and
  * the masking over time (importance.safetensors). All of it may be missing.
  */
+#include "files.h"
 #include "importance.h"
 #include "program.h"
 #include "report.h"
@@ -46,7 +47,7 @@ static char *run_json(const report_sae *sae)
 {
     char *path = program_path(sae->path, "run.json");
     size_t size;
-    char *json = access(path, R_OK) == 0 ? read_text(path, &size) : NULL;
+    char *json = access(path, R_OK) == 0 ? file_read(path, MOST_JSON_BYTES, &size) : NULL;
     char *d_sae = json ? json_value(json, "d-sae") : NULL;
     free(path);
     if (d_sae && strtoull(d_sae, NULL, 10) == sae->d_sae) return free(d_sae), json;

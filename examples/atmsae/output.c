@@ -135,31 +135,3 @@ char *fields_json_text(const fields *self)
     print_object(self, out, "  ");
     return program_text_close(out, &json);
 }
-
-void json_string(FILE *out, const char *text)
-{
-    fputc('"', out);
-    for (const unsigned char *c = (const unsigned char *)text; *c;) {
-        const size_t n = text_character(c);
-        if (n == 0) fputs("\\ufffd", out); /* JSON is UTF-8; names of files may be anything */
-        else if (*c == '"' || *c == '\\') fprintf(out, "\\%c", *c);
-        else if (*c < 0x20) fprintf(out, "\\u%04x", *c);
-        else fwrite(c, 1, n, out);
-        c += n ? n : 1;
-    }
-    fputc('"', out);
-}
-
-char *json_strings(const char *const *texts, size_t n)
-{
-    char *json = NULL;
-    size_t size;
-    FILE *out = program_text_open(&json, &size);
-    fputc('[', out);
-    for (size_t i = 0; i < n; i++) {
-        if (i) fputs(", ", out);
-        json_string(out, texts[i]);
-    }
-    fputc(']', out);
-    return program_text_close(out, &json);
-}

@@ -23,7 +23,7 @@ typedef struct store {
 static void *keep(store *self, void *block)
 {
     if (self->n == sizeof self->block / sizeof *self->block) {
-        fprintf(stderr, "atmsae: a chart of too many parts\n");
+        program_error("a chart of too many parts");
         exit(1);
     }
     return self->block[self->n++] = block;

@@ -281,7 +281,7 @@ static bool announce(const run *r)
 static void save_importance(const run *r)
 {
     char *path = program_path(r->settings[T_OUT].text, IMPORTANCE_FILE);
-    if (!importance_save(r->importance, r->trainer, path)) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+    (void)importance_save(r->importance, r->trainer, path);
     free(path);
 }
 
@@ -388,10 +388,7 @@ static bool finish(run *r)
     if (!save_checkpoint(r) || !with_first_rows(r, CALIBRATE_ROWS, atmsae_trainer_calibrate)) return false;
     if (atmsae_model_save(atmsae_trainer_model(r->trainer), s[T_OUT].text, &options) < 0) return failed(r);
     if (!s[T_QUIET].given) fprintf(stderr, "saved %s\n", s[T_OUT].text);
-    if (s[T_PLOT].given && !history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text)) {
-        fprintf(stderr, "atmsae: %s: %s\n", s[T_PLOT].text, strerror(errno));
-        return false;
-    }
+    if (s[T_PLOT].given && !history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text, true)) return false;
     return print_result(r);
 }
 

@@ -3,6 +3,7 @@
  * See plot.h.
  */
 #include "plot.h"
+#include "files.h"
 #include "html.h"
 
 #include <math.h>
@@ -370,10 +371,11 @@ void plot_svg(FILE *f, const plot_chart *chart)
     fputs("</svg>\n", f);
 }
 
-bool plot_write(const plot_chart *chart, const char *path)
+bool plot_write(const plot_chart *chart, const char *path, bool replace)
 {
-    FILE *f = fopen(path, "w");
-    if (!f) return false;
+    file_writer out;
+    if (!file_begin(&out, path, replace)) return false;
+    FILE *f = out.file;
     const double height = chart_height(chart);
     fprintf(f, "<svg xmlns='http://www.w3.org/2000/svg' width='%g' height='%g' viewBox='0 0 %g %g'>\n", WIDTH,
             height, WIDTH, height);
@@ -384,6 +386,5 @@ bool plot_write(const plot_chart *chart, const char *path)
     fprintf(f, "<rect width='100%%' height='100%%' fill='white'/>\n");
     draw_chart(f, chart);
     fprintf(f, "</svg>\n");
-    const bool written = !ferror(f);
-    return fclose(f) == 0 && written;
+    return file_end(&out, true);
 }

@@ -7,9 +7,11 @@
 #include "progress.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const command *const commands[] = {
     &command_train, &command_resume, &command_eval, &command_compare, &command_convert, &command_info, &command_features, &command_synth, &command_bench,
@@ -81,7 +83,9 @@ static int run_command(const command *c, int argc, char **argv)
 /* Results that could not be written are a failure, whatever the command thinks. */
 static int flushed(int code)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout)) return code;
+    const bool earlier = ferror(stdout) != 0;
+    if (earlier) (void)fputc('\n', stdout); /* errno is gone; this fails for the same reason */
+    if (fflush(stdout) == 0 && !earlier) return code;
     program_error("standard output: %s", strerror(errno));
     return code == EXIT_OK ? EXIT_FAILED : code;
 }
@@ -129,8 +133,17 @@ static int run_program(int argc, char **argv)
     return unknown_command(argv[1]);
 }
 
+/* Started with descriptors 0, 1 or 2 closed, the program's own files would get these numbers, and messages would be
+ * written into them. Each is opened on /dev/null the wrong way round, so that using it stays an error. */
+static void hold_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) _exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
+    hold_descriptors();
     /* As errors of the calls they are reported and cleaned up after: the reader of a pipe that went
      * away, and a file at its size limit. */
     signal(SIGPIPE, SIG_IGN);

@@ -101,10 +101,17 @@ void fields_free(fields *self)
 void fields_print(const fields *self, FILE *out)
 {
     size_t width = 0;
-    for (size_t i = 0; i < self->n; i++)
-        if (!self->all[i].json_only && strlen(self->all[i].name) > width) width = strlen(self->all[i].name);
-    for (const field *f = self->all; f < self->all + self->n; f++)
-        if (!f->json_only) fprintf(out, "  %-*s  %s\n", (int)width, f->name, f->brief ? f->brief : f->value);
+    for (const field *f = self->all; f < self->all + self->n; f++) {
+        const size_t length = f->json_only ? 0 : text_escape(f->name, NULL, 0);
+        if (length > width) width = length;
+    }
+    for (const field *f = self->all; f < self->all + self->n; f++) {
+        if (f->json_only) continue;
+        char *name = text_shown(f->name), *value = text_shown(f->brief ? f->brief : f->value);
+        fprintf(out, "  %-*s  %s\n", (int)width, name, value);
+        free(name);
+        free(value);
+    }
 }
 
 static void print_object(const fields *self, FILE *out, const char *indent)

@@ -37,6 +37,7 @@ const char *fields_find(const fields *self, const char *name); /* its value */
 void fields_copy(fields *self, const field *f);
 void fields_free(fields *self);
 
+/* For people: what a terminal would act on is shown as \xNN (text.h). */
 void fields_print(const fields *self, FILE *out);
 void fields_print_json(const fields *self, FILE *out);
 char *fields_json_text(const fields *self); /* to be a value in another object; new memory */

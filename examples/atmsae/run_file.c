@@ -12,8 +12,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MOST_BYTES = 16 << 20 };
-
 static char *text_copy(const char *text, size_t length)
 {
     return memcpy(program_alloc(length + 1, 1), text, length);
@@ -40,7 +38,7 @@ static char *read_in(const char *folder, const char *name)
 {
     char *path = program_path(folder, name);
     size_t size;
-    char *text = access(path, F_OK) == 0 ? file_read(path, MOST_BYTES, &size) : NULL;
+    char *text = access(path, F_OK) == 0 ? file_read(path, MOST_JSON_BYTES, &size) : NULL;
     free(path);
     return text;
 }

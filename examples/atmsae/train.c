@@ -11,7 +11,6 @@
 #include "stop.h"
 #include "train.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,7 +215,7 @@ static bool claim_sae(const run *r)
 static void save_importance(const run *r)
 {
     char *path = program_path(r->settings[T_OUT].text, IMPORTANCE_FILE);
-    if (!importance_save(r->importance, r->trainer, path)) program_error("%s: %s", path, strerror(errno));
+    (void)importance_save(r->importance, r->trainer, path);
     free(path);
 }
 
@@ -343,7 +342,7 @@ static bool finish(run *r)
 {
     const setting *s = r->settings;
     if (!save_sae(r)) return false;
-    return (!s[T_PLOT].given || history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text)) && print_result(r);
+    return (!s[T_PLOT].given || history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text, true)) && print_result(r);
 }
 
 static int train(run *r)

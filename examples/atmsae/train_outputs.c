@@ -124,18 +124,6 @@ static bool asked_for(const setting *s)
 
 /* ---- what is there already ---------------------------------------------------------------------------------- */
 
-static bool is_input(const setting *s, const char *path)
-{
-    static const int inputs[] = {T_INPUT, T_VALID, T_OPTIONS};
-    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
-        const setting *in = &s[inputs[i]];
-        for (size_t j = 0; j < in->n; j++)
-            if (file_same(path, in->texts[j])) return true;
-        if (in->given && in->n == 0 && file_same(path, in->text)) return true;
-    }
-    return false;
-}
-
 /* Whether the run that goes on has written this file: its run.json says so. */
 static bool is_own(const setting *s, int option, const char *path)
 {
@@ -150,31 +138,20 @@ static bool is_own(const setting *s, int option, const char *path)
     return own;
 }
 
-static bool may_replace(const setting *s, int option, const char *path)
+/* A run that goes on replaces what it wrote before, and nothing else. */
+static bool goes_on(const setting *s)
 {
-    if (!s[T_RESUME].given) return file_may_write(path, s[T_FORCE].given);
-    if (option == T_METRICS) return metrics_file_goes_on(path) && file_may_write(path, true);
     struct stat info;
-    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && !is_own(s, option, path)) {
-        program_error("%s: is there already and not of this run; give --%s another name", path, train_options[option].name);
-        return false;
-    }
-    return file_may_write(path, true);
+    if (!s[T_RESUME].given) return true;
+    if (s[T_METRICS].given && !metrics_file_goes_on(s[T_METRICS].text)) return false;
+    if (!s[T_PLOT].given || stat(s[T_PLOT].text, &info) != 0 || !S_ISREG(info.st_mode) || is_own(s, T_PLOT, s[T_PLOT].text)) return true;
+    program_error("%s: is there already and not of this run; give --plot another name", s[T_PLOT].text);
+    return false;
 }
 
 bool train_outputs_check(const setting *s, int *code)
 {
-    if (!asked_for(s)) {
-        *code = EXIT_USAGE;
-        return false;
-    }
-    bool good = true;
-    for (size_t i = 0; good && i < N_OUTPUTS; i++) {
-        const char *path = s[outputs[i].option].text;
-        if (!s[outputs[i].option].given) continue;
-        good = !is_input(s, path);
-        if (!good) program_error("--%s %s is an input of this run", train_options[outputs[i].option].name, path);
-        else good = may_replace(s, outputs[i].option, path);
-    }
-    return good;
+    const bool asked = asked_for(s);
+    if (!asked) *code = EXIT_USAGE;
+    return asked && goes_on(s) && paths_allowed(train_options, T_OPTIONS, s);
 }

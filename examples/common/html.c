@@ -40,9 +40,10 @@ void html_end(FILE *f)
 
 void html_text(FILE *f, const char *text)
 {
-    for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        const size_t n = text_character(s);
-        const bool control = (*s < 0x20 && *s != '\t' && *s != '\n') || *s == 0x7f;
+    for (const char *s = text; *s;) {
+        uint32_t code;
+        const size_t n = text_character(s, &code);
+        const bool control = (code < 0x20 && code != '\t' && code != '\n') || (code >= 0x7f && code < 0xa0);
         if (n == 0 || control) fputs("\xef\xbf\xbd", f);
         else if (*s == '&') fputs("&amp;", f);
         else if (*s == '<') fputs("&lt;", f);

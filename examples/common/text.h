@@ -8,13 +8,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-/* Length of the UTF-8 character at s; 0 if there is none (overlong forms, surrogates and what is above U+10FFFF
- * included). */
-size_t text_character(const unsigned char *s);
-/* Whether the character of n bytes at s is one that a terminal acts on instead of showing it: C0, DEL and C1 controls,
- * line separators, and marks that turn the direction of writing. */
-bool text_is_control(const unsigned char *s, size_t n);
+/* Bytes of the UTF-8 character at s, and its code; 0 if there is none (overlong forms, surrogates and what is above
+ * U+10FFFF included), the code is then the byte. */
+size_t text_character(const char *s, uint32_t *code);
+/* Whether a terminal acts on a character instead of showing it: C0, DEL and C1 controls, separators of lines, and marks
+ * that turn the direction of writing. */
+bool text_is_control(uint32_t code);
 
 /* As it may go to a terminal: bytes of controls and bytes that are no UTF-8 as \xNN, all else as it is. Writes at most
  * size bytes, the 0 at the end included; returns the length that the whole has, as snprintf does. */

@@ -103,9 +103,9 @@ static bool asked_for(const setting *s)
         good = false;
     }
     if (good) return true;
-    char *command = NULL;
+    char *line = NULL;
     size_t size;
-    FILE *out = program_text_open(&command, &size);
+    FILE *out = program_text_open(&line, &size);
     if (s[T_RESUME].given) {
         fputs("atmsae resume ", out);
         print_word(out, s[T_OUT].text);
@@ -117,21 +117,21 @@ static bool asked_for(const setting *s)
         fprintf(out, " --%s ", train_options[outputs[i].option].name);
         print_word(out, s[outputs[i].option].text);
     }
-    program_error("if that is right: %s. Else other names, or null for them in the file", program_text_close(out, &command));
-    free(command);
+    program_error("if that is right: %s. Else other names, or null for them in the file", program_text_close(out, &line));
+    free(line);
     return false;
 }
 
 /* ---- what is there already ---------------------------------------------------------------------------------- */
 
 /* Whether the run that goes on has written this file: its run.json says so. */
-static bool is_own(const setting *s, int option, const char *path)
+static bool is_own(const setting *s, int which, const char *path)
 {
     char *run = program_path(s[T_OUT].text, RUN_FILE);
     setting *was = program_alloc(T_OPTIONS + 1, sizeof *was);
     bool own = access(run, R_OK) == 0 && options_load(train_options, T_OPTIONS, run, was);
-    into_folder(&was[option], s[T_OUT].text);
-    own = own && was[option].given && file_same(path, was[option].text);
+    into_folder(&was[which], s[T_OUT].text);
+    own = own && was[which].given && file_same(path, was[which].text);
     options_free(was, T_OPTIONS);
     free(was);
     free(run);

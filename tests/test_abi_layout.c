@@ -5,7 +5,7 @@
  */
 #include <atmsae/eval.h>
 
-#define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")
+#define SIZE(type, bytes) _Static_assert(sizeof(type) >= (bytes), #type " shrank")
 #define AT(type, field, offset) \
     _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
 #define IS(constant, value) _Static_assert((constant) == (value), #constant " changed")
@@ -155,6 +155,12 @@ AT(atmsae_source_config, shuffle_rows, 8);
 AT(atmsae_source_config, seed, 16);
 AT(atmsae_source_config, epochs, 24);
 SIZE(atmsae_source_config, 32);
+
+AT(atmsae_row_origin, size, 0);
+AT(atmsae_row_origin, path, 8);
+AT(atmsae_row_origin, input, 16);
+AT(atmsae_row_origin, row, 24);
+SIZE(atmsae_row_origin, 32);
 
 AT(atmsae_mask, size, 0);
 AT(atmsae_mask, d_sae, 8);

@@ -339,6 +339,7 @@ typedef struct thing {
     uint64_t c;
 } thing;
 enum { THING_V1 = offsetof(thing, c) };
+static const ams_struct described = {"thing", sizeof(thing), THING_V1};
 typedef struct newer_thing {
     thing known;
     uint64_t d;
@@ -353,29 +354,29 @@ START_TEST(struct_in)
 
     memset(&caller, 0x77, sizeof caller);
     caller.known = (thing){THING_V1, 1, 2, 333};
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_OK);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_OK);
     ck_assert(local.size == sizeof local && local.a == 1 && local.b == 2 && local.c == 30);
 
     local = defaults;
     caller.known = (thing){sizeof(thing), 1, 2, 3};
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_OK);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_OK);
     ck_assert(local.size == sizeof local && local.a == 1 && local.b == 2 && local.c == 3);
 
     local = defaults;
     caller.known.size = sizeof caller;
     caller.d = 0;
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_OK);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_OK);
     ck_assert(local.size == sizeof local && local.c == 3);
     caller.d = (uint64_t)1 << 60;
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_E_ABI);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_E_ABI);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "thing"));
 
     static const size_t wrong[] = {0, 1, THING_V1 - 1, 4097, SIZE_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         caller.known.size = wrong[i];
-        ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_E_ABI);
+        ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_E_ABI);
     }
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, NULL), ATMSAE_E_ARG);
     atmsae_context_destroy(ctx);
 }
 END_TEST
@@ -390,16 +391,16 @@ START_TEST(struct_out)
         memset(&caller, 0x77, sizeof caller);
         const uint64_t untouched = caller.d;
         caller.known.size = sizes[i];
-        ck_assert_int_eq(ams_struct_out(ctx, "thing", &caller, &local, sizeof local, THING_V1), ATMSAE_OK);
+        ck_assert_int_eq(ams_struct_copy_out(ctx, &described, &caller, &local), ATMSAE_OK);
         ck_assert_uint_eq(caller.known.size, sizes[i]);
         ck_assert(caller.known.a == 1 && caller.known.b == 2);
         ck_assert_uint_eq(caller.known.c, i == 0 ? untouched : 3);
         ck_assert_uint_eq(caller.d, untouched);
     }
     caller.known.size = 0;
-    ck_assert_int_eq(ams_struct_out(ctx, "thing", &caller, &local, sizeof local, THING_V1), ATMSAE_E_ABI);
+    ck_assert_int_eq(ams_struct_copy_out(ctx, &described, &caller, &local), ATMSAE_E_ABI);
     ck_assert_uint_eq(caller.known.a, 1);
-    ck_assert_int_eq(ams_struct_out(ctx, "thing", NULL, &local, sizeof local, THING_V1), ATMSAE_E_ARG);
+    ck_assert_int_eq(ams_struct_copy_out(ctx, &described, NULL, &local), ATMSAE_E_ARG);
     atmsae_context_destroy(ctx);
 }
 END_TEST

@@ -70,6 +70,7 @@ typedef struct world {
         atmsae_tensors *tensors;
     } made;
     atmsae_model_origin origin;
+    atmsae_row_origin row_origin;
     atmsae_codes_view view;
     atmsae_latent_sums sums;
     atmsae_metrics_result metrics_result;
@@ -108,7 +109,7 @@ static int64_t no_rows(void *opaque, float *out, uint64_t max_rows)
 
 static void sizes(world *w)
 {
-    w->origin.size = sizeof w->origin, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
+    w->origin.size = sizeof w->origin, w->row_origin.size = sizeof w->row_origin, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
     w->metrics_result.size = sizeof w->metrics_result, w->details.size = sizeof w->details;
     w->absorption_result.size = sizeof w->absorption_result, w->measures.size = sizeof w->measures;
     w->synth_result.size = sizeof w->synth_result, w->truth.size = sizeof w->truth, w->info.size = sizeof w->info;

@@ -571,11 +571,25 @@ atmsae_source_add_callback(atmsae_source *source, uint64_t d,
 ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* 0: no input yet */
 ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one pass; 0: unknown */
 /* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. A call that failed
- * can be repeated: no row is lost. */
+ * can be repeated: no row is lost. E_STATE names a file that was written to or replaced since it was added and
+ * whose rows differ: those of a sample, the first and the last among them. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got);
 /* Back to the state before the first row. E_UNSUPPORTED once a callback was read. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_rewind(atmsae_source *source);
+/* Where a row comes from. */
+typedef struct atmsae_row_origin {
+    size_t size;
+    const char *path; /* of the file, as resolved when it was added; lent by the source. NULL: memory or a callback */
+    uint64_t input;   /* its number, in the order of the add calls, from 0 */
+    uint64_t row;     /* of that input, from 0; of a callback's, counted from the first it ever gave */
+} atmsae_row_origin;
+/* Of row `row` of the last atmsae_source_next that succeeded, so that a bad row of a shuffled batch can be found in
+ * its file. origin's size must be set. E_ARG if that call gave no such row. Rewinding changes nothing here; a
+ * checkpoint loaded into the source leaves no row to locate. E_UNSUPPORTED: a callback's row that was buffered in a
+ * checkpoint of version 0.1.0, which does not hold it. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_locate(const atmsae_source *source, uint64_t row, atmsae_row_origin *origin);
 
 /* ============================================================================================
  * 6. The loop by hand

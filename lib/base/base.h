@@ -6,7 +6,8 @@
 #ifndef AMS_BASE_H
 #define AMS_BASE_H
 
-#include <atmsae/atmsae.h>
+#include "base/abi.h"
+
 #include <fenv.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -106,20 +107,6 @@ struct ams_io;
 void ams_context_set_io(atmsae_context *ctx, const struct ams_io *io);
 const struct ams_io *ams_context_io(const atmsae_context *ctx);
 
-/* ---- structs of the ABI -------------------------------------------------------------------- */
-
-/* Copies a caller's struct (first field: size_t size) over `local`, which holds the defaults.
- * v1: the size of the first released version. Bytes we do not know must be 0. */
-atmsae_status ams_struct_in(atmsae_context *ctx, const char *name, void *local, size_t local_size,
-                            size_t v1, const void *caller);
-/* Writes what the caller's struct can hold, and keeps its size field. */
-atmsae_status ams_struct_out(atmsae_context *ctx, const char *name, void *caller, const void *local,
-                             size_t local_size, size_t v1);
-/* Only the size, ahead of work whose result will go there. */
-atmsae_status ams_struct_check(atmsae_context *ctx, const char *name, const void *caller, size_t v1);
-/* For the _init functions: copies the defaults into a struct of `size` bytes, zeroes the rest. */
-void ams_struct_init(void *caller, size_t size, const void *defaults, size_t defaults_size);
-
 /* ---- worker threads ------------------------------------------------------------------------ */
 
 /* Runs job(arg, i, worker) for i = 0 .. jobs-1 on the context's threads; worker < ams_workers().
@@ -139,7 +126,8 @@ enum {
     AMS_DRAW_PERMUTE = 4,
     AMS_DRAW_SHUFFLE = 5,
     AMS_DRAW_SYNTH = 6,
-    AMS_DRAW_EVAL = 7
+    AMS_DRAW_EVAL = 7,
+    AMS_DRAW_SAMPLE = 8
 };
 /* Four words of the stream (seed, purpose) at position (a, b); a < 2^56, b < 2^64. */
 void ams_philox(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[4]);

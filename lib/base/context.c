@@ -100,8 +100,7 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     if (caller)
-        AMS_TRY(ams_struct_in(NULL, "atmsae_context_config", &config, sizeof config,
-                              offsetof(atmsae_context_config, precision), caller));
+        AMS_TRY(ams_struct_in(NULL, atmsae_context_config, &config, caller));
 
     atmsae_allocator allocator = {NULL, default_alloc, default_free};
     if (config.allocator) allocator = *config.allocator;

@@ -174,8 +174,8 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_absorption_config 
     atmsae_batch batch;
     atmsae_absorption_config_init(&config, sizeof config);
     atmsae_batch_init(&batch, sizeof batch);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_absorption_config", &config, sizeof config, sizeof config, caller));
-    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", &batch, sizeof batch, sizeof batch, caller_batch));
+    AMS_TRY(ams_struct_in(ctx, atmsae_absorption_config, &config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_batch, &batch, caller_batch));
     AMS_TRY(check_config(ctx, &config));
 
     atmsae_absorption *a = ams_calloc(ctx, 1, sizeof *a);

@@ -61,7 +61,7 @@ static atmsae_status encode(const atmsae_model *m, const atmsae_batch *caller, a
     atmsae_context *ctx = codes->ctx;
     atmsae_batch given, b;
     atmsae_batch_init(&given, sizeof given);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", &given, sizeof given, sizeof given, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_batch, &given, caller));
     given.row_weights = NULL;
     given.y = m->d_out == m->d_in ? NULL : given.x; /* targets are no part of inference: never read */
     given.ld_y = m->d_out;

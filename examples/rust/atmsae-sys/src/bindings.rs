@@ -588,6 +588,21 @@ extern "C" {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct atmsae_row_origin {
+    pub size: usize,
+    pub path: *const ::std::os::raw::c_char,
+    pub input: u64,
+    pub row: u64,
+}
+extern "C" {
+    pub fn atmsae_source_locate(
+        source: *const atmsae_source,
+        row: u64,
+        origin: *mut atmsae_row_origin,
+    ) -> atmsae_status;
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct atmsae_mask {
     pub size: usize,
     pub d_sae: u64,

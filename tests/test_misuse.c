@@ -245,12 +245,14 @@ static void stop(world *w)
     X(trainer_save, 2, P(1, w->trainer), w->source, P(2, w->file))                                                    \
     X(trainer_load, 3, P(1, w->ctx), P(2, w->file), NULL, P(3, &w->made.trainer))                                     \
     X(trainer_set_total_rows, 1, P(1, w->trainer), 100 * N)                                                           \
+    X(trainer_set_skip_bad_rows, 1, P(1, w->trainer), 1)                                                              \
     X(source_create, 3, P(1, w->ctx), P(2, &w->source_config), P(3, &w->made.source))                                 \
     X(source_add_memory, 2, P(1, w->source), P(2, w->x), N, D, 0, ATMSAE_F32)                                         \
     X(source_add_file, 2, P(1, w->source), P(2, w->file), NULL, 0)                                                    \
     X(source_add_callback, 2, P(1, w->source), D, P(2, no_rows), NULL)                                                \
     X(source_next, 3, P(1, w->source), 2, P(2, w->out), P(3, &w->count))                                              \
     X(source_unread, 1, P(1, w->source))                                                                              \
+    X(source_locate, 2, P(1, w->source), 1, P(2, &w->row_origin))                                                     \
     X(source_rewind, 1, P(1, w->source))                                                                              \
     X(forward, 3, P(1, w->model), P(2, &w->batch), NULL, P(3, w->codes), NULL)                                        \
     X(gradients_create, 2, P(1, w->model), P(2, &w->made.gradients))                                                  \
@@ -336,7 +338,7 @@ START_TEST(null_handles_have_nothing)
     uint64_t n = 9;
     const double numbers[] = {atmsae_optimizer_lr(NULL), atmsae_masker_mu(NULL), atmsae_masker_sigma(NULL),
                               atmsae_masker_theta(NULL), atmsae_masker_rate(NULL), atmsae_masker_mean_p(NULL)};
-    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
+    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
                                atmsae_tracker_dead_window(NULL), atmsae_synth_features(NULL), atmsae_tensors_count(NULL),
                                (uint64_t)atmsae_mask_test(NULL, 0, 0), atmsae_context_threads(NULL),
                                (uint64_t)atmsae_stop_requested(NULL)};
@@ -496,7 +498,12 @@ START_TEST(models_and_measures_that_do_not_fit)
     ck_assert_int_eq(atmsae_optimizer_step(optimizer, w->model, w->gradients, NULL), ATMSAE_E_STATE);
     ck_assert_int_eq(atmsae_optimizer_step(optimizer, wide, w->gradients, NULL), ATMSAE_E_STATE);
     atmsae_optimizer_destroy(optimizer);
-    REFUSED("ld too small", atmsae_decode(w->model, w->codes, w->out, 1));
+    REFUSED("decode: out: ld = 1", atmsae_decode(w->model, w->codes, w->out, 1));
+    REFUSED("not aligned", atmsae_decode(w->model, w->codes, (float *)((char *)w->out + 1), 0));
+    for (int bits = 61; bits < 64; bits++) { /* rows beyond what a pointer reaches, or whose places overflow */
+        ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, (uint64_t)1 << bits), ATMSAE_E_LIMIT);
+        ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, UINT64_MAX >> (63 - bits)), ATMSAE_E_LIMIT);
+    }
     atmsae_masker *masker;
     atmsae_forward_options options;
     w->masker_config.d_sae = F + 1;

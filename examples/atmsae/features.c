@@ -6,6 +6,7 @@
 #include "files.h"
 #include "program.h"
 #include "progress.h"
+#include "rows.h"
 #include "run_file.h"
 
 #include <stdlib.h>
@@ -104,9 +105,10 @@ static bool pass(features *f, atmsae_context *context, const atmsae_model *model
         progress_show(&line, f->rows, NULL);
     }
     if (good) progress_end(&line, f->rows, NULL);
+    else if (!explain_bad_row(source, &batch)) command_failed(context);
     atmsae_codes_destroy(codes);
     free(rows);
-    return good || failed(context);
+    return good;
 }
 
 /* ---- what else is shown ------------------------------------------------------------------------------------ */

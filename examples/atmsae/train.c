@@ -6,6 +6,7 @@
 #include "importance.h"
 #include "program.h"
 #include "progress.h"
+#include "rows.h"
 #include "run_file.h"
 #include "run_folder.h"
 #include "stop.h"
@@ -30,6 +31,7 @@ typedef struct run {
     metrics_file metrics;
     uint64_t saved; /* steps in the newest checkpoint */
     bool unused;    /* the source's last rows were handed out for a step that failed */
+    bool bad_row;   /* because of one of them */
     int code;       /* of the program, if something fails */
 } run;
 
@@ -106,8 +108,12 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     float *rows;
     atmsae_batch batch;
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
+    if (!good) {
+        command_failed(r->context);
+        (void)explain_bad_row(r->source, &batch);
+    }
     free(rows);
-    return good || failed(r);
+    return good;
 }
 
 /* What was trained stays trained: a shorter length ends the run where it is. */
@@ -131,6 +137,9 @@ static bool resume_trainer(run *r, const run_config *asked)
     if (!run_folder_load(&r->folder, r->context, r->source, &r->trainer)) return false;
     if (atmsae_trainer_get_config(r->trainer, &r->config) < 0) return failed(r);
     r->saved = atmsae_trainer_steps_done(r->trainer);
+    if (r->settings[T_SKIP].given && (atmsae_trainer_set_skip_bad_rows(r->trainer, r->settings[T_SKIP].count) < 0 ||
+                                      atmsae_trainer_get_config(r->trainer, &r->config) < 0))
+        return failed(r);
     const bool length_given = r->settings[T_ROWS].given || r->settings[T_EPOCHS].given;
     return train_same_settings(r->settings, asked, &r->config) && (!length_given || change_length(r, asked->trainer.total_rows));
 }
@@ -169,6 +178,7 @@ static void describe(const run *r, const char *sae, fields *settings, fields *fa
     fields_count(facts, "threads", atmsae_context_threads(r->context));
     fields_text(facts, "cpu", atmsae_context_cpu(r->context));
     fields_text(facts, "version", atmsae_version_string());
+    fields_count(facts, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
     if (sae) fields_text(facts, RUN_SAE_KEY, sae);
 }
 
@@ -269,7 +279,10 @@ static bool steps(run *r)
         if (!save_checkpoint(r)) program_error("no checkpoint at step %llu; training goes on", (unsigned long long)done);
     }
     if (stats.rows) progress_end(&line, done * batch_rows, &stats);
-    if (!good) program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
+    if (!good) {
+        program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
+        r->bad_row = explain_bad_row(r->source, &batch);
+    }
     free(rows);
     return good;
 }
@@ -290,6 +303,9 @@ static void give_up(run *r)
     (void)keep_state(r);
     program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
                   (unsigned long long)r->saved, out);
+    if (r->bad_row)
+        program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N (atmsae info --check FILE lists those of "
+                      "a file)", out);
 }
 
 static bool add_validation(const run *r, fields *out)
@@ -314,6 +330,7 @@ static bool print_result(const run *r)
     if (s[T_JSON].given) {
         fields_text(&out, "sae", s[T_OUT].text);
         fields_count(&out, "steps", atmsae_trainer_steps_done(r->trainer));
+        fields_count(&out, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
     }
     const bool good = !s[T_VALID].given || add_validation(r, &out);
     if (good && s[T_JSON].given) fields_print_json(&out, stdout);
@@ -334,7 +351,10 @@ static bool save_sae(run *r)
     const bool good = with_first_rows(r, CALIBRATE_ROWS, atmsae_trainer_calibrate) &&
                       (atmsae_model_save(atmsae_trainer_model(r->trainer), s[T_OUT].text, &options) >= 0 || failed(r)) && claim_sae(r);
     if (!good) program_error("the SAE is not saved; all steps are: once the cause is gone, atmsae resume %s saves it", s[T_OUT].text);
-    else if (!s[T_QUIET].given) program_note("saved %s", s[T_OUT].text);
+    const uint64_t bad = atmsae_trainer_bad_rows(r->trainer);
+    if (bad) program_error("%llu rows with a NaN or infinite value were left out, of %llu allowed", (unsigned long long)bad,
+                           (unsigned long long)r->config.skip_bad_rows);
+    if (good && !s[T_QUIET].given) program_note("saved %s", s[T_OUT].text);
     return good;
 }
 

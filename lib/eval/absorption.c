@@ -145,7 +145,7 @@ static atmsae_status allocate(atmsae_absorption *a)
 static atmsae_status fill(atmsae_absorption *a, const atmsae_batch *batch, const int32_t *labels,
                           const uint8_t *is_train)
 {
-    ams_rows x = {"x", batch->x, batch->n_rows, a->d, batch->ld_x, batch->x_type};
+    ams_rows x = {"batch: x", batch->x, batch->n_rows, a->d, batch->ld_x, batch->x_type};
     uint64_t at = 0;
     a->n_given = x.n;
     AMS_TRY(ams_rows_check(a->ctx, &x));

@@ -169,8 +169,8 @@ static atmsae_status add(atmsae_metrics *m, const atmsae_batch *caller)
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     AMS_TRY(ams_struct_in(m->ctx, atmsae_batch, &batch, caller));
-    ams_rows x = {"x", batch.x, batch.n_rows, m->d_in, batch.ld_x, batch.x_type};
-    ams_rows y = {"y", batch.y, batch.n_rows, m->d_out, batch.ld_y, batch.y_type};
+    ams_rows x = {"batch: x", batch.x, batch.n_rows, m->d_in, batch.ld_x, batch.x_type};
+    ams_rows y = {"batch: y", batch.y, batch.n_rows, m->d_out, batch.ld_y, batch.y_type};
     AMS_TRY(ams_rows_check(m->ctx, &x));
     if (batch.y) AMS_TRY(ams_rows_check(m->ctx, &y));
     else if (m->d_out != m->d_in)

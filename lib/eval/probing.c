@@ -94,7 +94,7 @@ static atmsae_status copy_labels(atmsae_probing *p, const int8_t *labels, const 
 static atmsae_status fill(atmsae_probing *p, const atmsae_batch *batch, const uint64_t *texts, const int8_t *labels,
                           const uint8_t *is_train)
 {
-    ams_rows x = {"x", batch->x, batch->n_rows, p->d, batch->ld_x, batch->x_type};
+    ams_rows x = {"batch: x", batch->x, batch->n_rows, p->d, batch->ld_x, batch->x_type};
     uint64_t size = 0, n_labels = 0;
     AMS_TRY(ams_rows_check(p->ctx, &x));
     AMS_TRY(ams_row_weights_check(p->ctx, batch->row_weights, x.n));

@@ -146,7 +146,7 @@ atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model
         int found;
         while ((found = load_row(&a, r)) == ROW_GOOD)
             r++;
-        return ams_fail(codes->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of x %s", (unsigned long long)r,
+        return ams_fail(codes->ctx, ATMSAE_E_NONFINITE, "batch: x: row %llu %s", (unsigned long long)r,
                         found == ROW_NONFINITE ? "has a NaN or infinite value" : "is so large that pre-activations overflow");
     }
     codes->n = n;

@@ -134,8 +134,8 @@ atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, co
     atmsae_batch_init(b, sizeof *b);
     AMS_TRY(ams_struct_in(ctx, atmsae_batch, b, caller));
     AMS_TRY(check_integer(ctx, "batch: n_rows", b->n_rows, 1, INT32_MAX));
-    ams_rows x = {"x", b->x, b->n_rows, model->d_in, b->ld_x, b->x_type};
-    ams_rows y = {"y", b->y, b->n_rows, model->d_out, b->ld_y, b->y_type};
+    ams_rows x = {"batch: x", b->x, b->n_rows, model->d_in, b->ld_x, b->x_type};
+    ams_rows y = {"batch: y", b->y, b->n_rows, model->d_out, b->ld_y, b->y_type};
     AMS_TRY(ams_rows_check(ctx, &x));
     if (b->y)
         AMS_TRY(ams_rows_check(ctx, &y));

@@ -467,7 +467,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     ams_parallel(c->ctx, c->n, target_job, &a);
     for (uint64_t r = 0; r < c->n; r++)
         if (c->row_sums[r * SUMS + SUM_BAD] != 0)
-            return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of y has a NaN or infinite value",
+            return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: y: row %llu has a NaN or infinite value",
                             (unsigned long long)r);
     double centred = spread_of_targets(&a) / c->weight_sum;
 

@@ -47,7 +47,7 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_tracker_config *ca
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "tracker_create: out is NULL");
     atmsae_tracker_config config;
     atmsae_tracker_config_init(&config, sizeof config);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_tracker_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_tracker_config, &config, caller));
     if (config.dead_window == UINT64_MAX) config.dead_window = AMS_DEAD_WINDOW;
     AMS_TRY(check(ctx, &config));
     atmsae_tracker *t = ams_calloc(ctx, 1, sizeof *t);
@@ -115,7 +115,7 @@ atmsae_status ams_tracker_check(const atmsae_tracker *t, const atmsae_latent_sum
 atmsae_status ams_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
 {
     atmsae_latent_sums s = {0};
-    AMS_TRY(ams_struct_in(t->ctx, "atmsae_latent_sums", &s, sizeof s, sizeof s, caller));
+    AMS_TRY(ams_struct_in(t->ctx, atmsae_latent_sums, &s, caller));
     AMS_TRY(ams_tracker_check(t, &s));
     const double decay = t->config.decay;
     for (uint64_t i = 0; i < s.d_sae; i++) {

@@ -27,11 +27,11 @@ same "... are those of the longer range" a b
 expect 0 "info on the truth" info truth.safetensors
 says out "active *U8 \[3000, 56\]"
 says out "directions *F32 \[56, 32\]"
-for preset in chanin matryoshka; do expect 0 "synth --preset $preset" synth --out p.npy --rows 10 --preset $preset; done
-expect 2 "a preset has its sizes" synth --out p.npy --preset chanin --d 5
+for preset in chanin matryoshka; do expect 0 "synth --preset $preset" synth --out p.npy --rows 10 --preset $preset --force; done
+expect 2 "a preset has its sizes" synth --out q.npy --preset chanin --d 5
 expect 2 "an ending that says nothing" synth --out rows.txt
 expect 1 "a folder that is not there" synth --out nowhere/rows.npy --rows 10
-[ ! -e rows.npy.tmp ] && [ ! -e nowhere ]
+[ ! -e .rows.npy.tmp ] && [ ! -e nowhere ]
 report $? "... and nothing is left behind"
 
 # ---- a file name is enough ----

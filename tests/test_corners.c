@@ -16,6 +16,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,7 @@ WRAP(int, lstat, (const char *path, struct stat *st), (path, st), LSTAT)
 WRAP(int, lstat64, (const char *path, struct stat *st), (path, st), LSTAT)
 WRAP(ssize_t, readlink, (const char *path, char *out, size_t n), (path, out, n), READLINK)
 WRAP(long, sysconf, (int name), (name), CPUS)
+WRAP(int, sched_getaffinity, (pid_t pid, size_t bytes, cpu_set_t *set), (pid, bytes, set), CPUS)
 
 int __real_posix_memalign(void **out, size_t align, size_t bytes);
 int __wrap_posix_memalign(void **out, size_t align, size_t bytes);

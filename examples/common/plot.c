@@ -170,10 +170,9 @@ static axis chart_x_axis(const plot_chart *chart)
         x.high = log_tick(fmax(x.high, x.low) * 1.001, true);
         return x;
     }
-    const double half = half_spacing(chart), range = spread(x.low, x.high), margin = half > 0 ? half : marks ? range / 25 : 0;
-    if (half == 0) x.high = x.low + range;
+    const double half = half_spacing(chart), margin = half > 0 ? half : marks ? spread(x.low, x.high) / 25 : 0;
     x.low -= margin;
-    x.high += margin;
+    x.high = x.low + spread(x.low, x.high + margin);
     return x;
 }
 

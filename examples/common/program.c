@@ -31,7 +31,7 @@ void program_choose_blis_kernels(void)
 /* No memory is taken: it may be what is missing. What is longer is cut. */
 __attribute__((format(printf, 2, 0))) static void print_line(const char *prefix, const char *format, va_list arguments)
 {
-    char text[8192], shown[2 * sizeof text];
+    char text[5000], shown[2 * sizeof text];
     if (vsnprintf(text, sizeof text, format, arguments) < 0) text[0] = 0;
     (void)text_escape(text, shown, sizeof shown);
     progress_break();

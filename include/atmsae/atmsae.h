@@ -81,7 +81,8 @@
  * time. last_error is shared too: threads that need their own text need their own context.
  * Callbacks run on the calling thread and must not use the handle that called them. Breaking these
  * rules gives ATMSAE_E_STATE and changes nothing (destroy and the functions that lend or return a
- * value without a status do not look).
+ * value without a status do not look). A C++ exception may leave a callback: it goes on through the call,
+ * which gives its handles back; memory that the call had taken for itself is lost. longjmp may not.
  *
  * Processes. After fork a child may destroy the handles it inherited; other calls on them give
  * ATMSAE_E_STATE. It may create a context of its own, whatever the flavour of BLIS, if no thread was
@@ -163,7 +164,8 @@ enum { ATMSAE_PRECISION_F32 = 0, ATMSAE_PRECISION_BF16 = 1 };
 
 typedef struct atmsae_context_config {
     size_t size;
-    uint32_t threads; /* threads that compute, the caller's included; 0 (default): one a CPU */
+    uint32_t threads; /* threads that compute, the caller's included; 0 (default): one for each CPU that this
+                         process may use (affinity mask, cgroup v2's cpu.max) */
     int32_t log_level; /* most verbose level passed to `log`; default ATMSAE_LOG_INFO */
     const atmsae_allocator *allocator; /* NULL (default): malloc */
     void (*log)(void *opaque, int32_t level, const char *message); /* NULL (default): silent */

@@ -54,25 +54,27 @@ typedef struct ams_claim {
 
 /* The body of a public function: checks that the context is of this process, claims the handles
  * listed (E_STATE if one is in use), runs `work` in the default floating-point environment, and
- * gives both back. What the library calls on handles that the same call has claimed to change is the
- * ams_ function behind the public one.
+ * gives both back, also where a callback of a C++ program leaves `work` by an exception (the library is
+ * compiled with -fexceptions for that). What the library calls on handles that the same call has claimed
+ * to change is the ams_ function behind the public one.
  *
  *     AMS_CALL(ctx, ams_encode(model, batch, codes), AMS_READS("model", model), AMS_CHANGES("codes", codes)); */
 #define AMS_CALL(ctx, work, ...)                                                          \
     do {                                                                                  \
         const ams_claim claims_[] = {{0}, ##__VA_ARGS__, {0}}; /* {0}: the list may be empty */ \
-        ams_call call_;                                                                   \
-        AMS_TRY(ams_call_begin(&call_, ctx, __func__, claims_ + 1));                      \
-        return ams_call_end(&call_, work);                                                \
+        __attribute__((cleanup(ams_call_end))) ams_call call_ = {.claims = claims_ + 1};  \
+        AMS_TRY(ams_call_begin(&call_, ctx, __func__));                                   \
+        return work;                                                                      \
     } while (0)
 
 typedef struct ams_call {
-    fenv_t environment; /* the caller's */
     const ams_claim *claims;
-    size_t n;
+    size_t n;           /* of them that this call holds */
+    bool begun;
+    fenv_t environment; /* the caller's */
 } ams_call;
-atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function, const ams_claim *claims);
-atmsae_status ams_call_end(const ams_call *call, atmsae_status status);
+atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function);
+void ams_call_end(ams_call *call);
 /* The default floating-point environment for functions that only compute, and for new threads. */
 void ams_float_begin(fenv_t *caller);
 void ams_float_end(const fenv_t *caller);

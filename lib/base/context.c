@@ -121,11 +121,6 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     }
 
     ctx->threads = config.threads;
-    if (ctx->threads == 0) {
-        long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-        ctx->threads = cpus < 1 ? 1 : (unsigned)cpus;
-    }
-    if (ctx->threads > 1024) ctx->threads = 1024;
     ctx->pool = ams_pool_create(ctx, &ctx->threads);
     ams_kernels_describe(ctx->cpu, sizeof ctx->cpu);
     choose_product(ctx, config.precision);
@@ -209,6 +204,33 @@ static int format_list(char *out, size_t capacity, const char *format, va_list l
     return length;
 }
 
+/* Length of the character at `c` if a terminal would obey it instead of showing it: control characters, of ASCII and
+ * the C1 set of Unicode, and those that turn the direction of writing; else 0. */
+static size_t commands(const unsigned char *c)
+{
+    if (*c < 0x20 || *c == 0x7f) return 1;
+    if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) return 2;
+    if (c[0] != 0xe2) return 0;
+    return (c[1] == 0x80 && c[2] >= 0xaa && c[2] <= 0xae) || (c[1] == 0x81 && c[2] >= 0xa6 && c[2] <= 0xa9) ? 3 : 0;
+}
+
+/* Messages quote names and texts of files that anyone may have written, and end up on terminals: what commands
+ * one is written as \xNN. */
+static void format_message(char *out, size_t room, const char *format, va_list list)
+{
+    char text[sizeof ((atmsae_context *)NULL)->error];
+    format_list(text, sizeof text, format, list);
+    size_t used = 0;
+    for (const unsigned char *c = (const unsigned char *)text; *c;) {
+        size_t n = commands(c);
+        if (used + (n ? 4 * n : 1) >= room) break;
+        if (n == 0) out[used++] = (char)*c++;
+        for (; n > 0; n--, used += 4)
+            ams_format(out + used, room - used, "\\x%02x", *c++);
+    }
+    out[used] = '\0';
+}
+
 int ams_format(char *out, size_t capacity, const char *format, ...)
 {
     va_list list;
@@ -243,7 +265,7 @@ atmsae_status (ams_fail)(atmsae_context *ctx, atmsae_status status, const char *
     va_list list;
     va_start(list, format);
     char text[sizeof ctx->error];
-    format_list(text, sizeof text, format, list);
+    format_message(text, sizeof text, format, list);
     va_end(list);
     lock_text(ctx);
     memcpy(ctx->error, text, sizeof text);
@@ -281,7 +303,7 @@ void ams_log(atmsae_context *ctx, int32_t level, const char *format, ...)
     char text[512];
     va_list list;
     va_start(list, format);
-    format_list(text, sizeof text, format, list);
+    format_message(text, sizeof text, format, list);
     va_end(list);
     ctx->log(ctx->log_opaque, level, text);
 }

@@ -14,13 +14,33 @@ bool row_is_bad(const float *row, uint64_t d)
     return false;
 }
 
+static bool find_bad_row(const float *rows, uint64_t n, uint64_t d, uint64_t *found)
+{
+    for (*found = 0; *found < n; ++*found)
+        if (row_is_bad(rows + *found * d, d)) return true;
+    return false;
+}
+
+static void say(const char *path, uint64_t row)
+{
+    program_error("%s: row %llu (from 0) has a NaN or infinite value", path, (unsigned long long)row);
+}
+
+bool rows_are_good(const char *path, const float *rows, uint64_t n, uint64_t d)
+{
+    uint64_t row;
+    if (!find_bad_row(rows, n, d, &row)) return true;
+    say(path, row);
+    return false;
+}
+
 bool explain_bad_row(const atmsae_source *source, const atmsae_batch *batch)
 {
-    const uint64_t d = atmsae_source_d(source);
     atmsae_row_origin from = {.size = sizeof from};
-    uint64_t r = 0;
-    while (r < batch->n_rows && !row_is_bad((const float *)batch->x + r * d, d)) r++;
-    if (r == batch->n_rows || atmsae_source_locate(source, r, &from) < 0 || !from.path) return false;
-    program_error("%s: row %llu (from 0) has a NaN or infinite value", from.path, (unsigned long long)from.row);
+    uint64_t row;
+    if (!find_bad_row(batch->x, batch->n_rows, atmsae_source_d(source), &row) ||
+        atmsae_source_locate(source, row, &from) < 0 || !from.path)
+        return false;
+    say(from.path, from.row);
     return true;
 }

@@ -368,7 +368,7 @@ static bool finish(run *r)
 static int train(run *r)
 {
     const setting *s = r->settings;
-    if (!open_folder(r) || !open_source(r) || !make_trainer(r) || !train_outputs_check(s, &r->code) || !check_valid(r) || !begin(r) ||
+    if (!open_folder(r) || !train_outputs_check(s, &r->code) || !open_source(r) || !make_trainer(r) || !check_valid(r) || !begin(r) ||
         !metrics_file_open(&r->metrics, s[T_METRICS].text, s[T_RESUME].given, s[T_FORCE].given, atmsae_trainer_steps_done(r->trainer)))
         return r->code;
     if (s[T_PLOT].given) r->history = history_create(r->config.model->d_sae);

@@ -111,7 +111,7 @@ says out '"steps": 1000'
 says moved/run.json '"rows": 100000,'
 expect 0 "resume once more does nothing" resume moved --quiet
 cp -r whole longer
-expect 0 "a finished run made longer" resume whole --rows 7k --quiet
+expect 0 "a finished run made longer" resume whole --rows 7k --metrics whole.csv --quiet
 expect 0 "... is the one of train --resume" train rows.npy late.npy --rows 7k --resume --out longer --quiet
 same "... to the bit" whole/sae_weights.safetensors longer/sae_weights.safetensors
 [ "$(wc -l <whole.csv)" -eq 71 ]

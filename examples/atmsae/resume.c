@@ -61,4 +61,4 @@ static bool may_change(const option *o)
 
 const command command_resume = {.name = "resume", .summary = "go on with an interrupted run, or make it longer",
                                 .help = resume_help, .options = train_options, .n_options = T_OPTIONS,
-                                .listed = may_change, .complete = resume_complete, .run = run_train};
+                                .listed = may_change, .complete = resume_complete, .own_paths = true, .run = run_train};

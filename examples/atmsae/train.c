@@ -18,6 +18,7 @@
 #define PREPARE_ROWS 32768
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
+#define LIST_BAD_ROWS " (atmsae info --check FILE lists those of a file)"
 
 typedef struct run {
     const setting *settings;
@@ -110,7 +111,7 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
     if (!good) {
         command_failed(r->context);
-        (void)explain_bad_row(r->source, &batch);
+        if (explain_bad_row(r->source, &batch)) program_error("such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS);
     }
     free(rows);
     return good;
@@ -122,7 +123,11 @@ static bool change_length(run *r, uint64_t rows)
     const uint64_t old = r->config.total_rows, done = atmsae_trainer_steps_done(r->trainer) * r->config.batch_rows;
     const char *out = r->settings[T_OUT].text;
     if (rows == old) return true;
-    if (rows <= done && done > 0) {
+    if (rows < r->config.batch_rows && done == 0) {
+        program_error("%llu rows are less than one step of %llu: raise --rows", (unsigned long long)rows, (unsigned long long)r->config.batch_rows);
+        return false;
+    }
+    if (rows <= done) {
         program_error("%s has seen %llu rows already, and %llu were asked for: it ends here", out, (unsigned long long)done, (unsigned long long)rows);
         rows = done;
     } else {
@@ -304,8 +309,7 @@ static void give_up(run *r)
     program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
                   (unsigned long long)r->saved, out);
     if (r->bad_row)
-        program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N (atmsae info --check FILE lists those of "
-                      "a file)", out);
+        program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N" LIST_BAD_ROWS, out);
 }
 
 static bool add_validation(const run *r, fields *out)
@@ -402,4 +406,4 @@ int run_train(const setting *settings)
 
 const command command_train = {.name = "train", .summary = "train an SAE on files of activations and save it",
                                .help = train_help, .options = train_options, .n_options = T_OPTIONS,
-                               .complete = train_complete, .run = run_train};
+                               .complete = train_complete, .own_paths = true, .run = run_train};

@@ -124,14 +124,15 @@ static bool asked_for(const setting *s)
 
 /* ---- what is there already ---------------------------------------------------------------------------------- */
 
-/* Whether the run that goes on has written this file: its run.json says so. */
+/* Whether the run that goes on has written this file: its run.json says so, and not by way of a link. */
 static bool is_own(const setting *s, int which, const char *path)
 {
     char *run = program_path(s[T_OUT].text, RUN_FILE);
     setting *was = program_alloc(T_OPTIONS + 1, sizeof *was);
     bool own = access(run, R_OK) == 0 && options_load(train_options, T_OPTIONS, run, was);
     into_folder(&was[which], s[T_OUT].text);
-    own = own && was[which].given && file_same(path, was[which].text);
+    struct stat info;
+    own = own && was[which].given && lstat(was[which].text, &info) == 0 && S_ISREG(info.st_mode) && file_same(path, was[which].text);
     options_free(was, T_OPTIONS);
     free(was);
     free(run);

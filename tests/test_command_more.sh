@@ -97,7 +97,7 @@ expect 0 "--config of another command" info rows.npy --config info.json
 says out '"kind": "tensor file"'
 
 # ---- resume ----
-expect 0 "a run without a break" train rows.npy late.npy --d-sae 48 --k 4 --batch 100 --rows 6k --seed 2 --metrics whole.csv --out whole --quiet
+expect 0 "a run without a break" train rows.npy late.npy --d-sae 48 --k 4 --batch 100 --rows 6k --seed 2 --metrics whole/m.csv --out whole --quiet
 "$atmsae" train rows.npy late.npy --d-sae 48 --k 4 --batch 100 --rows 60M --seed 2 --checkpoint-every 1k --out part --quiet >out 2>err </dev/null &
 pid=$!
 tries=0
@@ -111,10 +111,10 @@ says out '"steps": 1000'
 says moved/run.json '"rows": 100000,'
 expect 0 "resume once more does nothing" resume moved --quiet
 cp -r whole longer
-expect 0 "a finished run made longer" resume whole --rows 7k --metrics whole.csv --quiet
+expect 0 "a finished run made longer" resume whole --rows 7k --quiet
 expect 0 "... is the one of train --resume" train rows.npy late.npy --rows 7k --resume --out longer --quiet
 same "... to the bit" whole/sae_weights.safetensors longer/sae_weights.safetensors
-[ "$(wc -l <whole.csv)" -eq 71 ]
+[ "$(wc -l <whole/m.csv)" -eq 71 ]
 report $? "... and its metrics go on"
 expect 1 "resume takes no other setting" resume whole --k 5
 says err "--k is 5"

@@ -22,7 +22,7 @@ const char *const exit_codes[4][2] = {
     {"0", "done"},
     {"1", "failed, after a message that says why"},
     {"2", "an option or a value that is not understood or out of range; nothing was done"},
-    {"130", "stopped by Ctrl-C or SIGTERM, after saving a checkpoint"},
+    {"130", "stopped by Ctrl-C, SIGTERM, SIGHUP, SIGXCPU or SIGUSR1, after saving a checkpoint; without it by a second Ctrl-C or SIGTERM"},
 };
 
 static void print_exit_codes(FILE *out)

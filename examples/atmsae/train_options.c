@@ -14,17 +14,23 @@ const char train_help[] =
     "steps, so that the important ones learn to fire on all of their own inputs instead of leaving\n"
     "part of them to a special case. It works with every --arch; nothing is masked in the saved SAE.\n\n"
     "DIR also gets run.json (all settings, resolved; --config takes it and makes the same run again),\n"
-    "checkpoint.safetensors and the checkpoint before it, checkpoint.previous.safetensors. Ctrl-C and\n"
-    "SIGTERM finish the step, save the checkpoint and exit with code 130; a second signal exits at once.\n"
-    "atmsae resume DIR, or the same command with --resume, goes on to the same bits as a run without a\n"
-    "break, also after a crash; a checkpoint that is damaged is renamed to .broken, and the one before it\n"
-    "used. One run at a time works in DIR.\n\n"
+    "checkpoint.safetensors and the checkpoint before it, checkpoint.previous.safetensors. The first one is\n"
+    "saved before the first step: with --force, what an older run left in DIR stays until then, and its SAE\n"
+    "until there is a new one. One run at a time works in DIR.\n\n"
+    "Nothing ends a run without a checkpoint: Ctrl-C, SIGTERM, SIGHUP, SIGXCPU and SIGUSR1 finish the step,\n"
+    "save one and exit with code 130; only a second Ctrl-C or SIGTERM, a second after the message, exits at\n"
+    "once. A step that fails, on a bad row or on files that cannot be read, changes nothing: the steps\n"
+    "before it are saved, and the run goes on with its rows. atmsae resume DIR, or the same command with\n"
+    "--resume, goes on to the same bits as a run without a break, also after a crash; a checkpoint that\n"
+    "cannot be read is renamed to .broken, and the one before it used.\n\n"
+    "What is there already is replaced with --force only, an input never. All files are opened and checked\n"
+    "before the first step.\n\n"
     "Warnings name the usual mistakes and what to do: k above the rank of the rows or too small, rows\n"
     "that are not centred, too few rows or steps, latents that die, masks that leave out too many.\n\n"
     "examples\n"
     "  atmsae train acts.npy\n"
     "  atmsae train shard-*.safetensors --valid valid.npy --d-sae 16384 --k 32 --rows 100M \\\n"
-    "               --out out/atm --metrics out/atm.csv\n"
+    "               --out out/atm --metrics out/atm/metrics.csv\n"
     "  atmsae train --config out/atm/run.json --seed 1 --out out/atm1\n"
     "  atmsae train acts.npy --arch jumprelu --target-l0 32 --mask none --out out/jump\n"
     "  atmsae train acts.npy --mask paper --out out/paper\n";
@@ -63,7 +69,7 @@ const option train_options[T_OPTIONS] = {
     [T_RESUME] = {.anew = true, .name = "resume", .kind = OPTION_FLAG,
                   .help = "go on from DIR/checkpoint.safetensors with its settings; only --rows (or --epochs) may change"},
     [T_CHECKPOINT] = {.name = "checkpoint-every", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "10M",
-                      .help = "save a checkpoint every so many rows, besides on a signal and at the end; 0: only those"},
+                      .help = "save a checkpoint every so many rows, besides at the start, on a signal and at the end; 0: only those"},
     [T_METRICS] = {.name = "metrics", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE", .help = "a line a step, as .csv or .jsonl; in --config a path relative to DIR"},
     [T_PLOT] = {.name = "plot", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE",
                 .help = "picture of importance, threshold and masking over time, as .svg; in --config likewise"},

@@ -149,6 +149,16 @@ damaged "a flipped bit in the version" 'sed -i "s/libatmsae checkpoint 1/libatms
 damaged "a truncated file" 'truncate -s $middle run/checkpoint.safetensors'
 damaged "an empty file" 'truncate -s 0 run/checkpoint.safetensors'
 damaged "zeros" 'head -c $size /dev/zero >run/checkpoint.safetensors'
+# A sector that cannot be read (EIO), where strace may say so.
+if strace -o /dev/null true 2>/dev/null; then
+    rm -rf run && cp -r kept run
+    expect_of 0 "a checkpoint that cannot be read" strace -f -o /dev/null -P "$work/run/checkpoint.safetensors" -e trace=pread64 \
+        -e inject=pread64:error=EIO:when=4+ "$atmsae" $small --out run --resume
+    is "keeps the bad file" -s run/checkpoint.safetensors.broken
+    same "ends in the same SAE" run/sae_weights.safetensors whole/sae_weights.safetensors
+else
+    skip "a checkpoint that cannot be read" "strace may not trace here"
+fi
 rm -rf run && cp -r kept run && rm run/checkpoint.safetensors
 expect_of 0 "no newest checkpoint, but a previous one" "$atmsae" $small --out run --resume
 same "ends in the same SAE" run/sae_weights.safetensors whole/sae_weights.safetensors

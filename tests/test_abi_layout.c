@@ -131,7 +131,8 @@ AT(atmsae_trainer_config, masker, 32);
 AT(atmsae_trainer_config, total_rows, 40);
 AT(atmsae_trainer_config, batch_rows, 48);
 AT(atmsae_trainer_config, sparsity_warmup, 56);
-SIZE(atmsae_trainer_config, 64);
+AT(atmsae_trainer_config, skip_bad_rows, 64);
+SIZE(atmsae_trainer_config, 72);
 
 AT(atmsae_step_stats, size, 0);
 AT(atmsae_step_stats, step, 8);
@@ -148,13 +149,20 @@ AT(atmsae_step_stats, mean_p, 88);
 AT(atmsae_step_stats, r, 96);
 AT(atmsae_step_stats, lr, 104);
 AT(atmsae_step_stats, grad_norm, 112);
-SIZE(atmsae_step_stats, 120);
+AT(atmsae_step_stats, bad_rows, 120);
+SIZE(atmsae_step_stats, 128);
 
 AT(atmsae_source_config, size, 0);
 AT(atmsae_source_config, shuffle_rows, 8);
 AT(atmsae_source_config, seed, 16);
 AT(atmsae_source_config, epochs, 24);
 SIZE(atmsae_source_config, 32);
+
+AT(atmsae_row_origin, size, 0);
+AT(atmsae_row_origin, path, 8);
+AT(atmsae_row_origin, input, 16);
+AT(atmsae_row_origin, row, 24);
+SIZE(atmsae_row_origin, 32);
 
 AT(atmsae_mask, size, 0);
 AT(atmsae_mask, d_sae, 8);

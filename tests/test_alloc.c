@@ -264,7 +264,7 @@ static uint64_t sum_trainer(uint64_t crc, atmsae_trainer *t)
     const uint32_t *dead = atmsae_tracker_dead(tracker, &n_dead);
     crc = ams_crc64(crc, dead, n_dead * sizeof *dead);
     const double numbers[] = {atmsae_masker_mu(masker), atmsae_masker_sigma(masker), atmsae_masker_theta(masker),
-                              atmsae_optimizer_lr(atmsae_trainer_optimizer(t)), (double)atmsae_trainer_steps_done(t)};
+                              (double)atmsae_trainer_bad_rows(t), atmsae_optimizer_lr(atmsae_trainer_optimizer(t)), (double)atmsae_trainer_steps_done(t)};
     return ams_crc64(crc, numbers, sizeof numbers);
 }
 
@@ -357,6 +357,14 @@ static void with_forward(world *w)
     with_codes(w);
     ok(w, atmsae_gradients_create(w->model, &w->gradients));
     ok(w, forward(w, w->codes));
+}
+
+/* Two of them, which may be there. */
+static void with_bad_rows(world *w)
+{
+    train(w, 4);
+    w->x[3] = w->x[5 * D] = NAN;
+    ok(w, atmsae_trainer_set_skip_bad_rows(w->trainer, 5));
 }
 
 static void with_metrics(world *w)
@@ -532,6 +540,7 @@ static atmsae_status call_source_add_callback(world *w)
     return atmsae_source_add_callback(w->source, D, feed, &to_feed);
 }
 static atmsae_status call_source_next(world *w) { return atmsae_source_next(w->source, 3, w->out, &w->got); }
+static atmsae_status call_source_unread(world *w) { return atmsae_source_unread(w->source); }
 static atmsae_status call_source_rewind(world *w) { return atmsae_source_rewind(w->source); }
 static atmsae_status call_forward(world *w) { return forward(w, w->codes); }
 static atmsae_status call_gradients_create(world *w)
@@ -714,6 +723,7 @@ static const call_case cases[] = {
     {"atmsae_trainer_prepare", nothing, call_trainer_prepare, false, false},
     {"atmsae_trainer_step", nothing, call_trainer_step, true, false},
     {"atmsae_trainer_step", trained, call_trainer_step, true, true},
+    {"atmsae_trainer_step", with_bad_rows, call_trainer_step, true, false},
     {"atmsae_trainer_calibrate", trained, call_trainer_calibrate, false, false},
     {"atmsae_trainer_save", trained, call_trainer_save, true, false},
     {"atmsae_trainer_save", in_the_middle, call_trainer_save, false, false},
@@ -729,6 +739,7 @@ static const call_case cases[] = {
     {"atmsae_source_next", in_the_middle, call_source_next, false, true},
     {"atmsae_source_next", with_file, call_source_next, false, false},
     {"atmsae_source_next", with_callback, call_source_next, false, false},
+    {"atmsae_source_unread", in_the_middle, call_source_unread, false, false},
     {"atmsae_source_rewind", in_the_middle, call_source_rewind, false, true},
     {"atmsae_forward", with_codes, call_forward, true, false},
     {"atmsae_gradients_create", nothing, call_gradients_create, true, false},
@@ -770,6 +781,7 @@ static const char *const others[] = {
     "atmsae_model_view", "atmsae_model_set", "atmsae_codes_get", "atmsae_trainer_begin_cooldown",
     "atmsae_trainer_steps_done", "atmsae_trainer_model", "atmsae_trainer_tracker", "atmsae_trainer_masker",
     "atmsae_trainer_optimizer", "atmsae_trainer_set_total_rows", "atmsae_source_d", "atmsae_source_rows",
+    "atmsae_trainer_bad_rows", "atmsae_trainer_set_skip_bad_rows", "atmsae_source_locate",
     "atmsae_backward", "atmsae_gradients_get", "atmsae_gradients_sums", "atmsae_optimizer_step", "atmsae_optimizer_lr",
     "atmsae_tracker_observe", "atmsae_tracker_importance", "atmsae_tracker_average", "atmsae_tracker_dead",
     "atmsae_tracker_dead_window", "atmsae_masker_update", "atmsae_masker_draw", "atmsae_masker_mask", "atmsae_mask_test",
@@ -857,6 +869,8 @@ START_TEST(others_allocate_nothing)
     ok(&w, atmsae_top_rows_create(w.ctx, F, 3, &w.top));
     ok(&w, atmsae_top_rows_create(w.ctx, F, 3, &top));
     ok(&w, create_source(&w, 4, &w.source));
+    ok(&w, atmsae_source_add_memory(w.source, w.x, N, D, 0, ATMSAE_F32));
+    ok(&w, atmsae_source_next(w.source, 3, w.out, &w.got));
     ok(&w, create_synth(&w, &w.synth));
     ok(&w, atmsae_tensors_open(w.ctx, path_of("saved.safetensors"), &w.tensors));
     const long calls = w.m.calls;
@@ -876,6 +890,7 @@ START_TEST(others_allocate_nothing)
     ok(&w, atmsae_backward(w.model, w.codes, w.gradients));
     ok(&w, atmsae_trainer_begin_cooldown(w.trainer, 5));
     ok(&w, atmsae_trainer_set_total_rows(w.trainer, 1000 * N));
+    ok(&w, atmsae_trainer_set_skip_bad_rows(w.trainer, 1));
     atmsae_trainer_config trainer = {.size = sizeof trainer};
     ok(&w, atmsae_trainer_get_config(w.trainer, &trainer));
     ok(&w, atmsae_gradients_get(w.gradients, ATMSAE_W_ENC, weights, F * D));
@@ -899,6 +914,8 @@ START_TEST(others_allocate_nothing)
     atmsae_tensor_info info = {.size = sizeof info};
     ok(&w, atmsae_tensors_info(w.tensors, 0, &info));
     ok(&w, atmsae_tensors_find(w.tensors, info.name, &index));
+    atmsae_row_origin from = {.size = sizeof from};
+    ok(&w, atmsae_source_locate(w.source, 2, &from));
     ck_assert_int_eq(w.m.calls, calls);
     atmsae_metrics_destroy(more);
     atmsae_top_rows_destroy(top);

@@ -41,23 +41,23 @@ static uint64_t first_of(int shard)
     return first;
 }
 
-static void write_as(int shard, uint64_t n, uint64_t d, bool bf16)
+static void write_to(const char *path, bool npy, int shard, uint64_t n, uint64_t d, bool bf16)
 {
     char head[128], text[128];
     const uint16_t *data = rows + first_of(shard) * D;
     memset(head, ' ', sizeof head);
     head[127] = '\n';
-    size_t at = shard % 2 ? 10 : 8;
-    int length = shard % 2
+    size_t at = npy ? 10 : 8;
+    int length = npy
         ? snprintf(text, sizeof text, "{'descr': '<f2', 'fortran_order': False, 'shape': (%llu, %llu), }",
                    (unsigned long long)n, (unsigned long long)d)
         : snprintf(text, sizeof text, "{\"x\":{\"dtype\":\"%sF16\",\"shape\":[%llu,%llu],\"data_offsets\":[0,%llu]}}",
                    bf16 ? "B" : "", (unsigned long long)n, (unsigned long long)d, (unsigned long long)(n * d * 2));
     ck_assert_int_lt(length, 118);
-    if (shard % 2) memcpy(head, "\x93NUMPY\x01\x00\x76\x00", 10);
+    if (npy) memcpy(head, "\x93NUMPY\x01\x00\x76\x00", 10);
     else memcpy(head, (const uint64_t[]){120}, 8);
     memcpy(head + at, text, (size_t)length);
-    FILE *file = fopen(path_of(shard), "wb");
+    FILE *file = fopen(path, "wb");
     ck_assert_ptr_nonnull(file);
     ck_assert_uint_eq(fwrite(head, 1, sizeof head, file), sizeof head);
     ck_assert_uint_eq(fwrite(data, 2 * d, n, file), n);
@@ -66,6 +66,7 @@ static void write_as(int shard, uint64_t n, uint64_t d, bool bf16)
     ck_assert_int_eq(fclose(file), 0);
 }
 
+static void write_as(int shard, uint64_t n, uint64_t d, bool bf16) { write_to(path_of(shard), shard % 2, shard, n, d, bf16); }
 static void write_shard(int shard, uint64_t n) { write_as(shard, n, D, false); }
 
 static void setup(void)
@@ -297,13 +298,32 @@ END_TEST
 
 /* ---- what is wrong waits for its turn ----------------------------------------------------------------- */
 
-enum { MISSING, CUT, PIPE, FOLDER, SHORTER, LONGER, OTHER_TYPE, OTHER_WIDTH, N_WRONGS };
+enum { MISSING, CUT, PIPE, FOLDER, SHORTER, LONGER, OTHER_TYPE, OTHER_WIDTH, OTHER_ROWS, N_WRONGS };
+
+/* Other rows between the first and the last; in place, as another program's write leaves it. */
+static void change_rows(int shard)
+{
+    const size_t bytes = (size_t)(shard_rows[shard] - 2) * D * 2;
+    uint16_t *other = malloc(bytes);
+    for (size_t i = 0; i < bytes / 2; i++)
+        other[i] = 0x3c00;
+    FILE *file = fopen(path_of(shard), "r+b");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fseek(file, 128 + D * 2, SEEK_SET), 0);
+    ck_assert_uint_eq(fwrite(other, 1, bytes, file), bytes);
+    ck_assert_int_eq(fclose(file), 0);
+    free(other);
+}
 
 static void spoil(int wrong, int shard)
 {
     const char *path = path_of(shard);
     if (wrong == CUT) {
         ck_assert_int_eq(truncate(path, 1000), 0);
+        return;
+    }
+    if (wrong == OTHER_ROWS) {
+        change_rows(shard);
         return;
     }
     ck_assert_int_eq(unlink(path), 0);
@@ -326,7 +346,8 @@ static void mend(int shard)
 START_TEST(a_bad_shard_waits_for_its_turn)
 {
     static const atmsae_status expect[N_WRONGS] = {ATMSAE_E_IO, ATMSAE_E_TRUNCATED, ATMSAE_E_IO, ATMSAE_E_IO,
-                                                   ATMSAE_E_STATE, ATMSAE_E_STATE, ATMSAE_E_STATE, ATMSAE_E_STATE};
+                                                   ATMSAE_E_STATE, ATMSAE_E_STATE, ATMSAE_E_STATE, ATMSAE_E_STATE,
+                                                   ATMSAE_E_STATE};
     const int bad = 2, wrong = _i % N_WRONGS;
     atmsae_source *files = new_source(0, 4, false, 0), *memory = new_source(0, 4, true, 0);
     if (_i < N_WRONGS) spoil(wrong, bad);
@@ -367,6 +388,84 @@ START_TEST(a_file_cut_while_it_is_read)
         continue;
     atmsae_source_destroy(files);
     atmsae_source_destroy(memory);
+}
+END_TEST
+
+/* _i: the rows of an open file change where they were not read yet; or another file gets its name. */
+START_TEST(rows_that_change_while_they_are_read)
+{
+    const int last = SHARDS - 1;
+    atmsae_source *files = new_source(_i ? 1 : last, SHARDS, false, 0), *memory = new_source(_i ? 1 : last, SHARDS, true, 0);
+    same_batch(files, memory, 1);
+    if (_i) spoil(MISSING, last), write_shard(last, shard_rows[last]);
+    change_rows(last);
+    uint64_t got = 600, before = 0;
+    atmsae_status status;
+    for (; (status = atmsae_source_next(files, 600, got_rows, &got)) == ATMSAE_OK; before++)
+        ck_assert_int_eq(atmsae_source_next(memory, 600, expected, &got), ATMSAE_OK);
+    for (int again = 0; again < 2; again++) {
+        ck_assert_int_eq(status, ATMSAE_E_STATE);
+        ck_assert_uint_eq(got, 0);
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), path_of(last)));
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "other rows in the same shape"));
+        status = atmsae_source_next(files, 600, got_rows, &got);
+    }
+    ck_assert_uint_gt(before, 0);
+    mend(last);
+    while (same_batch(files, memory, 600) == 600)
+        continue;
+    atmsae_source_destroy(files);
+    atmsae_source_destroy(memory);
+}
+END_TEST
+
+/* A new date, a copy under the same name, and the other of the two forms of file: the same rows. */
+START_TEST(the_same_rows_in_another_file)
+{
+    atmsae_source *files = new_source(1, 5, false, 500), *memory = new_source(1, 5, true, 500);
+    same_batch(files, memory, 1);
+    const struct timespec dates[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000001}};
+    ck_assert_int_eq(utimensat(AT_FDCWD, path_of(2), dates, 0), 0);
+    mend(3);
+    char kept[128];
+    strcpy(kept, path_of(4));
+    ck_assert_int_eq(remove(kept), 0);
+    write_to(kept, true, 4, shard_rows[4], D, false); /* its first bytes tell, not its name */
+    while (same_batch(files, memory, 600) == 600)
+        continue;
+    atmsae_source_destroy(files);
+    atmsae_source_destroy(memory);
+}
+END_TEST
+
+/* A restore that fails leaves the source good for another one: a command that cannot use its newest
+ * checkpoint takes the one before. */
+START_TEST(another_restore_after_one_that_failed)
+{
+    atmsae_source *files = new_source(1, 5, false, 3000), *memory = new_source(1, 5, true, 3000);
+    atmsae_source *resumed = new_source(1, 5, false, 3000);
+    ams_source_state states[2], bad;
+    for (int i = 0; i < 2; i++) {
+        same_batch(files, memory, 700);
+        ck_assert_int_eq(ams_source_state_save(i ? memory : files, &states[i]), 0); /* each lends its own buffer */
+    }
+    bad = states[1];
+    spoil(MISSING, 1);
+    ck_assert_int_eq(ams_source_state_restore(resumed, &bad), ATMSAE_E_IO);
+    mend(1);
+    spoil(OTHER_ROWS, 4);
+    spoil(CUT, 2);
+    ck_assert_int_eq(ams_source_state_restore(resumed, &bad), ATMSAE_E_TRUNCATED);
+    mend(2);
+    mend(4);
+    ck_assert_int_eq(ams_source_state_restore(resumed, &bad), 0);
+    while (same_batch(resumed, files, 700) == 700)
+        continue;
+    ams_source_state_free(files, &states[0]);
+    ams_source_state_free(memory, &states[1]);
+    atmsae_source_destroy(files);
+    atmsae_source_destroy(memory);
+    atmsae_source_destroy(resumed);
 }
 END_TEST
 
@@ -425,6 +524,9 @@ int main(void)
     tcase_add_test(tests, one_descriptor_at_a_time);
     tcase_add_loop_test(tests, a_bad_shard_waits_for_its_turn, 0, 2 * N_WRONGS);
     tcase_add_test(tests, a_file_cut_while_it_is_read);
+    tcase_add_loop_test(tests, rows_that_change_while_they_are_read, 0, 2);
+    tcase_add_test(tests, the_same_rows_in_another_file);
+    tcase_add_test(tests, another_restore_after_one_that_failed);
     tcase_add_test(tests, a_file_with_fewer_tensors);
     tcase_add_test(tests, a_file_without_a_name);
     suite_add_tcase(suite, tests);

@@ -70,6 +70,7 @@ typedef struct world {
         atmsae_tensors *tensors;
     } made;
     atmsae_model_origin origin;
+    atmsae_row_origin row_origin;
     atmsae_codes_view view;
     atmsae_latent_sums sums;
     atmsae_metrics_result metrics_result;
@@ -108,7 +109,7 @@ static int64_t no_rows(void *opaque, float *out, uint64_t max_rows)
 
 static void sizes(world *w)
 {
-    w->origin.size = sizeof w->origin, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
+    w->origin.size = sizeof w->origin, w->row_origin.size = sizeof w->row_origin, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
     w->metrics_result.size = sizeof w->metrics_result, w->details.size = sizeof w->details;
     w->absorption_result.size = sizeof w->absorption_result, w->measures.size = sizeof w->measures;
     w->synth_result.size = sizeof w->synth_result, w->truth.size = sizeof w->truth, w->info.size = sizeof w->info;
@@ -244,11 +245,14 @@ static void stop(world *w)
     X(trainer_save, 2, P(1, w->trainer), w->source, P(2, w->file))                                                    \
     X(trainer_load, 3, P(1, w->ctx), P(2, w->file), NULL, P(3, &w->made.trainer))                                     \
     X(trainer_set_total_rows, 1, P(1, w->trainer), 100 * N)                                                           \
+    X(trainer_set_skip_bad_rows, 1, P(1, w->trainer), 1)                                                              \
     X(source_create, 3, P(1, w->ctx), P(2, &w->source_config), P(3, &w->made.source))                                 \
     X(source_add_memory, 2, P(1, w->source), P(2, w->x), N, D, 0, ATMSAE_F32)                                         \
     X(source_add_file, 2, P(1, w->source), P(2, w->file), NULL, 0)                                                    \
     X(source_add_callback, 2, P(1, w->source), D, P(2, no_rows), NULL)                                                \
     X(source_next, 3, P(1, w->source), 2, P(2, w->out), P(3, &w->count))                                              \
+    X(source_unread, 1, P(1, w->source))                                                                              \
+    X(source_locate, 2, P(1, w->source), 1, P(2, &w->row_origin))                                                     \
     X(source_rewind, 1, P(1, w->source))                                                                              \
     X(forward, 3, P(1, w->model), P(2, &w->batch), NULL, P(3, w->codes), NULL)                                        \
     X(gradients_create, 2, P(1, w->model), P(2, &w->made.gradients))                                                  \
@@ -334,7 +338,7 @@ START_TEST(null_handles_have_nothing)
     uint64_t n = 9;
     const double numbers[] = {atmsae_optimizer_lr(NULL), atmsae_masker_mu(NULL), atmsae_masker_sigma(NULL),
                               atmsae_masker_theta(NULL), atmsae_masker_rate(NULL), atmsae_masker_mean_p(NULL)};
-    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
+    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
                                atmsae_tracker_dead_window(NULL), atmsae_synth_features(NULL), atmsae_tensors_count(NULL),
                                (uint64_t)atmsae_mask_test(NULL, 0, 0), atmsae_context_threads(NULL),
                                (uint64_t)atmsae_stop_requested(NULL)};

@@ -169,6 +169,7 @@ typedef struct setting {
     uint64_t shuffle, epochs, seed;
 } setting;
 
+static setting current; /* of the source made last; its parts are NULL if it is not of parts */
 static char *lent[64]; /* memory inputs; freed by finish */
 static feed feeds[8];
 static int n_lent, n_feeds;
@@ -181,6 +182,7 @@ static atmsae_source *new_source(uint64_t shuffle, uint64_t epochs, uint64_t see
     config.shuffle_rows = shuffle;
     config.epochs = epochs;
     config.seed = seed;
+    current = (setting){0};
     atmsae_source *source;
     ck_assert_int_eq(atmsae_source_create(ctx, &config, &source), 0);
     return source;
@@ -208,6 +210,7 @@ static atmsae_source *make_source(const setting *s)
         ck_assert_msg(status == 0, "%s", atmsae_last_error(ctx));
         first += p->rows;
     }
+    current = *s;
     return source;
 }
 
@@ -216,6 +219,21 @@ static void finish(atmsae_source *source)
     atmsae_source_destroy(source);
     while (n_lent > 0)
         free(lent[--n_lent]);
+}
+
+/* Row `row` of the last batch is number `id` of the stream: does the source say the same? */
+static bool is_located(const atmsae_source *source, uint64_t row, uint64_t id)
+{
+    atmsae_row_origin origin = {.size = sizeof origin};
+    if (!current.parts) return true;
+    if (atmsae_source_locate(source, row, &origin) < 0 || origin.input >= (uint64_t)current.n_parts) return false;
+    uint64_t first = 0;
+    for (uint64_t i = 0; i < origin.input; i++)
+        first += current.parts[i].rows;
+    const part *p = &current.parts[origin.input];
+    const bool file = p->kind == NPY || p->kind == SAFETENSORS;
+    return origin.size == sizeof origin && origin.row < p->rows && first + origin.row == id &&
+           (file ? origin.path && strcmp(origin.path, path_of((int)origin.input)) == 0 : !origin.path);
 }
 
 /* Takes up to `want` rows in calls of `step`, repeating calls that fail; returns the ids. */
@@ -234,7 +252,7 @@ static uint64_t drain(atmsae_source *source, uint64_t want, uint64_t step, uint6
         for (uint64_t i = 0; i < got; i++) {
             const float *row = out + i * D;
             ids[done + i] = (uint64_t)row[0] + 256 * (uint64_t)row[1];
-            strange += row[2] != 7;
+            strange += row[2] != 7 || !is_located(source, i, ids[done + i]);
         }
         done += got;
         if (got < n) break;
@@ -438,6 +456,7 @@ START_TEST(rewind_starts_again)
     memcpy(longer, mixed, sizeof mixed);
     longer[9] = (part){MEMORY, ATMSAE_F16, 20};
     setting t = {longer, 10, 50, 2, 9};
+    current = t;
     check_same(got_ids, drain(source, MAX_ROWS, 64, got_ids), expected, model(&t, MAX_ROWS, expected), "rewind", 1);
     finish(source);
     free(more);
@@ -842,11 +861,11 @@ START_TEST(other_sources_are_refused)
     t.parts = other;
     memcpy(other, memory, sizeof other);
     other[1].rows = 79;
-    check_refused(&t, &state, ATMSAE_E_STATE, "input 1 (memory): number of rows is 79");
+    check_refused(&t, &state, ATMSAE_E_STATE, "input 1 (memory) is not what it was: its number of rows is 79");
     other[1] = (part){MEMORY, ATMSAE_BF16, 80};
-    check_refused(&t, &state, ATMSAE_E_STATE, "input 1 (memory): type");
+    check_refused(&t, &state, ATMSAE_E_STATE, "input 1 (memory) is not what it was: its type");
     other[1] = (part){CALLBACK, ATMSAE_F32, 80};
-    check_refused(&t, &state, ATMSAE_E_STATE, "input 1 (callback): type");
+    check_refused(&t, &state, ATMSAE_E_STATE, "input 1 (callback) is not what it was: its type");
     t = s;
     t.n_parts = 2;
     check_refused(&t, &state, ATMSAE_E_STATE, "number of inputs = 2");
@@ -856,14 +875,18 @@ START_TEST(other_sources_are_refused)
     t = s;
     t.shuffle = 51;
     check_refused(&t, &state, ATMSAE_E_STATE, "shuffle buffer = 51");
-    for (uint64_t row = 0; row < 120; row += 119) { /* another first or last row */
+    for (int change = 0; change < 5; change++) { /* another first or last row, or many others */
+        static const struct {
+            uint64_t first, end;
+        } changed[] = {{0, 1}, {119, 120}, {1, 119}, {30, 119}, {1, 100}};
         source = new_source(50, 1, 6);
         char *rows[3] = {make_rows(ATMSAE_F16, 0, 120, D), make_rows(ATMSAE_F16, 120, 80, D), make_rows(ATMSAE_F16, 200, 100, D)};
-        rows[0][row * D * 2] ^= 1;
+        for (uint64_t row = changed[change].first; row < changed[change].end; row++)
+            rows[0][row * D * 2] ^= 1;
         for (int i = 0; i < 3; i++)
             ck_assert_int_eq(atmsae_source_add_memory(source, rows[i], memory[i].rows, D, 0, ATMSAE_F16), 0);
-        ck_assert_int_eq(ams_source_state_restore(source, &state.state), ATMSAE_E_STATE);
-        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "input 0 (memory): first or last row"));
+        ck_assert_msg(ams_source_state_restore(source, &state.state) == ATMSAE_E_STATE, "change %d was taken", change);
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "input 0 (memory) is not what it was: its checksum"));
         finish(source);
         for (int i = 0; i < 3; i++)
             free(rows[i]);
@@ -887,6 +910,7 @@ START_TEST(other_sources_are_refused)
         bad.state.ids = bad.ids;
         bad.position[i] = UINT64_MAX - 3;
         source = make_source(&s);
+        current.parts = NULL; /* nor are they located */
         if (ams_source_state_restore(source, &bad.state) == 0) {
             ck_assert(i == 5 || i == 8); /* pass and draws may be anything */
             drain(source, 400, 20, got_ids);
@@ -917,6 +941,7 @@ START_TEST(other_sources_are_refused)
         bad.state.rows = bad.rows;
         bad.position[i] = UINT64_MAX - 3;
         source = make_source(&c);
+        current.parts = NULL;
         if (ams_source_state_restore(source, &bad.state) == 0) drain(source, 400, 20, got_ids);
         finish(source);
     }
@@ -1001,6 +1026,169 @@ START_TEST(inconsistent_states_are_refused)
 }
 END_TEST
 
+/* Sampled rows: all where there are few, else as many in each part; never one twice. */
+START_TEST(samples_spread_over_the_rows)
+{
+    for (uint64_t n = 0; n < 3000; n = n < 80 ? n + 1 : n * 3 / 2) {
+        char *rows = calloc(n + 1, 2);
+        uint64_t seen = 0, last = 0, most = 0;
+        atmsae_source *source = new_source(0, 1, 0);
+        ck_assert_int_eq(atmsae_source_add_memory(source, rows, n, 1, 0, ATMSAE_F16), 0);
+        const ams_input *input = &source->inputs[0];
+        ams_sample before = input->sample, now;
+        for (uint64_t r = 0; r < n; r++) { /* a row is in the sample if its change shows */
+            rows[2 * r] = 1;
+            ck_assert_int_eq(ams_sample_input(ctx, input, NULL, 1, &now), 0);
+            rows[2 * r] = 0;
+            ck_assert(now.ends == before.ends || r == 0 || r == n - 1);
+            if (now.rows == before.rows) continue;
+            if (seen++ > 0) most = ams_max(most, r - last);
+            last = r;
+        }
+        ck_assert_uint_eq(seen, ams_min(n, 34));
+        ck_assert_msg(n == 0 || (last == n - 1 && most <= 2 * ams_max(1, (n - 1) / 32) + 32), "%llu rows: a gap of %llu",
+                      (unsigned long long)n, (unsigned long long)most);
+        finish(source);
+        free(rows);
+    }
+}
+END_TEST
+
+/* What version 0.1.0 saved: the checksum of two rows, and no ids of streamed rows. */
+START_TEST(states_of_the_first_layout)
+{
+    static saved state, bad;
+    setting s = {inputs[_i].parts, inputs[_i].n, 50, 1, 6};
+    atmsae_source *source = make_source(&s);
+    uint64_t n = drain(source, 100, 20, got_ids), unknown = 0;
+    save(source, &state);
+    state.position[0] = 1;
+    for (uint64_t k = 0; k < source->n_inputs; k++)
+        if (!source->inputs[k].read) state.position[11 + 3 * k + 2] = source->inputs[k].sample.ends;
+    const bool streamed = inputs[_i].parts == streams;
+    if (streamed) state.state.ids = NULL, state.state.n_ids = 0;
+    finish(source);
+
+    bad = state;
+    bad.state.position = bad.position;
+    bad.state.ids = streamed ? NULL : bad.ids;
+    bad.state.rows = bad.rows;
+    bad.position[11 + 2] ^= 1;
+    check_refused(&s, &bad, ATMSAE_E_STATE, "input 0");
+
+    source = make_source(&s);
+    for (int k = 0; k < 3; k++) /* where the callbacks were */
+        if (streamed) feeds[k].next += state.position[11 + 3 * (k ? k + 2 : 1) + 1];
+    ck_assert_int_eq(ams_source_state_restore(source, &state.state), 0);
+    save(source, &bad); /* as a state of today, which holds what is not known */
+    ck_assert_uint_eq(bad.position[0], 2);
+    float out[D];
+    uint64_t got, end = model(&s, MAX_ROWS, expected);
+    for (; n < end; n++) {
+        ck_assert_int_eq(atmsae_source_next(source, 1, out, &got), 0);
+        ck_assert_uint_eq((uint64_t)out[0] + 256 * (uint64_t)out[1], expected[n]);
+        atmsae_row_origin origin = {.size = sizeof origin};
+        if (streamed && atmsae_source_locate(source, 0, &origin) == ATMSAE_E_UNSUPPORTED) unknown++;
+        else ck_assert(is_located(source, 0, expected[n]));
+    }
+    ck_assert_uint_eq(unknown, streamed ? 50 : 0);
+    finish(source);
+    source = make_source(&s);
+    ck_assert_int_eq(ams_source_state_restore(source, &bad.state), 0);
+    finish(source);
+}
+END_TEST
+
+START_TEST(only_rows_of_the_last_batch_are_located)
+{
+    setting s = {halves, 3, 20, 1, 6};
+    atmsae_source *source = make_source(&s);
+    atmsae_row_origin origin = {.size = sizeof origin};
+    float out[400 * D];
+    uint64_t got;
+    ck_assert_int_eq(atmsae_source_locate(NULL, 0, &origin), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_locate(source, 0, &origin), ATMSAE_E_ARG); /* no batch yet */
+    ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
+    const uint64_t id = (uint64_t)out[6 * D] + 256 * (uint64_t)out[6 * D + 1];
+    ck_assert_int_eq(atmsae_source_locate(source, 7, &origin), ATMSAE_E_ARG);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "row 7, but the last call of source_next gave 7 rows"));
+    ck_assert_int_eq(atmsae_source_locate(source, UINT64_MAX, &origin), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_locate(source, 6, NULL), ATMSAE_E_ARG);
+    ck_assert(is_located(source, 6, id));
+    /* What fails changes nothing, nor does a rewind. */
+    char kept[128], away[128];
+    strcpy(kept, path_of(2));
+    strcpy(away, path_of(9));
+    ck_assert_int_eq(rename(kept, away), 0);
+    ck_assert_int_eq(atmsae_source_next(source, 300, out, &got), ATMSAE_E_IO);
+    ck_assert_int_eq(rename(away, kept), 0);
+    ck_assert(is_located(source, 6, id));
+    ck_assert_int_eq(atmsae_source_rewind(source), 0);
+    ck_assert(is_located(source, 6, id));
+    ck_assert_int_eq(atmsae_source_next(source, 400, out, &got), 0);
+    ck_assert_uint_eq(got, 300);
+    ck_assert(is_located(source, 299, (uint64_t)out[299 * D] + 256 * (uint64_t)out[299 * D + 1]));
+    ck_assert_int_eq(atmsae_source_locate(source, 300, &origin), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_next(source, 400, out, &got), 0); /* the end */
+    ck_assert_int_eq(atmsae_source_locate(source, 0, &origin), ATMSAE_E_ARG);
+    finish(source);
+}
+END_TEST
+
+/* Batches that are put back come again, those of a buffer that drains at the end too; and nothing else changes. */
+START_TEST(rows_put_back_come_again)
+{
+    for (int i = 0; i < 2; i++)
+        for (uint64_t shuffle = 0; shuffle <= 400; shuffle += 50) {
+            setting s = {inputs[i].parts, inputs[i].n, shuffle, 2, 7};
+            atmsae_source *source = make_source(&s);
+            const uint64_t n = model(&s, 1500, expected);
+            for (uint64_t done = 0, step = 1, got = 1; got > 0; done += got, step = step * 5 % 97) {
+                got = drain(source, step, step, got_ids);
+                ck_assert_int_eq(atmsae_source_unread(source), got > 0 ? ATMSAE_OK : ATMSAE_E_STATE);
+                ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE); /* they are back already */
+                const uint64_t other = step * 3 % 89; /* in one call or another */
+                drain(source, other, other, got_ids);
+                ck_assert_int_eq(atmsae_source_unread(source), got > 0 && other > 0 ? ATMSAE_OK : ATMSAE_E_STATE);
+                ck_assert_uint_eq(drain(source, step, step, got_ids), got);
+                check_same(got_ids, got, expected + done, ams_min(step, n - done), "row", done);
+            }
+            finish(source);
+        }
+}
+END_TEST
+
+START_TEST(what_cannot_be_put_back)
+{
+    setting s = {halves, 3, 20, 1, 6};
+    atmsae_source *source = make_source(&s);
+    float out[300 * D];
+    uint64_t got;
+    ck_assert_int_eq(atmsae_source_unread(NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
+    ck_assert_int_eq(atmsae_source_rewind(source), 0);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE);
+    /* They cannot be read again: the next ones follow. */
+    char kept[128], away[128];
+    strcpy(kept, path_of(0));
+    strcpy(away, path_of(9));
+    ck_assert_uint_eq(drain(source, 250, 250, got_ids), 250);
+    ck_assert_int_eq(rename(kept, away), 0);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_IO);
+    ck_assert_int_eq(rename(away, kept), 0);
+    model(&s, 300, expected);
+    ck_assert_uint_eq(drain(source, 50, 50, got_ids), 50);
+    check_same(got_ids, 50, expected + 250, 50, "row", 250);
+    finish(source);
+    s = (setting){streams, 5, 20, 1, 6};
+    source = make_source(&s);
+    ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_UNSUPPORTED);
+    finish(source);
+}
+END_TEST
+
 /* Saving and restoring while memory is short or a file is away: the source goes on as if not called. */
 START_TEST(failed_restores_change_nothing)
 {
@@ -1074,6 +1262,11 @@ int main(void)
     tcase_add_loop_test(tests, restored_states_go_on_the_same, 0, 3);
     tcase_add_test(tests, other_sources_are_refused);
     tcase_add_test(tests, inconsistent_states_are_refused);
+    tcase_add_test(tests, samples_spread_over_the_rows);
+    tcase_add_loop_test(tests, states_of_the_first_layout, 0, 3);
+    tcase_add_test(tests, only_rows_of_the_last_batch_are_located);
+    tcase_add_test(tests, rows_put_back_come_again);
+    tcase_add_test(tests, what_cannot_be_put_back);
     tcase_add_test(tests, failed_restores_change_nothing);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

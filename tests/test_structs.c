@@ -24,6 +24,7 @@ typedef struct world {
     atmsae_absorption *absorption;
     atmsae_metrics *metrics;
     atmsae_model *wider; /* more latents than model */
+    atmsae_source *source;
     atmsae_tensors *tensors;
     atmsae_batch batch;
     float x[N * D];
@@ -225,6 +226,8 @@ static atmsae_status get_hedging(world *w, void *c) { return atmsae_model_hedgin
 static atmsae_status get_truth(world *w, void *c) { return atmsae_synth_truth(w->synth, w->model, 0, N, c); }
 static atmsae_status get_tensor(world *w, void *c) { return atmsae_tensors_info(w->tensors, 0, c); }
 
+static atmsae_status get_row(world *w, void *c) { return atmsae_source_locate(w->source, 1, c); }
+
 static const struct {
     const char *name;
     size_t size, first;
@@ -248,6 +251,7 @@ static const struct {
     OUT(atmsae_match_result, 32, get_match),
     OUT(atmsae_hedging_result, 32, get_hedging),
     OUT(atmsae_truth_result, 152, get_truth),
+    OUT(atmsae_row_origin, 32, get_row),
 };
 
 /* ---- a small world -------------------------------------------------------------------------- */
@@ -301,6 +305,13 @@ static void open_world(world *w)
     atmsae_absorption_config absorption_config;
     fill_absorption(w, &absorption_config);
     OK(atmsae_absorption_create(w->ctx, &absorption_config, &w->batch, D, w->labels, w->is_train, &w->absorption));
+    float rows[2 * D];
+    uint64_t got;
+    atmsae_source_config source_config;
+    fill_source(w, &source_config);
+    OK(atmsae_source_create(w->ctx, &source_config, &w->source));
+    OK(atmsae_source_add_memory(w->source, w->x, N, D, 0, ATMSAE_F32));
+    OK(atmsae_source_next(w->source, 2, rows, &got));
     strcpy(w->dir, "structs-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(w->dir));
     OK(atmsae_model_save(w->model, w->dir, NULL));
@@ -318,6 +329,7 @@ static void close_world(world *w)
     }
     rmdir(w->dir);
     atmsae_tensors_close(w->tensors);
+    atmsae_source_destroy(w->source);
     atmsae_absorption_destroy(w->absorption);
     atmsae_model_destroy(w->wider);
     atmsae_synth_destroy(w->synth);

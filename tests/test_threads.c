@@ -313,6 +313,7 @@ CALL(metrics_add, atmsae_metrics_add(s->metrics, &batch))
 CALL(metrics_get, atmsae_metrics_get(s->metrics, &(atmsae_metrics_result){.size = sizeof(atmsae_metrics_result)}))
 CALL(source_next, atmsae_source_next(s->source, 8, s->out, &(uint64_t){0}))
 CALL(source_rewind, atmsae_source_rewind(s->source))
+CALL(source_locate, atmsae_source_locate(s->source, 0, &(atmsae_row_origin){.size = sizeof(atmsae_row_origin)}))
 CALL(source_add, atmsae_source_add_memory(s->source, s->x, N, D, 0, ATMSAE_F32))
 CALL(trainer_save_source, atmsae_trainer_save(s->trainer, s->source, "unreachable/file"))
 CALL(trainer_step, atmsae_trainer_step(s->trainer, &batch, NULL))
@@ -360,6 +361,7 @@ static const struct {
     {"metrics_add, encode", metrics_add, model_encode, ATMSAE_OK},
     {"source_next, source_next", source_next, source_next, ATMSAE_E_STATE},
     {"source_next, rewind", source_next, source_rewind, ATMSAE_E_STATE},
+    {"source_next, locate", source_next, source_locate, ATMSAE_E_STATE},
     {"source_next, add_memory", source_next, source_add, ATMSAE_E_STATE},
     {"source_next, trainer_save", source_next, trainer_save_source, ATMSAE_E_STATE},
     {"source_next, trainer_step", source_next, trainer_step, ATMSAE_OK},

@@ -448,6 +448,219 @@ START_TEST(bad_rows_change_nothing)
 }
 END_TEST
 
+/* ---- bad rows that are allowed ------------------------------------------------------------------------------- */
+
+static atmsae_trainer *new_skipping(atmsae_context *ctx, const setup *s, const data *d, uint64_t skip)
+{
+    configs c;
+    fill_configs(&c, s);
+    c.trainer.skip_bad_rows = skip;
+    atmsae_trainer *t;
+    ok(atmsae_trainer_create(ctx, &c.trainer, &t), ctx);
+    const atmsae_batch b = batch_of(d, 0);
+    ok(atmsae_trainer_prepare(t, &b), ctx);
+    return t;
+}
+
+/* A batch in any type, with what else it holds of one step of the data. */
+typedef struct typed {
+    char x[N * D * 4], y[N * D * 4];
+    float weights[N];
+    atmsae_batch batch;
+} typed;
+
+static void put(char *out, int32_t type, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint16_t half = (uint16_t)(bits >> 16);
+    if (type == ATMSAE_F16) {
+        const uint32_t exponent = bits >> 23 & 0xff, sign = bits >> 16 & 0x8000;
+        half = (uint16_t)(sign | (exponent == 0xff ? 0x7c00 | (bits >> 13 & 0x3ff) : exponent <= 112 ? 0 : (exponent - 112) << 10 | (bits >> 13 & 0x3ff)));
+    }
+    memcpy(out, type == ATMSAE_F32 ? (void *)&bits : (void *)&half, type == ATMSAE_F32 ? 4 : 2);
+}
+
+static size_t size_of(int32_t type) { return type == ATMSAE_F32 ? 4 : 2; }
+
+static void fill_typed(typed *to, const data *d, int step, int32_t type)
+{
+    for (int i = 0; i < N * D; i++) {
+        put(to->x + (size_t)i * size_of(type), type, (&d->x[step][0][0])[i]);
+        put(to->y + (size_t)i * size_of(type), type, (&d->y[step][0][0])[i]);
+    }
+    memcpy(to->weights, d->weights[step], sizeof to->weights);
+    to->batch = batch_of(d, step);
+    to->batch.x = to->x;
+    to->batch.y = to->y;
+    to->batch.x_type = to->batch.y_type = type;
+    to->batch.row_weights = to->weights;
+}
+
+/* Rows of weight 0: 2, 9, 16, 23, 30. */
+enum { BAD_X = 11, BAD_Y = 4, BAD_BOTH = 20, BAD_BUT_OFF = 16 };
+
+static void spoil(typed *b, int32_t type, int step)
+{
+    const float bad = step % 3 == 0 ? NAN : step % 3 == 1 ? INFINITY : -INFINITY;
+    const size_t size = size_of(type);
+    put(b->x + (BAD_X * D + D - 1) * size, type, bad);
+    put(b->y + (BAD_Y * D + 3) * size, type, bad);
+    put(b->x + (BAD_BOTH * D) * size, type, bad);
+    put(b->y + (BAD_BOTH * D + 1) * size, type, bad);
+    put(b->x + (BAD_BUT_OFF * D + 2) * size, type, bad);
+}
+
+START_TEST(skipped_rows_are_rows_of_weight_0)
+{
+    const setup *s = &setups[_i / 3];
+    const int32_t type = (const int32_t[]){ATMSAE_F32, ATMSAE_F16, ATMSAE_BF16}[_i % 3];
+    const data *d = make_data();
+    atmsae_context *ctx = new_context(2, NULL);
+    atmsae_trainer *clean = new_trainer(ctx, s, d), *t = new_skipping(ctx, s, d, 3 * STEPS);
+    static typed good, bad;
+    for (int step = 0; step < STEPS; step++) {
+        fill_typed(&good, d, step, type);
+        fill_typed(&bad, d, step, type);
+        spoil(&bad, type, step);
+        if (step == 5) bad.batch.row_weights = good.batch.row_weights = NULL;
+        if (step == 5) put(bad.x + (BAD_BUT_OFF * D + 2) * size_of(type), type, 1), put(good.x + (BAD_BUT_OFF * D + 2) * size_of(type), type, 1);
+        for (int r = 0; r < N && step == 5; r++) good.weights[r] = 1;
+        good.weights[BAD_X] = good.weights[BAD_Y] = good.weights[BAD_BOTH] = 0;
+        good.batch.row_weights = good.weights;
+        atmsae_step_stats a = {.size = sizeof a}, b = {.size = sizeof b};
+        ok(atmsae_trainer_step(clean, &good.batch, &a), ctx);
+        ok(atmsae_trainer_step(t, &bad.batch, &b), ctx);
+        ck_assert_uint_eq(a.bad_rows, 0);
+        ck_assert_uint_eq(b.bad_rows, 3);
+        ck_assert_uint_eq(a.rows, b.rows);
+        ck_assert(a.loss == b.loss && a.grad_norm == b.grad_norm);
+        ck_assert_uint_eq(atmsae_trainer_bad_rows(t), 3 * ((uint64_t)step + 1));
+    }
+    ck_assert_uint_eq(atmsae_trainer_bad_rows(clean), 0);
+    assert_same_model(atmsae_trainer_model(clean), atmsae_trainer_model(t), s->name);
+    assert_same_tracker(atmsae_trainer_tracker(clean), atmsae_trainer_tracker(t));
+    atmsae_trainer_destroy(t);
+    atmsae_trainer_destroy(clean);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+static void says(const atmsae_context *ctx, const char *text)
+{
+    ck_assert_msg(strstr(atmsae_last_error(ctx), text) != NULL, "\"%s\" does not say \"%s\"", atmsae_last_error(ctx), text);
+}
+
+START_TEST(more_bad_rows_than_allowed)
+{
+    const setup *s = &setups[4];
+    const data *d = make_data();
+    atmsae_context *ctx = new_context(1, NULL);
+    atmsae_trainer *t = new_skipping(ctx, s, d, 5), *clean = new_skipping(ctx, s, d, 0);
+    atmsae_step_stats stats = {.size = sizeof stats};
+    static typed b, g;
+    fill_typed(&b, d, 0, ATMSAE_F32);
+    fill_typed(&g, d, 0, ATMSAE_F32);
+    spoil(&b, ATMSAE_F32, 0);
+    g.weights[BAD_X] = g.weights[BAD_Y] = g.weights[BAD_BOTH] = 0;
+    ok(atmsae_trainer_step(t, &b.batch, &stats), ctx);
+    ok(atmsae_trainer_step(clean, &g.batch, NULL), ctx);
+    for (int again = 0; again < 2; again++) {
+        ck_assert_int_eq(atmsae_trainer_step(t, &b.batch, &stats), ATMSAE_E_NONFINITE);
+        says(ctx, "row 4 of y has a NaN or infinite value; with 3 such rows here and 3 before, there are more than skip_bad_rows = 5");
+        ck_assert_uint_eq(atmsae_trainer_bad_rows(t), 3);
+        ck_assert_uint_eq(atmsae_trainer_steps_done(t), 1);
+    }
+    ok(atmsae_trainer_set_skip_bad_rows(t, 6), ctx);
+    atmsae_trainer_config config = {.size = sizeof config};
+    ok(atmsae_trainer_get_config(t, &config), ctx);
+    ck_assert_uint_eq(config.skip_bad_rows, 6);
+    ok(atmsae_trainer_step(t, &b.batch, &stats), ctx);
+    ok(atmsae_trainer_step(clean, &g.batch, NULL), ctx);
+    ck_assert_uint_eq(atmsae_trainer_bad_rows(t), 6);
+
+    ok(atmsae_trainer_set_skip_bad_rows(t, UINT64_MAX), ctx);
+    for (int r = 0; r < N; r++) /* none is left: those of weight 0 are none either */
+        put(b.x + (size_t)(r * D * 4), ATMSAE_F32, r % 7 == 2 ? 0 : NAN);
+    ck_assert_int_eq(atmsae_trainer_step(t, &b.batch, &stats), ATMSAE_E_NONFINITE);
+    says(ctx, "all of its 27 rows have a NaN or infinite value");
+    fill_typed(&b, d, 0, ATMSAE_F32);
+    spoil(&b, ATMSAE_F32, 0);
+    put(b.x, ATMSAE_F32, 3e38f); /* is finite, and no row to be skipped */
+    ck_assert_int_eq(atmsae_trainer_step(t, &b.batch, &stats), ATMSAE_E_NONFINITE);
+    ck_assert_ptr_null(strstr(atmsae_last_error(ctx), "NaN or infinite value"));
+    ck_assert_uint_eq(atmsae_trainer_bad_rows(t), 6);
+    ok(atmsae_trainer_set_skip_bad_rows(t, 2), ctx); /* fewer than there were: none more */
+    fill_typed(&b, d, 0, ATMSAE_F32);
+    ok(atmsae_trainer_step(t, &b.batch, &stats), ctx);
+    ok(atmsae_trainer_step(clean, &b.batch, NULL), ctx);
+    spoil(&b, ATMSAE_F32, 0);
+    ck_assert_int_eq(atmsae_trainer_step(t, &b.batch, &stats), ATMSAE_E_NONFINITE);
+    assert_same_model(atmsae_trainer_model(clean), atmsae_trainer_model(t), s->name);
+    atmsae_trainer_destroy(t);
+    atmsae_trainer_destroy(clean);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+/* Rows that prepare and calibrate see are met again in training: they are limited, not counted. */
+START_TEST(bad_rows_before_and_after_training)
+{
+    const data *d = make_data();
+    atmsae_context *ctx = new_context(1, NULL);
+    atmsae_trainer *t[2];
+    static typed b[2];
+    for (int i = 0; i < 2; i++) {
+        t[i] = new_skipping(ctx, &setups[4], d, i ? 3 : 0);
+        fill_typed(&b[i], d, 1, ATMSAE_F32);
+    }
+    spoil(&b[1], ATMSAE_F32, 0);
+    b[0].weights[BAD_X] = b[0].weights[BAD_Y] = b[0].weights[BAD_BOTH] = 0;
+    for (int i = 0; i < 2; i++)
+        ok(atmsae_trainer_prepare(t[i], &b[i].batch), ctx);
+    assert_same_model(atmsae_trainer_model(t[0]), atmsae_trainer_model(t[1]), "prepare");
+    ck_assert_uint_eq(atmsae_trainer_bad_rows(t[1]), 0);
+    b[0].weights[BAD_Y] = d->weights[1][BAD_Y]; /* targets are no part of calibration */
+    for (int i = 0; i < 2; i++)
+        ok(atmsae_trainer_calibrate(t[i], &b[i].batch), ctx);
+    assert_same_model(atmsae_trainer_model(t[0]), atmsae_trainer_model(t[1]), "calibrate");
+    ck_assert_uint_eq(atmsae_trainer_bad_rows(t[1]), 0);
+    ok(atmsae_trainer_set_skip_bad_rows(t[1], 1), ctx);
+    ck_assert_int_eq(atmsae_trainer_prepare(t[1], &b[1].batch), ATMSAE_E_NONFINITE);
+    says(ctx, "skip_bad_rows = 1");
+    ck_assert_int_eq(atmsae_trainer_calibrate(t[1], &b[1].batch), ATMSAE_E_NONFINITE);
+    says(ctx, "row 11 of x has a NaN or infinite value; with 2 such rows");
+    assert_same_model(atmsae_trainer_model(t[0]), atmsae_trainer_model(t[1]), "failed");
+    for (int i = 0; i < 2; i++)
+        atmsae_trainer_destroy(t[i]);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+START_TEST(bad_rows_are_in_the_checkpoint)
+{
+    const data *d = make_data();
+    atmsae_context *ctx = new_context(1, NULL);
+    atmsae_trainer *t = new_skipping(ctx, &setups[4], d, 7), *loaded;
+    static typed b;
+    fill_typed(&b, d, 1, ATMSAE_F32);
+    spoil(&b, ATMSAE_F32, 0);
+    for (int i = 0; i < 2; i++)
+        ok(atmsae_trainer_step(t, &b.batch, NULL), ctx);
+    ok(atmsae_trainer_save(t, NULL, temp_path()), ctx);
+    ok(atmsae_trainer_load(ctx, temp_path(), NULL, &loaded), ctx);
+    unlink(temp_path());
+    ck_assert_uint_eq(atmsae_trainer_bad_rows(loaded), 6);
+    atmsae_trainer_config config = {.size = sizeof config};
+    ok(atmsae_trainer_get_config(loaded, &config), ctx);
+    ck_assert_uint_eq(config.skip_bad_rows, 7);
+    ck_assert_int_eq(atmsae_trainer_step(loaded, &b.batch, NULL), ATMSAE_E_NONFINITE);
+    atmsae_trainer_destroy(loaded);
+    atmsae_trainer_destroy(t);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
 START_TEST(failed_allocations_change_nothing)
 {
     const setup *s = &setups[_i];
@@ -686,6 +899,10 @@ int main(void)
     t = tcase_create("failures");
     tcase_add_test(t, damaged_checkpoints_are_refused);
     tcase_add_loop_test(t, bad_rows_change_nothing, 0, SETUPS);
+    tcase_add_loop_test(t, skipped_rows_are_rows_of_weight_0, 0, 3 * SETUPS);
+    tcase_add_test(t, more_bad_rows_than_allowed);
+    tcase_add_test(t, bad_rows_before_and_after_training);
+    tcase_add_test(t, bad_rows_are_in_the_checkpoint);
     tcase_add_loop_test(t, failed_allocations_change_nothing, 0, SETUPS);
     tcase_add_loop_test(t, later_steps_allocate_nothing, 0, SETUPS);
     suite_add_tcase(suite, t);

@@ -48,7 +48,9 @@ bool paths_allowed(const option *options, size_t n, const setting *settings);
 /* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
 bool path_is_input(const char *output, const char *input);
 
-/* All rows of some files, once and in order; their width is checked. false after a message. */
+/* All rows of some files, once and in order; NULL after a message. */
+atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
+/* The same, for a model that takes rows of their width. false after a message. */
 bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
                bool as_bf16, atmsae_source **source);
 /* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent

@@ -4,6 +4,7 @@
  */
 #include "command.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -131,10 +132,9 @@ static int run_convert(const setting *s)
     if (!may_write(s[C_PATHS].texts[1], s)) return EXIT_FAILED;
     atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, NULL, true);
     if (!context) return EXIT_FAILED;
-    atmsae_model *model;
     int code = EXIT_FAILED;
-    if (atmsae_model_load(context, s[C_PATHS].texts[0], &model) < 0) command_failed(context);
-    else if (save(context, model, s) && report(context, model, s)) code = EXIT_OK;
+    atmsae_model *model = sae_load(context, s[C_PATHS].texts[0]);
+    if (model && save(context, model, s) && report(context, model, s)) code = EXIT_OK;
     atmsae_model_destroy(model);
     atmsae_context_destroy(context);
     return code;

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "program.h"
 #include "report.h"
+#include "rows.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -63,7 +64,9 @@ bool words_open(report *self)
     word_set *set = &self->words;
     const char *tensor = s[R_WORDS_TENSOR].given ? s[R_WORDS_TENSOR].text : "prompted";
     if (!s[R_WORDS].given) return true;
-    if (!words_read(self->context, s[R_WORDS].text, tensor, &set->words) || !open_text(s, set)) return false;
+    if (!words_read(self->context, s[R_WORDS].text, tensor, &set->words) ||
+        !rows_are_good(s[R_WORDS].text, set->words.rows, set->words.n, set->words.d) || !open_text(s, set))
+        return false;
     atmsae_absorption_config config;
     atmsae_absorption_config_init(&config, sizeof config);
     config.n_classes = set->words.n_classes;

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "program.h"
 #include "report.h"
+#include "rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -87,8 +88,8 @@ static bool read_rows(const atmsae_context *context, const atmsae_tensors *file,
     t->n = info.shape[0];
     t->d = info.shape[1];
     t->rows = program_alloc(t->n * t->d, sizeof *t->rows);
-    if (atmsae_tensors_read_f32(file, index, t->rows, t->n * t->d) >= 0) return true;
-    return command_failed(context), false;
+    if (atmsae_tensors_read_f32(file, index, t->rows, t->n * t->d) < 0) return command_failed(context), false;
+    return rows_are_good(path, t->rows, t->n, t->d);
 }
 
 static bool read_texts(atmsae_context *context, const char *path, size_t n_tasks, texts *t)

@@ -6,6 +6,8 @@
 #include "files.h"
 #include "program.h"
 #include "progress.h"
+#include "rows.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -103,9 +105,10 @@ static bool pass(features *f, atmsae_context *context, const atmsae_model *model
         progress_show(&line, f->rows, NULL);
     }
     if (good) progress_end(&line, f->rows, NULL);
+    else if (!explain_bad_row(source, &batch)) command_failed(context);
     atmsae_codes_destroy(codes);
     free(rows);
-    return good || failed(context);
+    return good;
 }
 
 /* ---- what else is shown ------------------------------------------------------------------------------------ */
@@ -125,7 +128,10 @@ static bool read_importance(features *f, atmsae_context *context, const setting 
 {
     char *beside = program_path(s[F_SAE].text, IMPORTANCE_FILE);
     importance *history = importance_create(f->model.d_sae);
-    const bool good = importance_load(history, context, s[F_IMPORTANCE].given ? s[F_IMPORTANCE].text : beside);
+    char *run = s[F_IMPORTANCE].given ? NULL : run_file_read(f->sae); /* else what lies beside is not of this SAE */
+    const bool good = (run || s[F_IMPORTANCE].given) &&
+                      importance_load(history, context, s[F_IMPORTANCE].given ? s[F_IMPORTANCE].text : beside);
+    free(run);
     if (good) f->importance = history;
     else importance_destroy(history);
     free(beside);
@@ -237,7 +243,6 @@ static int run_features(const setting *s)
     }
     atmsae_context *context = command_context(&s[F_THREADS], NULL, s[F_QUIET].given);
     if (!context) return EXIT_FAILED;
-    atmsae_model *model = NULL;
     features f = {.sae = s[F_SAE].text, .files = &s[F_INPUT]};
     atmsae_model_config_init(&f.model, sizeof f.model);
     const size_t size = strlen(f.sae) + 16;
@@ -245,8 +250,8 @@ static int run_features(const setting *s)
     snprintf(title, size, "Latents of %s", f.sae);
     f.title = s[F_TITLE].given ? s[F_TITLE].text : title;
     int code = EXIT_FAILED;
-    if (atmsae_model_load(context, f.sae, &model) < 0) command_failed(context);
-    else if (show(&f, context, model, s)) code = EXIT_OK;
+    atmsae_model *model = sae_load(context, f.sae);
+    if (model && show(&f, context, model, s)) code = EXIT_OK;
     atmsae_top_rows_destroy(f.top);
     atmsae_model_destroy(model);
     atmsae_context_destroy(context);

@@ -2,29 +2,39 @@
  *
  * atmsae info: what an SAE folder, a checkpoint or a tensor file holds.
  */
-#include "command.h"
+#include "check.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { I_PATH, I_JSON, I_OPTIONS };
+enum { I_PATH, I_CHECK, I_TENSOR, I_BF16, I_JSON, I_OPTIONS };
 
 static const option info_options[I_OPTIONS] = {
     [I_PATH] = {.group = "what", .kind = OPTION_TEXTS, .required = true, .value = "PATH",
                 .help = "SAEs in any format, checkpoints, .npy, .npz, .safetensors and .pt files"},
+    [I_CHECK] = {.group = "rows", .name = "check", .kind = OPTION_FLAG,
+                 .help = "read all rows of the files as train would, and say what they are like"},
+    [I_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "with --check: the tensor of .safetensors files",
+                  .preset = "the only 2-D one, or activations"},
+    [I_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "with --check: 16-bit integers in .npy files are bfloat16"},
     [I_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object a path on stdout"},
 };
 
 static const char info_help[] =
-    "usage: atmsae info PATH... [--json]\n\n"
+    "usage: atmsae info PATH... [--json]\n"
+    "       atmsae info --check FILE... [--tensor NAME] [--bf16] [--json]\n\n"
     "Shows shapes and settings: of an SAE its format, architecture and sizes, of a checkpoint every\n"
-    "setting of its run and how far it got, of another tensor file its tensors.\n\n"
+    "setting of its run and how far it got, of another tensor file its tensors.\n"
+    "With --check it reads files of activations from end to end: rows with a NaN or infinite value, which\n"
+    "would fail a run (exit code 1), rows of zeros, columns that never change, and how long rows are.\n\n"
     "examples\n"
     "  atmsae info out/atm\n"
     "  atmsae info out/atm/checkpoint.safetensors activations.npy\n"
-    "  atmsae info trainer_0/ae.pt params.npz\n";
+    "  atmsae info trainer_0/ae.pt params.npz\n"
+    "  atmsae info --check acts-*.npy\n";
 
 static bool sae_info(atmsae_context *context, const char *path, fields *out)
 {
@@ -115,6 +125,14 @@ static bool path_info(atmsae_context *context, const char *path, fields *out)
     return tensors_info(context, path, out);
 }
 
+static bool describe_path(atmsae_context *context, const char *path, fields *out)
+{
+    if (path_info(context, path, out)) return true;
+    command_failed(context);
+    sae_hint(context, path);
+    return false;
+}
+
 static int run_info(const setting *s)
 {
     atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, NULL, true);
@@ -122,9 +140,13 @@ static int run_info(const setting *s)
     int code = EXIT_OK;
     for (size_t i = 0; i < s[I_PATH].n; i++) {
         fields out = {0};
-        if (!path_info(context, s[I_PATH].texts[i], &out)) code = command_failed(context);
-        else if (s[I_JSON].given) fields_print_json(&out, stdout);
-        else fields_print(&out, stdout);
+        bool bad = false;
+        const bool good = s[I_CHECK].given
+                              ? check_rows(context, s[I_PATH].texts[i], s[I_TENSOR].text, s[I_BF16].given, &out, &bad)
+                              : describe_path(context, s[I_PATH].texts[i], &out);
+        if (!good || bad) code = EXIT_FAILED;
+        if (good && s[I_JSON].given) fields_print_json(&out, stdout);
+        else if (good) fields_print(&out, stdout);
         if (!s[I_JSON].given && i + 1 < s[I_PATH].n) putchar('\n');
         fields_free(&out);
     }

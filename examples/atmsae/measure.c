@@ -4,12 +4,14 @@
  */
 #include "command.h"
 #include "program.h"
+#include "rows.h"
 
 #include <stdlib.h>
 
 #define ROWS_AT_ONCE 4096
 
-static bool add_rows(atmsae_source *source, atmsae_metrics *metrics)
+/* False after a message. */
+static bool add_rows(atmsae_context *context, atmsae_source *source, atmsae_metrics *metrics)
 {
     float *rows = program_alloc(ROWS_AT_ONCE * atmsae_source_d(source), sizeof *rows);
     atmsae_batch batch;
@@ -21,20 +23,25 @@ static bool add_rows(atmsae_source *source, atmsae_metrics *metrics)
                  (batch.n_rows > 0 && atmsae_metrics_add(metrics, &batch) < 0);
         done = batch.n_rows < ROWS_AT_ONCE;
     }
+    if (failed && !explain_bad_row(source, &batch)) command_failed(context);
     free(rows);
     return !failed;
 }
 
-static bool add_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16, atmsae_source **source)
+atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16)
 {
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
     config.shuffle_rows = 0;
     config.epochs = 1;
-    if (atmsae_source_create(context, &config, source) < 0) return false;
-    for (size_t i = 0; i < files->n; i++)
-        if (atmsae_source_add_file(*source, files->texts[i], tensor, as_bf16) < 0) return false;
-    return true;
+    atmsae_source *source;
+    bool good = atmsae_source_create(context, &config, &source) >= 0;
+    for (size_t i = 0; good && i < files->n; i++)
+        good = atmsae_source_add_file(source, files->texts[i], tensor, as_bf16) >= 0;
+    if (good) return source;
+    command_failed(context);
+    atmsae_source_destroy(source);
+    return NULL;
 }
 
 bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
@@ -42,9 +49,9 @@ bool open_rows(atmsae_context *context, const atmsae_model *model, const setting
 {
     atmsae_model_config config;
     atmsae_model_config_init(&config, sizeof config);
-    *source = NULL;
-    const bool good = add_files(context, files, tensor, as_bf16, source) && atmsae_model_get_config(model, &config) >= 0;
-    if (!good) command_failed(context);
+    *source = open_files(context, files, tensor, as_bf16);
+    if (!*source) return false;
+    if (atmsae_model_get_config(model, &config) < 0) command_failed(context);
     else if (config.d_in == atmsae_source_d(*source)) return true;
     else program_error("%s: rows of %llu numbers, but the SAE takes %llu", files->texts[0],
                  (unsigned long long)atmsae_source_d(*source), (unsigned long long)config.d_in);
@@ -59,8 +66,9 @@ bool evaluate_files(atmsae_context *context, const atmsae_model *model, const se
     atmsae_source *source;
     *metrics = NULL;
     if (!open_rows(context, model, files, tensor, as_bf16, &source)) return false;
-    const bool good = atmsae_metrics_create(model, metrics) >= 0 && add_rows(source, *metrics);
-    if (!good) command_failed(context);
+    const bool made = atmsae_metrics_create(model, metrics) >= 0;
+    if (!made) command_failed(context);
+    const bool good = made && add_rows(context, source, *metrics);
     atmsae_source_destroy(source);
     if (good) return true;
     atmsae_metrics_destroy(*metrics);

@@ -130,4 +130,6 @@ const option train_options[T_OPTIONS] = {
                        .preset = "10M, at most 10 % of the rows"},
     [T_SHUFFLE] = {.anew = true, .name = "shuffle-rows", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "65536",
                    .help = "size of the shuffle buffer; 0: rows in the order of the files"},
+    [T_SKIP] = {.name = "skip-bad-rows", .kind = OPTION_COUNT, .value = "N", .min = 0, .preset = "0",
+                .help = "rows with a NaN or infinite value that may be left out, counted each time one comes; the next one ends the run"},
 };

@@ -38,7 +38,7 @@ bool train_complete(setting *s)
         s[T_FILES] = (setting){0};
     }
     if (s[T_INPUT].given && !s[T_OUT].given) default_out(&s[T_OUT], s[T_INPUT].texts[0]);
-    return true;
+    return train_outputs_complete(s);
 }
 
 /* ---- what they mean for the library ----------------------------------------------------------------------- */
@@ -152,6 +152,7 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_choice(&s[T_MASK], &run->masker.kind);
     setting_real(&s[T_R], &run->masker.r);
     setting_real(&s[T_C], &run->masker.c);
+    setting_count(&s[T_SKIP], &run->trainer.skip_bad_rows);
     run->masker.per_row = s[T_PER_ROW].given;
     run->masker.seed = run->model.seed;
     return configure_length(run, s, pass_rows);

@@ -102,6 +102,10 @@ void program_duration(double seconds, char *text, size_t size)
 
 bool program_make_folder(const char *path)
 {
+    if (!*path) {
+        errno = ENOENT;
+        return false;
+    }
     const size_t bytes = strlen(path) + 1;
     char *copy = program_alloc(bytes, 1);
     memcpy(copy, path, bytes);

@@ -46,8 +46,8 @@ save_options p:model_name,hook_name,format i:fold_decoder_norm w:layer p:latents
 optimizer_config d:lr,beta1,beta2,eps,clip u:total_steps,warmup_steps,decay_steps i:freeze_masked,pad0_
 tracker_config u:d_sae d:decay,weight_magnitude,weight_frequency,weight_contribution i:combine,observed_only u:dead_window
 masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end
-trainer_config p:model,optimizer,tracker,masker u:total_rows,batch_rows d:sparsity_warmup
-step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm
+trainer_config p:model,optimizer,tracker,masker u:total_rows,batch_rows d:sparsity_warmup u:skip_bad_rows
+step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows
 source_config u:shuffle_rows,seed,epochs
 mask u:d_sae p:masked,p u:seed,step
 latent_sums u:d_sae p:rows,magnitude,frequency,contribution

@@ -476,6 +476,9 @@ typedef struct atmsae_trainer_config {
     uint64_t batch_rows;  /* rows a step; default 4096. Sets total_steps = total_rows / batch_rows */
     double sparsity_warmup; /* share of total_steps over which sparsity_coef grows linearly from 0;
                                0 .. 1; default 0.05; JUMPRELU_TANH: 1 unless set. NaN: that default */
+    uint64_t skip_bad_rows; /* rows with a NaN or infinite value in x or y that a run may meet: they get weight 0
+                               instead of failing the step. One that comes again in a later pass counts again.
+                               Default 0: the first one fails the step */
 } atmsae_trainer_config;
 ATMSAE_API void atmsae_trainer_config_init(atmsae_trainer_config *config, size_t size);
 
@@ -496,16 +499,20 @@ typedef struct atmsae_step_stats {
     double r;             /* the masker's rate in this step */
     double lr;
     double grad_norm;     /* before clipping */
+    uint64_t bad_rows;    /* rows of this batch that got weight 0, see skip_bad_rows */
 } atmsae_step_stats;
 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_create(atmsae_context *context, const atmsae_trainer_config *config, atmsae_trainer **out);
 ATMSAE_API void atmsae_trainer_destroy(atmsae_trainer *trainer);
-/* = atmsae_model_prepare on the trainer's model; E_STATE after the first step. */
+/* = atmsae_model_prepare on the trainer's model; E_STATE after the first step. Here and in calibrate, up to
+ * skip_bad_rows rows of the batch may be bad; they are not counted, since they are met again in training. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_prepare(atmsae_trainer *trainer, const atmsae_batch *batch);
 /* One training step; exactly the loop of section 6. stats may be NULL, else its `size` must be
- * set. E_NONFINITE: a bad input row (named) or a non-finite loss or gradient; nothing changed. */
+ * set. E_NONFINITE: a bad input row (named; atmsae_source_locate says where it comes from) beyond those that
+ * skip_bad_rows allows, no other row in the batch, or a non-finite loss or gradient; nothing changed. A step
+ * with bad rows is that of a caller who gave them weight 0, to the bit; rows that have it are not looked at. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_step(atmsae_trainer *trainer, const atmsae_batch *batch, atmsae_step_stats *stats);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -515,6 +522,11 @@ atmsae_trainer_calibrate(atmsae_trainer *trainer, const atmsae_batch *batch);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_begin_cooldown(atmsae_trainer *trainer, uint64_t steps);
 ATMSAE_API uint64_t atmsae_trainer_steps_done(const atmsae_trainer *trainer);
+/* Bad rows that all steps so far gave weight 0. Part of a checkpoint. */
+ATMSAE_API uint64_t atmsae_trainer_bad_rows(const atmsae_trainer *trainer);
+/* Changes skip_bad_rows, so that a run which a bad row has ended can go on from its checkpoint. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_trainer_set_skip_bad_rows(atmsae_trainer *trainer, uint64_t skip_bad_rows);
 /* The parts, lent; they live as long as the trainer. */
 ATMSAE_API atmsae_model *atmsae_trainer_model(atmsae_trainer *trainer);
 ATMSAE_API atmsae_tracker *atmsae_trainer_tracker(atmsae_trainer *trainer);
@@ -573,11 +585,30 @@ atmsae_source_add_callback(atmsae_source *source, uint64_t d,
 ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* 0: no input yet */
 ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one pass; 0: unknown */
 /* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. A call that failed
- * can be repeated: no row is lost. */
+ * can be repeated: no row is lost. E_STATE names a file that was written to or replaced since it was added and
+ * whose rows differ: those of a sample, the first and the last among them. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got);
+/* Puts the rows of the last atmsae_source_next back, so that the next call hands out the same ones: after a step that
+ * failed, atmsae_trainer_save then saves a state that goes on with its batch. They are read again; if that fails,
+ * nothing has changed. E_STATE: there are none, or the source was rewound or restored since. E_UNSUPPORTED: a callback,
+ * which cannot give a row twice. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_unread(atmsae_source *source);
 /* Back to the state before the first row. E_UNSUPPORTED once a callback was read. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_rewind(atmsae_source *source);
+/* Where a row comes from. */
+typedef struct atmsae_row_origin {
+    size_t size;
+    const char *path; /* of the file, as resolved when it was added; lent by the source. NULL: memory or a callback */
+    uint64_t input;   /* its number, in the order of the add calls, from 0 */
+    uint64_t row;     /* of that input, from 0; of a callback's, counted from the first it ever gave */
+} atmsae_row_origin;
+/* Of row `row` of the last atmsae_source_next that succeeded, so that a bad row of a shuffled batch can be found in
+ * its file. origin's size must be set. E_ARG if that call gave no such row. Rewinding changes nothing here; a
+ * checkpoint loaded into the source leaves no row to locate. E_UNSUPPORTED: a callback's row that was buffered in a
+ * checkpoint of version 0.1.0, which does not hold it. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_locate(const atmsae_source *source, uint64_t row, atmsae_row_origin *origin);
 
 /* ============================================================================================
  * 6. The loop by hand

@@ -29,6 +29,7 @@
     S(atmsae_trainer_config, sparsity_warmup)        \
     S(atmsae_step_stats, grad_norm)                  \
     S(atmsae_source_config, epochs)                  \
+    S(atmsae_row_origin, row)                        \
     S(atmsae_mask, step)                             \
     S(atmsae_forward_options, sparsity_scale)        \
     S(atmsae_loss, rows)                             \

@@ -128,7 +128,8 @@ enum {
     AMS_DRAW_PERMUTE = 4,
     AMS_DRAW_SHUFFLE = 5,
     AMS_DRAW_SYNTH = 6,
-    AMS_DRAW_EVAL = 7
+    AMS_DRAW_EVAL = 7,
+    AMS_DRAW_SAMPLE = 8
 };
 /* Four words of the stream (seed, purpose) at position (a, b); a < 2^56, b < 2^64. */
 void ams_philox(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[4]);

@@ -8,7 +8,7 @@
 #include "base/base.h"
 
 /* A source with seekable inputs only (memory, files) stores the ids of the buffered rows and reads
- * them again; one with a callback stores the rows themselves, because they cannot be had again. */
+ * them again; one with a callback stores the rows themselves too, because they cannot be had again. */
 typedef struct ams_source_state {
     uint64_t *position; /* fingerprint of the inputs and place in the stream, see state.c */
     uint64_t n_position;

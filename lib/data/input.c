@@ -76,10 +76,7 @@ static atmsae_status add_memory(atmsae_source *source, const void *rows, uint64_
                         (unsigned long long)n_rows, (unsigned long long)ld);
 
     ams_input input = {.type = type, .n_rows = n_rows, .memory = rows, .ld = ld};
-    if (n_rows > 0) {
-        input.crc = ams_crc64(0, rows, (size_t)d * size);
-        input.crc = ams_crc64(input.crc, (const char *)rows + (n_rows - 1) * ld * size, (size_t)d * size);
-    }
+    AMS_TRY(ams_sample_input(ctx, &input, NULL, d, &input.sample));
     return append(source, d, &input);
 }
 
@@ -161,23 +158,6 @@ static atmsae_status describe(atmsae_context *ctx, const atmsae_tensors *tensors
     return ATMSAE_OK;
 }
 
-/* CRC of the first and last row, which a checkpoint is compared by. */
-static atmsae_status fingerprint(atmsae_context *ctx, const atmsae_tensors *tensors, uint64_t d, ams_input *input)
-{
-    if (input->n_rows == 0) return ATMSAE_OK;
-    size_t size = ams_type_size(input->type);
-    char *row = ams_alloc(ctx, d, size);
-    if (!row) return ams_nomem(ctx, "a row");
-    atmsae_status status = ATMSAE_OK;
-    const uint64_t rows[2] = {0, input->n_rows - 1};
-    for (int i = 0; i < 2 && status == ATMSAE_OK; i++) {
-        status = ams_tensors_read_raw(tensors, input->tensor, rows[i] * d, d, row);
-        input->crc = ams_crc64(input->crc, row, (size_t)d * size);
-    }
-    ams_free(ctx, row);
-    return status;
-}
-
 /* The file's resolved name, so that a later chdir does no harm; as it is where it has none. */
 static char *resolve(atmsae_context *ctx, const char *path)
 {
@@ -202,7 +182,8 @@ static atmsae_status add_file(atmsae_source *source, const char *path, const cha
     if ((status = find_tensor(ctx, tensors, path, tensor, &input.tensor)) < 0) goto done;
     if ((status = describe(ctx, tensors, path, &input, &d)) < 0) goto done;
     if ((status = check_width(source, path, d)) < 0) goto done;
-    if ((status = fingerprint(ctx, tensors, d, &input)) < 0) goto done;
+    if ((status = ams_identify(ctx, path, tensors->fd, &input.identity)) < 0) goto done;
+    if ((status = ams_sample_input(ctx, &input, tensors, d, &input.sample)) < 0) goto done;
     input.path = resolve(ctx, path);
     status = input.path ? append(source, d, &input) : ams_nomem(ctx, "a path");
     if (status < 0) ams_free(ctx, input.path);
@@ -217,22 +198,49 @@ atmsae_status atmsae_source_add_file(atmsae_source *source, const char *path, co
     AMS_CALL(source->ctx, add_file(source, path, tensor, as_bf16), AMS_CHANGES("source", source));
 }
 
+/* Does the open file hold the rows of the one that was added? One that nobody touched does; of any other
+ * the rows decide, since a copy or a new date changes nothing. */
+static atmsae_status check_unchanged(const atmsae_source *source, const atmsae_tensors *tensors, ams_input *input)
+{
+    atmsae_context *ctx = source->ctx;
+    ams_input now = *input;
+    uint64_t d = 0;
+    AMS_TRY(describe(ctx, tensors, input->path, &now, &d));
+    if (now.n_rows != input->n_rows || now.type != input->type || d != source->d)
+        return ams_fail(ctx, ATMSAE_E_STATE, "%s: the file has changed since it was added: [%llu, %llu], it was [%llu, %llu]",
+                        input->path, (unsigned long long)now.n_rows, (unsigned long long)d,
+                        (unsigned long long)input->n_rows, (unsigned long long)source->d);
+    AMS_TRY(ams_identify(ctx, input->path, tensors->fd, &now.identity));
+    if (!ams_is_same_file(&now.identity, &input->identity)) {
+        AMS_TRY(ams_sample_input(ctx, &now, tensors, d, &now.sample));
+        if (now.sample.rows != input->sample.rows)
+            return ams_fail(ctx, ATMSAE_E_STATE, "%s: the file has changed since it was added: other rows in the same "
+                            "shape; put it back as it was, or start a new run", input->path);
+    }
+    input->at = now.at;
+    input->identity = now.identity;
+    return ATMSAE_OK;
+}
+
+/* The file is open, and nobody wrote to it since it was checked. */
+static bool is_open(const atmsae_source *source, uint64_t index)
+{
+    const ams_input *input = &source->inputs[index];
+    ams_identity now;
+    return source->open && source->open_input == index &&
+           ams_identify(source->ctx, input->path, source->open->fd, &now) == ATMSAE_OK &&
+           ams_is_same_file(&now, &input->identity);
+}
+
 static atmsae_status open_file(atmsae_source *source, uint64_t index)
 {
-    if (source->open && source->open_input == index) return ATMSAE_OK;
-    const ams_input *input = &source->inputs[index];
+    if (is_open(source, index)) return ATMSAE_OK;
+    ams_input *input = &source->inputs[index];
     atmsae_tensors_close(source->open);
     source->open = NULL;
     atmsae_tensors *tensors;
     AMS_TRY(atmsae_tensors_open(source->ctx, input->path, &tensors));
-    ams_input now = *input;
-    uint64_t d = 0;
-    atmsae_status status = describe(source->ctx, tensors, input->path, &now, &d);
-    if (status == ATMSAE_OK && (now.n_rows != input->n_rows || now.type != input->type || d != source->d))
-        status = ams_fail(source->ctx, ATMSAE_E_STATE,
-                          "%s: the file has changed since it was added: [%llu, %llu], it was [%llu, %llu]", input->path,
-                          (unsigned long long)now.n_rows, (unsigned long long)d, (unsigned long long)input->n_rows,
-                          (unsigned long long)source->d);
+    atmsae_status status = check_unchanged(source, tensors, input);
     if (status < 0) {
         atmsae_tensors_close(tensors);
         return status;

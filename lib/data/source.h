@@ -8,15 +8,27 @@
 
 #include "base/base.h"
 
+/* What tells a file from another: while all of it stays, so do the file's bytes. */
+typedef struct ams_identity {
+    uint64_t device, inode, bytes, seconds, nanoseconds; /* the last two: when it was changed */
+} ams_identity;
+
+/* CRC-64 of rows, which tell whether an input is still the one that it was. */
+typedef struct ams_sample {
+    uint64_t rows; /* of the first row, the last, and some between, see sample.c */
+    uint64_t ends; /* of the first and the last: all that checkpoints of 0.1.0 have */
+} ams_sample;
+
 typedef struct ams_input {
     int32_t type;       /* of its elements */
     int32_t as_bf16;
     uint64_t n_rows;    /* callback: rows read so far */
     uint64_t first_id;  /* rows of the seekable inputs before it */
-    uint64_t crc;       /* of the first and last row; callback: 0 */
+    ams_sample sample;  /* callback: 0 */
     const char *memory; /* memory: rows, ld elements apart */
     uint64_t ld;
     char *path;         /* file: resolved when added */
+    ams_identity identity; /* of the file when its rows were last found to be those of `sample` */
     uint64_t tensor, at; /* its number and its place in the file */
     int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback */
     void *opaque;
@@ -37,9 +49,12 @@ typedef struct ams_position {
     uint64_t pass, input, row;
 } ams_position;
 
+/* Rows of a pass are numbered through all inputs; of a callback's those that it gave count. */
+#define AMS_NO_ID UINT64_MAX /* of a streamed row in a checkpoint of 0.1.0, which does not hold it */
+
 typedef struct ams_buffer {
     char *slots;   /* [capacity, d] of plan.type */
-    uint64_t *ids; /* [capacity]: row number within a pass; NULL if streamed */
+    uint64_t *ids; /* [capacity]: row number within a pass, AMS_NO_ID if not known */
     char *row;     /* one row on its way from a slot to the caller */
 } ams_buffer;
 
@@ -56,6 +71,10 @@ struct atmsae_source {
     ams_position position;
     ams_buffer buffer;
     uint64_t filled, draws; /* slots in use; rows drawn so far */
+    uint64_t *last;         /* [n_last] ids of the rows handed out last */
+    uint64_t n_last, last_capacity;
+    uint64_t n_back, n_fresh; /* of them, how many can be put back, and those that others of the stream replaced */
+    ams_position start;       /* of the stream before them */
 
     atmsae_tensors *open; /* the one file that is open, of input `open_input` */
     uint64_t open_input;
@@ -80,6 +99,13 @@ uint64_t ams_block_rows(uint64_t row_bytes);
 atmsae_status ams_input_lend(atmsae_source *source, uint64_t input, uint64_t row, const char **rows,
                              uint64_t *count, size_t *stride);
 
+/* sample.c */
+atmsae_status ams_identify(atmsae_context *ctx, const char *path, int fd, ams_identity *out);
+bool ams_is_same_file(const ams_identity *a, const ams_identity *b);
+/* Of d elements a row; tensors: the open file, NULL for rows in memory. */
+atmsae_status ams_sample_input(atmsae_context *ctx, const ams_input *input, const atmsae_tensors *tensors, uint64_t d,
+                               ams_sample *out);
+
 /* stream.c */
 void ams_source_plan(const atmsae_source *source, ams_plan *plan);
 /* Takes up to `want` rows off the stream, each as d elements of plan.type, `stride` bytes apart.
@@ -87,6 +113,9 @@ void ams_source_plan(const atmsae_source *source, ams_plan *plan);
 atmsae_status ams_stream_take(atmsae_source *source, uint64_t want, char *out, size_t stride, uint64_t *got);
 /* Writes d elements of `from` as `to`: the same type, or f32. */
 void ams_copy_row(void *out, int32_t to, const void *in, int32_t from, uint64_t d);
+
+/* state.c: reads n rows again by their numbers, of inputs that are all seekable, as elements of plan.type. */
+atmsae_status ams_source_read(atmsae_source *source, const ams_plan *plan, const uint64_t *ids, uint64_t n, char *out);
 
 /* source.c */
 atmsae_status ams_buffer_create(const atmsae_source *source, const ams_plan *plan, ams_buffer *buffer);

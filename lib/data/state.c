@@ -11,16 +11,17 @@
 
 #include <string.h>
 
-/* Words of `position`; three for each input follow: type (0: callback), rows, and the CRC of first
- * and last row (callback: 1 once it has ended). */
+/* Words of `position`; three for each input follow: type (0: callback), rows, and the CRC of a sample of
+ * the rows (callback: 1 once it has ended). In layout 1, of version 0.1.0, the CRC is of the first and last
+ * row only, and a source with a callback has no ids. */
 enum { LAYOUT, D, SEED, CAPACITY, N_INPUTS, PASS, INPUT, ROW, DRAWS, FILLED, HELD, HEAD };
-enum { LAYOUT_1 = 1 };
+enum { LAYOUT_1 = 1, LAYOUT_2 };
 
-static void input_words(const ams_input *input, uint64_t words[3])
+static void input_words(const ams_input *input, uint64_t layout, uint64_t words[3])
 {
     words[0] = input->read ? 0 : (uint64_t)input->type;
     words[1] = input->n_rows;
-    words[2] = input->read ? input->ended : input->crc;
+    words[2] = input->read ? input->ended : layout == LAYOUT_1 ? input->sample.ends : input->sample.rows;
 }
 
 ams_use *ams_source_use(const atmsae_source *source) { return (ams_use *)(uintptr_t)&source->use; }
@@ -34,22 +35,21 @@ atmsae_status ams_source_state_save(const atmsae_source *source, ams_source_stat
     if (!words) return ams_nomem(source->ctx, "a source's position");
     const ams_position *at = &source->position;
     const uint64_t head[HEAD] = {
-        [LAYOUT] = LAYOUT_1,  [D] = source->d,   [SEED] = source->config.seed, [CAPACITY] = plan.capacity,
+        [LAYOUT] = LAYOUT_2,  [D] = source->d,   [SEED] = source->config.seed, [CAPACITY] = plan.capacity,
         [PASS] = at->pass,    [INPUT] = at->input, [ROW] = at->row,            [N_INPUTS] = source->n_inputs,
         [DRAWS] = source->draws, [FILLED] = source->filled, [HELD] = source->n_held};
     memcpy(words, head, sizeof head);
     for (uint64_t i = 0; i < source->n_inputs; i++)
-        input_words(&source->inputs[i], words + HEAD + 3 * i);
+        input_words(&source->inputs[i], LAYOUT_2, words + HEAD + 3 * i);
     state->position = words;
     state->n_position = HEAD + 3 * source->n_inputs;
+    state->ids = source->buffer.ids;
+    state->n_ids = source->filled;
     if (plan.streamed) {
         state->rows = (const float *)source->buffer.slots;
         state->n_rows = source->filled;
         state->held = source->held;
         state->n_held = source->n_held;
-    } else {
-        state->ids = source->buffer.ids;
-        state->n_ids = source->filled;
     }
     return ATMSAE_OK;
 }
@@ -68,15 +68,16 @@ static atmsae_status differs(const atmsae_source *source, const char *what, uint
                     (unsigned long long)now, (unsigned long long)then);
 }
 
-static atmsae_status check_input(const atmsae_source *source, uint64_t index, const uint64_t then[3])
+static atmsae_status check_input(const atmsae_source *source, uint64_t index, uint64_t layout, const uint64_t then[3])
 {
-    static const char *const what[3] = {"type", "number of rows", "first or last row (CRC)"};
+    static const char *const what[3] = {"type", "number of rows", "checksum of its rows"};
     const ams_input *input = &source->inputs[index];
     uint64_t now[3];
-    input_words(input, now);
+    input_words(input, layout, now);
     for (int i = 0; i < (input->read ? 1 : 3); i++) /* how far a callback had come is state */
         if (now[i] != then[i])
-            return ams_fail(source->ctx, ATMSAE_E_STATE, "source: input %llu (%s): %s is %llu, the state was saved with %llu",
+            return ams_fail(source->ctx, ATMSAE_E_STATE, "source: input %llu (%s) is not what it was: its %s is %llu, the state "
+                            "was saved with %llu; put it back as it was, or start a new run",
                             (unsigned long long)index, input->path ? input->path : input->read ? "callback" : "memory", what[i],
                             (unsigned long long)now[i], (unsigned long long)then[i]);
     return ATMSAE_OK;
@@ -88,9 +89,9 @@ static atmsae_status check_same(const atmsae_source *source, const ams_plan *pla
     if (!words || state->n_position < HEAD)
         return ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: %llu words, expected at least %d",
                         (unsigned long long)state->n_position, HEAD);
-    if (words[LAYOUT] != LAYOUT_1)
-        return ams_fail(source->ctx, ATMSAE_E_VERSION, "source state: layout %llu, this version knows %d",
-                        (unsigned long long)words[LAYOUT], LAYOUT_1);
+    if (words[LAYOUT] != LAYOUT_1 && words[LAYOUT] != LAYOUT_2)
+        return ams_fail(source->ctx, ATMSAE_E_VERSION, "source state: layout %llu, this version knows %d and %d",
+                        (unsigned long long)words[LAYOUT], LAYOUT_1, LAYOUT_2);
     if (words[N_INPUTS] != source->n_inputs)
         return differs(source, "number of inputs", source->n_inputs, words[N_INPUTS]);
     if (state->n_position != HEAD + 3 * source->n_inputs)
@@ -98,11 +99,29 @@ static atmsae_status check_same(const atmsae_source *source, const ams_plan *pla
                         (unsigned long long)state->n_position, (unsigned long long)source->n_inputs);
     if (words[D] != source->d) return differs(source, "d", source->d, words[D]);
     for (uint64_t i = 0; i < source->n_inputs; i++)
-        AMS_TRY(check_input(source, i, words + HEAD + 3 * i));
+        AMS_TRY(check_input(source, i, words[LAYOUT], words + HEAD + 3 * i));
     if (words[SEED] != source->config.seed) return differs(source, "seed", source->config.seed, words[SEED]);
     if (words[CAPACITY] != plan->capacity)
         return differs(source, "rows in the shuffle buffer", plan->capacity, words[CAPACITY]);
     return ATMSAE_OK;
+}
+
+static bool without_ids(const ams_plan *plan, const ams_source_state *state)
+{
+    return plan->streamed && state->position[LAYOUT] == LAYOUT_1;
+}
+
+/* Each slot has the id of a row. */
+static bool has_ids(const atmsae_source *source, const ams_plan *plan, const ams_source_state *state)
+{
+    const uint64_t *words = state->position;
+    uint64_t rows = 0;
+    for (uint64_t i = 0; i < source->n_inputs; i++)
+        rows += words[HEAD + 3 * i + 1];
+    if (state->n_ids != words[FILLED] || (!state->ids && state->n_ids > 0)) return false;
+    for (uint64_t i = 0; i < state->n_ids; i++)
+        if (state->ids[i] >= rows && !(plan->streamed && state->ids[i] == AMS_NO_ID)) return false;
+    return true;
 }
 
 /* Could save have written this? Later reads rely on it. */
@@ -123,16 +142,11 @@ static atmsae_status check_sane(const atmsae_source *source, const ams_plan *pla
             sane = ahead <= held;
             held -= ahead;
         }
-    if (plan->streamed) {
-        if (sane && words[FILLED] > 0 && !state->rows)
-            return ams_fail(source->ctx, ATMSAE_E_UNSUPPORTED,
-                            "source: it has a callback, and the state does not hold the buffered rows");
-        sane = sane && held == 0 && state->n_rows == words[FILLED];
-    } else {
-        sane = sane && held == 0 && state->n_ids == words[FILLED] && (state->ids || state->n_ids == 0);
-        for (uint64_t i = 0; sane && i < state->n_ids; i++)
-            sane = state->ids[i] < plan->rows;
-    }
+    if (plan->streamed && sane && words[FILLED] > 0 && !state->rows)
+        return ams_fail(source->ctx, ATMSAE_E_UNSUPPORTED,
+                        "source: it has a callback, and the state does not hold the buffered rows");
+    sane = sane && held == 0 && (!plan->streamed || state->n_rows == words[FILLED]);
+    sane = sane && (without_ids(plan, state) || has_ids(source, plan, state));
     return sane ? ATMSAE_OK : ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: the position is impossible");
 }
 
@@ -148,19 +162,19 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Reads the slots' rows again, in the order of the files. */
-static atmsae_status read_slots(atmsae_source *source, const ams_plan *plan, const ams_source_state *state, char *slots)
+/* In the order of the files. */
+atmsae_status ams_source_read(atmsae_source *source, const ams_plan *plan, const uint64_t *ids, uint64_t n, char *out)
 {
-    wanted *list = ams_alloc(source->ctx, state->n_ids, sizeof *list);
+    wanted *list = ams_alloc(source->ctx, n, sizeof *list);
     if (!list) return ams_nomem(source->ctx, "reading the shuffle buffer");
-    for (uint64_t i = 0; i < state->n_ids; i++)
-        list[i] = (wanted){state->ids[i], i};
-    ams_sort(list, state->n_ids, sizeof *list, by_id);
+    for (uint64_t i = 0; i < n; i++)
+        list[i] = (wanted){ids[i], i};
+    ams_sort(list, n, sizeof *list, by_id);
 
     atmsae_status status = ATMSAE_OK;
     size_t row_bytes = (size_t)source->d * ams_type_size(plan->type);
     uint64_t input = 0;
-    for (uint64_t i = 0; i < state->n_ids && status == ATMSAE_OK; i++) {
+    for (uint64_t i = 0; i < n && status == ATMSAE_OK; i++) {
         while (list[i].id - source->inputs[input].first_id >= source->inputs[input].n_rows)
             input++;
         const char *row;
@@ -168,7 +182,7 @@ static atmsae_status read_slots(atmsae_source *source, const ams_plan *plan, con
         size_t stride;
         status = ams_input_lend(source, input, list[i].id - source->inputs[input].first_id, &row, &count, &stride);
         if (status == ATMSAE_OK)
-            ams_copy_row(slots + list[i].slot * row_bytes, plan->type, row, source->inputs[input].type, source->d);
+            ams_copy_row(out + list[i].slot * row_bytes, plan->type, row, source->inputs[input].type, source->d);
     }
     ams_free(source->ctx, list);
     return status;
@@ -177,6 +191,7 @@ static atmsae_status read_slots(atmsae_source *source, const ams_plan *plan, con
 atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_state *state)
 {
     atmsae_context *ctx = source->ctx;
+    const uint64_t *words = state->position;
     ams_plan plan;
     ams_source_plan(source, &plan);
     AMS_TRY(check_same(source, &plan, state));
@@ -187,6 +202,8 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
     float *held = NULL;
     atmsae_status status = ams_buffer_create(source, &plan, &buffer);
     if (status < 0) goto fail;
+    for (uint64_t i = 0; i < words[FILLED]; i++)
+        buffer.ids[i] = without_ids(&plan, state) ? AMS_NO_ID : state->ids[i];
     if (plan.streamed) {
         status = ams_nomem(ctx, "rows of a callback");
         held = ams_alloc(ctx, state->n_held, row_bytes);
@@ -194,12 +211,10 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
         if (state->n_held) memcpy(held, state->held, (size_t)state->n_held * row_bytes);
         if (state->n_rows) memcpy(buffer.slots, state->rows, (size_t)state->n_rows * row_bytes);
     } else {
-        if (state->n_ids) memcpy(buffer.ids, state->ids, (size_t)state->n_ids * sizeof *buffer.ids);
-        status = read_slots(source, &plan, state, buffer.slots);
+        status = ams_source_read(source, &plan, state->ids, state->n_ids, buffer.slots);
         if (status < 0) goto fail;
     }
 
-    const uint64_t *words = state->position;
     for (uint64_t i = 0; i < source->n_inputs; i++)
         if (source->inputs[i].read) {
             source->inputs[i].n_rows = words[HEAD + 3 * i + 1];
@@ -214,6 +229,7 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
     source->position = (ams_position){words[PASS], words[INPUT], words[ROW]};
     source->draws = words[DRAWS];
     source->filled = words[FILLED];
+    source->n_last = source->n_back = 0; /* they were another stream's */
     source->begun = true;
     return ATMSAE_OK;
 

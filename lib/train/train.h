@@ -26,11 +26,18 @@ struct atmsae_trainer {
     atmsae_gradients *gradients;
     uint64_t total_rows, batch_rows, total_steps, steps;
     double sparsity_warmup;
+    uint64_t skip_bad_rows, bad_rows; /* allowed in all; met so far */
     atmsae_optimizer_config shown_optimizer; /* resolved, for get_config */
     atmsae_masker_config shown_masker;
     ams_advice advice;
 };
 void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats);
+
+/* bad_rows.c: runs `use` on a batch, and where that fails for rows with a NaN or infinite value, of which
+ * `allowed` may be there, again with weight 0 for these; *skipped: their number. targets: y is used too. */
+typedef atmsae_status ams_batch_use(atmsae_trainer *trainer, const atmsae_batch *batch, void *arg);
+atmsae_status ams_use_batch(atmsae_trainer *trainer, const atmsae_batch *batch, bool targets, uint64_t allowed,
+                            ams_batch_use *use, void *arg, uint64_t *skipped);
 
 /* A trainer is claimed together with the parts that it lends. */
 #define AMS_TRAINER(claim, t)                                                              \

@@ -72,6 +72,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     t->total_rows = c.total_rows;
     t->batch_rows = c.batch_rows;
     t->total_steps = steps_of(c.total_rows, c.batch_rows);
+    t->skip_bad_rows = c.skip_bad_rows;
     atmsae_status status = build_parts(t, &c, blank);
     if (status < 0) {
         atmsae_trainer_destroy(t);
@@ -112,12 +113,19 @@ void atmsae_trainer_destroy(atmsae_trainer *t)
     atmsae_context_destroy(ctx);
 }
 
+static atmsae_status use_to_prepare(atmsae_trainer *t, const atmsae_batch *batch, void *unused)
+{
+    (void)unused;
+    return ams_model_prepare(t->model, batch);
+}
+
 static atmsae_status prepare(atmsae_trainer *t, const atmsae_batch *batch)
 {
     if (t->steps > 0)
         return ams_fail(t->ctx, ATMSAE_E_STATE, "trainer_prepare: %llu steps were already done; prepare comes first",
                         (unsigned long long)t->steps);
-    return ams_model_prepare(t->model, batch);
+    uint64_t skipped;
+    return ams_use_batch(t, batch, true, t->skip_bad_rows, use_to_prepare, NULL, &skipped);
 }
 
 atmsae_status atmsae_trainer_prepare(atmsae_trainer *t, const atmsae_batch *batch)
@@ -140,6 +148,17 @@ static uint64_t count_masked(const atmsae_mask *mask)
     return count;
 }
 
+typedef struct forward {
+    atmsae_forward_options options;
+    atmsae_loss loss;
+} forward;
+
+static atmsae_status use_to_train(atmsae_trainer *t, const atmsae_batch *batch, void *arg)
+{
+    forward *f = arg;
+    return ams_forward(t->model, batch, &f->options, t->codes, &f->loss);
+}
+
 static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_step_stats *stats)
 {
     if (atmsae_stop_requested(t->ctx))
@@ -147,18 +166,18 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
                         (unsigned long long)t->steps);
     AMS_TRY(ams_masker_draw(t->masker, t->steps));
 
-    atmsae_forward_options options;
-    atmsae_forward_options_init(&options, sizeof options);
-    options.mask = atmsae_masker_mask(t->masker);
-    options.dead = atmsae_tracker_dead(t->tracker, &options.n_dead);
-    options.sparsity_scale = sparsity_scale(t);
-    atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = options.n_dead, .r = t->masker->rate,
-                           .mean_p = t->masker->mean_p, .masked = count_masked(options.mask),
+    forward f = {.loss = {.size = sizeof f.loss}};
+    atmsae_forward_options_init(&f.options, sizeof f.options);
+    f.options.mask = atmsae_masker_mask(t->masker);
+    f.options.dead = atmsae_tracker_dead(t->tracker, &f.options.n_dead);
+    f.options.sparsity_scale = sparsity_scale(t);
+    atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = f.options.n_dead, .r = t->masker->rate,
+                           .mean_p = t->masker->mean_p, .masked = count_masked(f.options.mask),
                            .lr = ams_optimizer_lr(t->optimizer)};
     if (stats) AMS_TRY(ams_struct_check(t->ctx, atmsae_step_stats, stats));
 
-    atmsae_loss loss = {.size = sizeof loss};
-    AMS_TRY(ams_forward(t->model, batch, &options, t->codes, &loss));
+    const uint64_t allowed = t->skip_bad_rows - ams_min(t->bad_rows, t->skip_bad_rows);
+    AMS_TRY(ams_use_batch(t, batch, true, allowed, use_to_train, &f, &s.bad_rows));
     AMS_TRY(ams_backward(t->model, t->codes, t->gradients));
     atmsae_latent_sums sums = {.size = sizeof sums};
     AMS_TRY(atmsae_gradients_sums(t->gradients, &sums));
@@ -167,14 +186,15 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     AMS_TRY(ams_tracker_observe(t->tracker, &sums));
     AMS_TRY(ams_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae));
     t->steps++;
+    t->bad_rows += s.bad_rows;
 
-    s.rows = loss.rows;
-    s.loss = loss.total;
-    s.mse = loss.mse;
-    s.sparsity = loss.sparsity;
-    s.aux = loss.aux;
-    s.fvu = loss.fvu;
-    s.l0 = loss.l0;
+    s.rows = f.loss.rows;
+    s.loss = f.loss.total;
+    s.mse = f.loss.mse;
+    s.sparsity = f.loss.sparsity;
+    s.aux = f.loss.aux;
+    s.fvu = f.loss.fvu;
+    s.l0 = f.loss.l0;
     ams_advise_step(t, &s);
     return stats ? ams_struct_out(t->ctx, atmsae_step_stats, stats, &s) : ATMSAE_OK;
 }
@@ -185,10 +205,18 @@ atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, 
     AMS_CALL(t->ctx, step(t, batch, stats), AMS_TRAINER(AMS_CHANGES, t));
 }
 
+static atmsae_status use_to_calibrate(atmsae_trainer *t, const atmsae_batch *batch, void *unused)
+{
+    (void)unused;
+    return ams_model_calibrate(t->model, batch);
+}
+
 atmsae_status atmsae_trainer_calibrate(atmsae_trainer *t, const atmsae_batch *batch)
 {
     if (!t) return ATMSAE_E_ARG;
-    AMS_CALL(t->ctx, ams_model_calibrate(t->model, batch), AMS_TRAINER(AMS_CHANGES, t));
+    uint64_t skipped;
+    AMS_CALL(t->ctx, ams_use_batch(t, batch, false, t->skip_bad_rows, use_to_calibrate, NULL, &skipped),
+             AMS_TRAINER(AMS_CHANGES, t));
 }
 
 static atmsae_status begin_cooldown(atmsae_trainer *t, uint64_t steps)
@@ -231,7 +259,8 @@ atmsae_status atmsae_trainer_set_total_rows(atmsae_trainer *t, uint64_t total_ro
 static atmsae_status get_config(const atmsae_trainer *t, atmsae_trainer_config *config)
 {
     const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->shown_optimizer, &t->tracker->config,
-                                         &t->shown_masker, t->total_rows, t->batch_rows, t->sparsity_warmup};
+                                         &t->shown_masker, t->total_rows, t->batch_rows, t->sparsity_warmup,
+                                         t->skip_bad_rows};
     return ams_struct_out(t->ctx, atmsae_trainer_config, config, &local);
 }
 
@@ -241,6 +270,19 @@ atmsae_status atmsae_trainer_get_config(const atmsae_trainer *t, atmsae_trainer_
     AMS_CALL(t->ctx, get_config(t, config), AMS_TRAINER(AMS_READS, t));
 }
 
+static atmsae_status set_skip_bad_rows(atmsae_trainer *t, uint64_t rows)
+{
+    t->skip_bad_rows = rows;
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_trainer_set_skip_bad_rows(atmsae_trainer *t, uint64_t rows)
+{
+    if (!t) return ATMSAE_E_ARG;
+    AMS_CALL(t->ctx, set_skip_bad_rows(t, rows), AMS_TRAINER(AMS_CHANGES, t));
+}
+
+uint64_t atmsae_trainer_bad_rows(const atmsae_trainer *t) { return t ? t->bad_rows : 0; }
 uint64_t atmsae_trainer_steps_done(const atmsae_trainer *t) { return t ? t->steps : 0; }
 atmsae_model *atmsae_trainer_model(atmsae_trainer *t) { return t ? t->model : NULL; }
 atmsae_tracker *atmsae_trainer_tracker(atmsae_trainer *t) { return t ? t->tracker : NULL; }

@@ -5,6 +5,7 @@
 #include "small_run.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,18 +13,20 @@
 #include <unistd.h>
 
 const small_setup small_setups[SMALL_SETUPS] = {
-    {"relu-paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, false, false},
-    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false},
-    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false},
-    {"batchtopk-per-row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, false, false},
-    {"batchtopk-cooldown", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, true},
-    {"matryoshka", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, false, false},
-    {"jumprelu", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, false, false},
-    {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, false, false},
-    {"gated", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, false, false},
-    {"topk-stream", ATMSAE_TOPK, ATMSAE_MASK_UNIFORM, 1, 0, 0, true, true},
-    {"jumprelu-transcoder", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 7, 0, false, false},
-    {"transcoder-callback", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true},
+    {"relu-paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, false, false, false},
+    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
+    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
+    {"batchtopk-per-row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false},
+    {"batchtopk-cooldown", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, true, false},
+    {"matryoshka", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, false, false, false},
+    {"jumprelu", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
+    {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false},
+    {"gated", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
+    {"topk-stream", ATMSAE_TOPK, ATMSAE_MASK_UNIFORM, 1, 0, 0, true, true, false},
+    {"jumprelu-transcoder", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 7, 0, false, false, false},
+    {"transcoder-callback", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false},
+    {"batchtopk-bad-rows", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, true},
+    {"transcoder-callback-bad-rows", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, true},
 };
 
 static void must(bool good, const char *what)
@@ -54,13 +57,22 @@ static void make_rows(float *out, uint64_t first, uint64_t n, uint64_t d)
             out[i * d + j] = element(first + i, j);
 }
 
+/* As the setup has them. */
+static void setup_rows(const small_setup *setup, float *out, uint64_t first, uint64_t n)
+{
+    const uint64_t d = width(setup);
+    make_rows(out, first, n, d);
+    for (uint64_t i = 0; i < n && setup->bad_rows; i++)
+        if ((first + i) % 19 == 8) out[i * d + (first + i) % d] = NAN;
+}
+
 void small_rows(float *out, uint64_t n) { make_rows(out, 1000000, n, SMALL_D); }
 
 static int64_t give(void *opaque, float *out, uint64_t most)
 {
     small_run *run = opaque;
     uint64_t n = most < 23 ? most : 23; /* in pieces that fit nothing */
-    make_rows(out, run->given, n, width(run->setup));
+    setup_rows(run->setup, out, run->given, n);
     run->given += n;
     return (int64_t)n;
 }
@@ -81,7 +93,7 @@ enum { MEMORY_ROWS = 150 };
 
 static void open_source(small_run *run)
 {
-    static float memory[MEMORY_ROWS * (SMALL_D + 8)]; /* lent to sources; always the same rows */
+    static float memory[2 * MEMORY_ROWS * (SMALL_D + 8)]; /* lent to sources; always the same rows, good or not */
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
     config.shuffle_rows = 50;
@@ -91,8 +103,9 @@ static void open_source(small_run *run)
         ok(atmsae_source_add_callback(run->source, width(run->setup), give, run), run->ctx);
         return;
     }
-    make_rows(memory, 0, MEMORY_ROWS, width(run->setup));
-    ok(atmsae_source_add_memory(run->source, memory, MEMORY_ROWS, width(run->setup), 0, ATMSAE_F32), run->ctx);
+    float *rows = memory + (run->setup->bad_rows ? MEMORY_ROWS * (SMALL_D + 8) : 0);
+    setup_rows(run->setup, rows, 0, MEMORY_ROWS);
+    ok(atmsae_source_add_memory(run->source, rows, MEMORY_ROWS, width(run->setup), 0, ATMSAE_F32), run->ctx);
 }
 
 void small_begin(small_run *run, const small_setup *s, atmsae_context *ctx)
@@ -134,10 +147,11 @@ void small_begin(small_run *run, const small_setup *s, atmsae_context *ctx)
     config.total_rows = s->stream ? 0 : SMALL_STEPS * SMALL_N;
     config.batch_rows = SMALL_N;
     config.sparsity_warmup = 0.5;
+    config.skip_bad_rows = s->bad_rows ? 40 : 0;
     ok(atmsae_trainer_create(ctx, &config, &run->trainer), ctx);
 
     float rows[64 * (SMALL_D + 8)];
-    make_rows(rows, 0, 64, width(s));
+    setup_rows(s, rows, 0, 64);
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     batch.n_rows = 64;
@@ -177,6 +191,7 @@ void small_step(small_run *run)
     run->loss = stats.loss;
     run->aux = run->aux || stats.aux > 0;
     run->masked = run->masked || stats.mean_p > 0;
+    run->skipped = run->skipped || stats.bad_rows > 0;
     run->dead = run->dead || stats.dead > 0;
     if (run->setup->stream && step == 7) ok(atmsae_trainer_begin_cooldown(run->trainer, 6), run->ctx);
 }

@@ -418,6 +418,7 @@ pub struct atmsae_trainer_config {
     pub total_rows: u64,
     pub batch_rows: u64,
     pub sparsity_warmup: f64,
+    pub skip_bad_rows: u64,
 }
 extern "C" {
     pub fn atmsae_trainer_config_init(config: *mut atmsae_trainer_config, size: usize);
@@ -440,6 +441,7 @@ pub struct atmsae_step_stats {
     pub r: f64,
     pub lr: f64,
     pub grad_norm: f64,
+    pub bad_rows: u64,
 }
 extern "C" {
     pub fn atmsae_trainer_create(
@@ -476,6 +478,15 @@ extern "C" {
 }
 extern "C" {
     pub fn atmsae_trainer_steps_done(trainer: *const atmsae_trainer) -> u64;
+}
+extern "C" {
+    pub fn atmsae_trainer_bad_rows(trainer: *const atmsae_trainer) -> u64;
+}
+extern "C" {
+    pub fn atmsae_trainer_set_skip_bad_rows(
+        trainer: *mut atmsae_trainer,
+        skip_bad_rows: u64,
+    ) -> atmsae_status;
 }
 extern "C" {
     pub fn atmsae_trainer_model(trainer: *mut atmsae_trainer) -> *mut atmsae_model;
@@ -584,7 +595,25 @@ extern "C" {
     ) -> atmsae_status;
 }
 extern "C" {
+    pub fn atmsae_source_unread(source: *mut atmsae_source) -> atmsae_status;
+}
+extern "C" {
     pub fn atmsae_source_rewind(source: *mut atmsae_source) -> atmsae_status;
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct atmsae_row_origin {
+    pub size: usize,
+    pub path: *const ::std::os::raw::c_char,
+    pub input: u64,
+    pub row: u64,
+}
+extern "C" {
+    pub fn atmsae_source_locate(
+        source: *const atmsae_source,
+        row: u64,
+        origin: *mut atmsae_row_origin,
+    ) -> atmsae_status;
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * See rows.h.
+ */
+#include "rows.h"
+#include "program.h"
+
+#include <math.h>
+
+bool row_is_bad(const float *row, uint64_t d)
+{
+    for (uint64_t j = 0; j < d; j++)
+        if (!isfinite(row[j])) return true;
+    return false;
+}
+
+static bool find_bad_row(const float *rows, uint64_t n, uint64_t d, uint64_t *found)
+{
+    for (*found = 0; *found < n; ++*found)
+        if (row_is_bad(rows + *found * d, d)) return true;
+    return false;
+}
+
+static void say(const char *path, uint64_t row)
+{
+    program_error("%s: row %llu (from 0) has a NaN or infinite value", path, (unsigned long long)row);
+}
+
+bool rows_are_good(const char *path, const float *rows, uint64_t n, uint64_t d)
+{
+    uint64_t row;
+    if (!find_bad_row(rows, n, d, &row)) return true;
+    say(path, row);
+    return false;
+}
+
+bool explain_bad_row(const atmsae_source *source, const atmsae_batch *batch)
+{
+    atmsae_row_origin from = {.size = sizeof from};
+    uint64_t row;
+    if (!find_bad_row(batch->x, batch->n_rows, atmsae_source_d(source), &row) ||
+        atmsae_source_locate(source, row, &from) < 0 || !from.path)
+        return false;
+    say(from.path, from.row);
+    return true;
+}

@@ -11,7 +11,7 @@
 
 static bool refuse(const char *message)
 {
-    fprintf(stderr, "atmsae: %s\n", message);
+    program_error("%s", message);
     return false;
 }
 
@@ -48,7 +48,7 @@ bool train_complete(setting *s)
 static bool applies(const setting *s, int i, bool fits, const char *with, bool *good)
 {
     if (!s[i].given || fits) return s[i].given;
-    fprintf(stderr, "atmsae: --%s%s goes with %s only\n", train_options[i].name, s[i].from_file ? ", of the file, is left out: it" : "", with);
+    program_error("--%s%s goes with %s only", train_options[i].name, s[i].from_file ? ", of the file, is left out: it" : "", with);
     *good = *good && s[i].from_file;
     return false;
 }
@@ -129,8 +129,8 @@ static bool configure_length(run_config *run, const setting *s, uint64_t pass_ro
         trainer->batch_rows /= 2;
     setting_count(&s[T_BATCH], &trainer->batch_rows);
     if (trainer->total_rows >= trainer->batch_rows) return true;
-    fprintf(stderr, "atmsae: %llu rows are less than one step of %llu: lower --batch or raise --rows\n",
-            (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
+    program_error("%llu rows are less than one step of %llu: lower --batch or raise --rows",
+                  (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
     return false;
 }
 
@@ -162,13 +162,13 @@ void train_advise(const run_config *run, uint64_t pass_rows)
 {
     const uint64_t steps = run->trainer.total_rows / run->trainer.batch_rows, d_sae = run->model.d_sae;
     if (pass_rows < ROWS_A_LATENT * d_sae)
-        fprintf(stderr, "atmsae: warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
-                "rows have in common: give %llu rows or more, or lower --d-sae to %llu\n",
-                (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
-                (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
+        program_error("warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
+                      "rows have in common: give %llu rows or more, or lower --d-sae to %llu",
+                      (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
+                      (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
     if (steps < STEPS_LEAST)
-        fprintf(stderr, "atmsae: warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch\n",
-                (unsigned long long)steps, STEPS_LEAST);
+        program_error("warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch",
+                      (unsigned long long)steps, STEPS_LEAST);
 }
 
 /* ---- settings as a file ------------------------------------------------------------------------------------ */
@@ -231,8 +231,8 @@ bool train_same_settings(const setting *s, const run_config *asked, const atmsae
         const char *a = fields_find(&want, train_options[i].name), *b = fields_find(&have, train_options[i].name);
         same = !a || (b && strcmp(a, b) == 0);
         if (!same)
-            fprintf(stderr, "atmsae: --%s is %s, but the run to resume has %s; leave it out to resume, or start "
-                    "anew with --force\n", train_options[i].name, a, b ? b : "none");
+            program_error("--%s is %s, but the run to resume has %s; leave it out to resume, or start "
+                          "anew with --force", train_options[i].name, a, b ? b : "none");
     }
     fields_free(&want);
     fields_free(&have);

@@ -235,7 +235,16 @@ for n in 1 2; do
 done
 same "the page is the same" c0.html c1.html
 same "the .npz is the same" n0.npz n1.npz
-"$atmsae" train rows.npy --d-sae 64 --k 4 --batch 50 --rows 1500 --seed 4 --quiet --out closed <&- >&- 2>&-
+again="train rows.npy --d-sae 64 --k 4 --batch 50 --rows 1500 --seed 4 --checkpoint-every 500"
+expect 0 "train with metrics" $again --quiet --out open --metrics open.csv
+"$atmsae" $again --out closed1 --metrics closed1.csv 2>&-
+report $? "train with 2 closed"
+"$atmsae" $again --out closed2 --metrics closed2.csv <&- >&- 2>&-
 report $? "train with 0, 1 and 2 closed"
-for file in cfg.json sae_weights.safetensors checkpoint.safetensors; do same "$file is the same" sae/$file closed/$file; done
+! "$atmsae" $again --out closed3 --metrics closed3.csv --json <&- >&- 2>&-
+report $? "train --json fails: its result went nowhere"
+for n in 1 2 3; do
+    same "the metrics are the same" open.csv closed$n.csv
+    for file in cfg.json sae_weights.safetensors checkpoint.safetensors importance.safetensors; do same "$file is the same" open/$file closed$n/$file; done
+done
 finish

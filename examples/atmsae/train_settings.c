@@ -130,7 +130,7 @@ static bool configure_length(run_config *run, const setting *s, uint64_t pass_ro
     setting_count(&s[T_BATCH], &trainer->batch_rows);
     if (trainer->total_rows >= trainer->batch_rows || s[T_RESUME].given) return true; /* a run that goes on has steps already */
     program_error("%llu rows are less than one step of %llu: lower --batch or raise --rows",
-            (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
+                  (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
     return false;
 }
 
@@ -163,12 +163,12 @@ void train_advise(const run_config *run, uint64_t pass_rows)
     const uint64_t steps = run->trainer.total_rows / run->trainer.batch_rows, d_sae = run->model.d_sae;
     if (pass_rows < ROWS_A_LATENT * d_sae)
         program_error("warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
-                "rows have in common: give %llu rows or more, or lower --d-sae to %llu",
-                (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
-                (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
+                      "rows have in common: give %llu rows or more, or lower --d-sae to %llu",
+                      (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
+                      (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
     if (steps < STEPS_LEAST)
         program_error("warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch",
-                (unsigned long long)steps, STEPS_LEAST);
+                      (unsigned long long)steps, STEPS_LEAST);
 }
 
 /* ---- settings as a file ------------------------------------------------------------------------------------ */
@@ -245,7 +245,7 @@ bool train_same_settings(const setting *s, const run_config *asked, const atmsae
         same = !a || (b && strcmp(a, b) == 0);
         if (!same)
             program_error("--%s is %s, but the run to resume has %s; leave it out to resume, or start "
-                    "anew with --force", train_options[i].name, a, b ? b : "none");
+                          "anew with --force", train_options[i].name, a, b ? b : "none");
     }
     fields_free(&want);
     fields_free(&have);

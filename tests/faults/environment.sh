@@ -68,6 +68,24 @@ grep -q "training goes on" err || exit 80
 [ -s disk/run/sae_weights.safetensors ]
 EOF
     expect_of 0 "room that comes back is used" unshare -rm bash later.sh "$atmsae" "${small/--rows 1500/}" 4194304
+    cat >pages.sh <<'EOF'
+# Pages that are there already, and then no room for new ones. Each command fails once, with a message.
+atmsae=$1
+mount -t tmpfs -o size=2m none disk || exit 77
+cp page.html page.json disk/
+head -c 4M /dev/zero >disk/ballast 2>/dev/null
+for arguments in "features --sae whole --input rows.npy --quiet --out disk/page.html" "features --sae whole --input rows.npy --quiet --json disk/page.json" \
+    "compare whole whole --input rows.npy --html disk/page.html" "eval --sae whole --input rows.npy --html disk/page.html"; do
+    "$atmsae" $arguments --force >out 2>err && exit 81
+    [ "$(grep -c '^atmsae:.*No space left on device' err)" -eq 1 ] || exit 82
+    cmp page.html disk/page.html && cmp page.json disk/page.json || exit 83
+done
+"$atmsae" synth --rows 100k --out disk/rows.npy --quiet >out 2>err && exit 84
+ls -A disk >left
+EOF
+    expect_of 0 "a page and JSON" "$atmsae" features --sae whole --input rows.npy --quiet --out page.html --json page.json
+    expect_of 0 "a full disk: pages and rows" unshare -rm bash pages.sh "$atmsae"
+    is "the old ones are whole and no other files are there" "$(tr '\n' ' ' <left)" = "ballast page.html page.json "
 else
     skip "a full disk" "no user namespaces here"
 fi

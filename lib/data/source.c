@@ -65,10 +65,10 @@ uint64_t atmsae_source_rows(const atmsae_source *source)
 atmsae_status ams_buffer_create(const atmsae_source *source, const ams_plan *plan, ams_buffer *buffer)
 {
     size_t row_bytes = (size_t)source->d * ams_type_size(plan->type);
-    buffer->slots = ams_alloc(source->ctx, plan->capacity, row_bytes);
-    buffer->ids = ams_alloc(source->ctx, plan->capacity, sizeof *buffer->ids);
-    buffer->row = ams_alloc(source->ctx, 1, row_bytes);
-    if (buffer->slots && buffer->row && buffer->ids) return ATMSAE_OK;
+    if ((buffer->slots = ams_alloc(source->ctx, plan->capacity, row_bytes)) != NULL &&
+        (buffer->ids = ams_alloc(source->ctx, plan->capacity, sizeof *buffer->ids)) != NULL &&
+        (buffer->row = ams_alloc(source->ctx, 1, row_bytes)) != NULL)
+        return ATMSAE_OK;
     ams_buffer_free(source, buffer);
     return ams_fail(source->ctx, ATMSAE_E_NOMEM, "out of memory for a shuffle buffer of %llu rows of %zu bytes",
                     (unsigned long long)plan->capacity, row_bytes);

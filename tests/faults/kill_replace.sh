@@ -11,11 +11,13 @@ strace -o /dev/null true 2>/dev/null || { echo "skipped: strace may not trace he
 . "$(dirname "$0")/../command.sh"
 exec 2>/dev/null # the shell tells of each kill
 
+# cfg.json names its weights by their checksum.
+same_config() { cmp -s run/cfg.json "$1/cfg.json"; }
 same_sae() { cmp -s run/sae_weights.safetensors "$1/sae_weights.safetensors" && cmp -s run/cfg.json "$1/cfg.json"; }
 # What is there after a kill, in a word.
 look() {
     "$atmsae" info run >/dev/null 2>info || { echo "no SAE: $(tail -n 1 info)"; return 1; }
-    same_sae old || same_sae new || { echo "an SAE of neither run"; return 1; }
+    same_config old || same_config new || { echo "an SAE of neither run"; return 1; }
     "$atmsae" resume run --quiet --threads 1 >resumed 2>&1 </dev/null || { echo "no resume: $(tail -n 1 resumed)"; return 1; }
     same_sae old && which=old
     same_sae new && which=new

@@ -94,9 +94,9 @@
  * the default one.
  *
  * Results. Same inputs, same bits: whatever the number of threads, the split of rows into encode
- * calls, the x86 vector level, and across a checkpoint. Matrix products only propose candidates;
- * every reported pre-activation is one dot product in a fixed order of additions. Ties in any
- * top-k go to the lower index.
+ * calls, the x86 vector level, the C library (exp, log and the like are the library's own), and
+ * across a checkpoint. Matrix products only propose candidates; every reported pre-activation is
+ * one dot product in a fixed order of additions. Ties in any top-k go to the lower index.
  */
 #ifndef ATMSAE_H
 #define ATMSAE_H

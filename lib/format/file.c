@@ -186,9 +186,9 @@ static void keep_access(const ams_writer *w, const struct stat *old)
     struct stat now = {0};
     char list[4096];
     bool kept = fstat(w->fd, &now) == 0 && (now.st_gid == old->st_gid || fchown(w->fd, (uid_t)-1, old->st_gid) == 0);
-    if (now.st_uid != old->st_uid && fchown(w->fd, old->st_uid, (gid_t)-1) < 0) now.st_uid = old->st_uid; /* it is the caller's then */
+    if (now.st_uid != old->st_uid) (void)!fchown(w->fd, old->st_uid, (gid_t)-1); /* else it is the caller's now */
     ssize_t n = getxattr(w->file, acl, list, sizeof list);
-    if (n > 0 || errno == ERANGE) kept = n > 0 && fsetxattr(w->fd, acl, list, (size_t)n, 0) == 0 && kept;
+    if (n > 0 || (n < 0 && errno == ERANGE)) kept = n > 0 && fsetxattr(w->fd, acl, list, (size_t)n, 0) == 0 && kept;
     else (void)fremovexattr(w->fd, acl); /* one that the folder gives new files */
     if (!kept) mode = (mode & 0707) | (mode & 07) << 3;
     (void)fchmod(w->fd, mode);

@@ -62,8 +62,8 @@ ends 1 "rows that are truncated under the run"
 says err "cut.npy"
 says err "atmsae resume cut"
 cp rows.npy cut.npy
-"$atmsae" info cut/checkpoint.safetensors >info 2>&1
-[ "$(sed -n 's/^ *steps-done *//p' info)" -ge 20 ]
+"$atmsae" info cut/checkpoint.safetensors >told 2>&1
+[ "$(sed -n 's/^ *steps-done *//p' told)" -ge 20 ]
 report $? "... the steps until then are kept"
 
 # ---- signals ----

@@ -97,7 +97,8 @@ int main(void)
     printf("alpha  rows where it is on  mean rise  expected  other latents switched a row\n");
 
     int wrong = 0;
-    for (double alpha = 1; alpha <= 16; alpha *= 2) {
+    for (int power = 0; power <= 4; power++) {
+        const double alpha = 1 << power;
         or_die(atmsae_synth_rows(synth, (uint64_t)(STEPS - 1) * BATCH, BATCH, rows, NULL));
         for (size_t r = 0; r < BATCH; r++)
             for (size_t j = 0; j < D; j++) rows[r * D + j] += (float)(alpha / scale * (double)dec[j]);

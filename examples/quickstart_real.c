@@ -7,10 +7,8 @@
 #include "program.h"
 #include "words.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { D_SAE = 2048, BATCH = 1024, STEPS = 1000, SHUFFLE = 16384 };
 /* The last rows of the training file are not trained on but used to set thresholds. With so few rows the
@@ -94,10 +92,7 @@ static void write_results(atmsae_context *context, const char *out, const atmsae
     const atmsae_save_options options = {.size = sizeof options, .model_name = "HuggingFaceTB/SmolLM2-135M-Instruct",
                                          .hook_name = "model.layers.9"};
     quick_check(context, atmsae_model_save(model, folder, &options));
-    if (!history_plot(record, "ATM on SmolLM2-135M, layer 9", picture)) {
-        fprintf(stderr, "quickstart: %s: %s\n", picture, strerror(errno));
-        exit(1);
-    }
+    if (!history_plot(record, "ATM on SmolLM2-135M, layer 9", picture, true)) exit(1);
     free(folder);
     free(picture);
 }

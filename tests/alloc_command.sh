@@ -30,6 +30,7 @@ npy v.npy 100 40
 small="--d-sae 16 --k 2 --batch 20 --seed 3 --threads 2"
 "$atmsae" train --input a.npy $small --rows 100 --out first --quiet </dev/null || { echo "not ok 1 - a run without failures"; exit 1; }
 "$atmsae" train --input v.npy $small --rows 40 --out other --quiet </dev/null || exit 1
+"$atmsae" features --sae other --input v.npy --out first/page.html --json first/features.json --quiet </dev/null || exit 1
 
 # Every file that is there must be whole.
 whole() { # FOLDER
@@ -38,8 +39,11 @@ whole() { # FOLDER
         case ${file##*/} in
             cfg.json | run.json) [ "$(tail -c 2 "$file" | tr -d '\n')" = "}" ] || return 1 ;;
             *.safetensors) "$atmsae" info "$file" >/dev/null || return 1 ;;
+            *.html) [ "$(tail -n 1 "$file")" = "</html>" ] || return 1 ;;
+            features.json) [ "$(tail -n 1 "$file")" = "]}" ] || return 1 ;;
             plot.svg) [ "$(tail -n 1 "$file")" = "</svg>" ] || return 1 ;;
             metrics.csv) ;; # a log: it ends where the run ended
+            *.next) ;; # of a run that began to take the folder over: the next command ends or undoes that
             *) echo "$file was left behind"; return 1 ;;
         esac
     done
@@ -101,6 +105,8 @@ command_fails "train" 0 train --input a.npy $small --rows 100 --valid v.npy --pl
 command_fails "train over an SAE" 1 train --input a.npy $small --rows 100 --valid v.npy --metrics out/metrics.csv --plot out/plot.svg --checkpoint-every 40 --out out --force
 command_fails "train --resume" 1 train --input a.npy $small --rows 160 --out out --resume
 command_fails "eval" 0 eval --sae other --input v.npy --json
+command_fails "features over a page" 1 features --sae other --input v.npy --out out/page.html --json out/features.json --quiet --force
+command_fails "compare over a page" 1 compare other first --input v.npy --html out/page.html --force
 command_fails "info" 0 info other other/checkpoint.safetensors a.npy
 echo "1..$tests"
 [ "$failures" -eq 0 ]

@@ -540,6 +540,7 @@ static atmsae_status call_source_add_callback(world *w)
     return atmsae_source_add_callback(w->source, D, feed, &to_feed);
 }
 static atmsae_status call_source_next(world *w) { return atmsae_source_next(w->source, 3, w->out, &w->got); }
+static atmsae_status call_source_unread(world *w) { return atmsae_source_unread(w->source); }
 static atmsae_status call_source_rewind(world *w) { return atmsae_source_rewind(w->source); }
 static atmsae_status call_forward(world *w) { return forward(w, w->codes); }
 static atmsae_status call_gradients_create(world *w)
@@ -738,6 +739,7 @@ static const call_case cases[] = {
     {"atmsae_source_next", in_the_middle, call_source_next, false, true},
     {"atmsae_source_next", with_file, call_source_next, false, false},
     {"atmsae_source_next", with_callback, call_source_next, false, false},
+    {"atmsae_source_unread", in_the_middle, call_source_unread, false, false},
     {"atmsae_source_rewind", in_the_middle, call_source_rewind, false, true},
     {"atmsae_forward", with_codes, call_forward, true, false},
     {"atmsae_gradients_create", nothing, call_gradients_create, true, false},

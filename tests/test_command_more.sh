@@ -27,11 +27,11 @@ same "... are those of the longer range" a b
 expect 0 "info on the truth" info truth.safetensors
 says out "active *U8 \[3000, 56\]"
 says out "directions *F32 \[56, 32\]"
-for preset in chanin matryoshka; do expect 0 "synth --preset $preset" synth --out p.npy --rows 10 --preset $preset; done
-expect 2 "a preset has its sizes" synth --out p.npy --preset chanin --d 5
+for preset in chanin matryoshka; do expect 0 "synth --preset $preset" synth --out p.npy --rows 10 --preset $preset --force; done
+expect 2 "a preset has its sizes" synth --out q.npy --preset chanin --d 5
 expect 2 "an ending that says nothing" synth --out rows.txt
 expect 1 "a folder that is not there" synth --out nowhere/rows.npy --rows 10
-[ ! -e rows.npy.tmp ] && [ ! -e nowhere ]
+[ ! -e .rows.npy.tmp ] && [ ! -e nowhere ]
 report $? "... and nothing is left behind"
 
 # ---- a file name is enough ----
@@ -97,7 +97,7 @@ expect 0 "--config of another command" info rows.npy --config info.json
 says out '"kind": "tensor file"'
 
 # ---- resume ----
-expect 0 "a run without a break" train rows.npy late.npy --d-sae 48 --k 4 --batch 100 --rows 6k --seed 2 --metrics whole.csv --out whole --quiet
+expect 0 "a run without a break" train rows.npy late.npy --d-sae 48 --k 4 --batch 100 --rows 6k --seed 2 --metrics whole/m.csv --out whole --quiet
 "$atmsae" train rows.npy late.npy --d-sae 48 --k 4 --batch 100 --rows 60M --seed 2 --checkpoint-every 1k --out part --quiet >out 2>err </dev/null &
 pid=$!
 tries=0
@@ -114,7 +114,7 @@ cp -r whole longer
 expect 0 "a finished run made longer" resume whole --rows 7k --quiet
 expect 0 "... is the one of train --resume" train rows.npy late.npy --rows 7k --resume --out longer --quiet
 same "... to the bit" whole/sae_weights.safetensors longer/sae_weights.safetensors
-[ "$(wc -l <whole.csv)" -eq 71 ]
+[ "$(wc -l <whole/m.csv)" -eq 71 ]
 report $? "... and its metrics go on"
 expect 1 "resume takes no other setting" resume whole --k 5
 says err "--k is 5"

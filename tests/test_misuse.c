@@ -251,6 +251,7 @@ static void stop(world *w)
     X(source_add_file, 2, P(1, w->source), P(2, w->file), NULL, 0)                                                    \
     X(source_add_callback, 2, P(1, w->source), D, P(2, no_rows), NULL)                                                \
     X(source_next, 3, P(1, w->source), 2, P(2, w->out), P(3, &w->count))                                              \
+    X(source_unread, 1, P(1, w->source))                                                                              \
     X(source_locate, 2, P(1, w->source), 1, P(2, &w->row_origin))                                                     \
     X(source_rewind, 1, P(1, w->source))                                                                              \
     X(forward, 3, P(1, w->model), P(2, &w->batch), NULL, P(3, w->codes), NULL)                                        \

@@ -1135,6 +1135,60 @@ START_TEST(only_rows_of_the_last_batch_are_located)
 }
 END_TEST
 
+/* Batches that are put back come again, those of a buffer that drains at the end too; and nothing else changes. */
+START_TEST(rows_put_back_come_again)
+{
+    for (int i = 0; i < 2; i++)
+        for (uint64_t shuffle = 0; shuffle <= 400; shuffle += 50) {
+            setting s = {inputs[i].parts, inputs[i].n, shuffle, 2, 7};
+            atmsae_source *source = make_source(&s);
+            const uint64_t n = model(&s, 1500, expected);
+            for (uint64_t done = 0, step = 1, got = 1; got > 0; done += got, step = step * 5 % 97) {
+                got = drain(source, step, step, got_ids);
+                ck_assert_int_eq(atmsae_source_unread(source), got > 0 ? ATMSAE_OK : ATMSAE_E_STATE);
+                ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE); /* they are back already */
+                const uint64_t other = step * 3 % 89; /* in one call or another */
+                drain(source, other, other, got_ids);
+                ck_assert_int_eq(atmsae_source_unread(source), got > 0 && other > 0 ? ATMSAE_OK : ATMSAE_E_STATE);
+                ck_assert_uint_eq(drain(source, step, step, got_ids), got);
+                check_same(got_ids, got, expected + done, ams_min(step, n - done), "row", done);
+            }
+            finish(source);
+        }
+}
+END_TEST
+
+START_TEST(what_cannot_be_put_back)
+{
+    setting s = {halves, 3, 20, 1, 6};
+    atmsae_source *source = make_source(&s);
+    float out[300 * D];
+    uint64_t got;
+    ck_assert_int_eq(atmsae_source_unread(NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
+    ck_assert_int_eq(atmsae_source_rewind(source), 0);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE);
+    /* They cannot be read again: the next ones follow. */
+    char kept[128], away[128];
+    strcpy(kept, path_of(0));
+    strcpy(away, path_of(9));
+    ck_assert_uint_eq(drain(source, 250, 250, got_ids), 250);
+    ck_assert_int_eq(rename(kept, away), 0);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_IO);
+    ck_assert_int_eq(rename(away, kept), 0);
+    model(&s, 300, expected);
+    ck_assert_uint_eq(drain(source, 50, 50, got_ids), 50);
+    check_same(got_ids, 50, expected + 250, 50, "row", 250);
+    finish(source);
+    s = (setting){streams, 5, 20, 1, 6};
+    source = make_source(&s);
+    ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_UNSUPPORTED);
+    finish(source);
+}
+END_TEST
+
 /* Saving and restoring while memory is short or a file is away: the source goes on as if not called. */
 START_TEST(failed_restores_change_nothing)
 {
@@ -1211,6 +1265,8 @@ int main(void)
     tcase_add_test(tests, samples_spread_over_the_rows);
     tcase_add_loop_test(tests, states_of_the_first_layout, 0, 3);
     tcase_add_test(tests, only_rows_of_the_last_batch_are_located);
+    tcase_add_test(tests, rows_put_back_come_again);
+    tcase_add_test(tests, what_cannot_be_put_back);
     tcase_add_test(tests, failed_restores_change_nothing);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -21,6 +21,7 @@ typedef struct command {
     bool (*listed)(const option *);     /* which options --help and the like show; NULL: all */
     bool (*complete)(setting *settings); /* fills in what follows from other settings; NULL: nothing does. False
                                             after a message: a usage error */
+    bool own_paths; /* it calls paths_allowed itself, because it makes folders first */
     int (*run)(const setting *settings);
 } command;
 
@@ -37,8 +38,16 @@ int command_failed(const atmsae_context *context);
 /* A context whose log goes to stderr. precision NULL: the default. NULL after a message. */
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet);
 
-/* A file as a string, to be freed, and its bytes; NULL after a message. */
-char *read_text(const char *path, size_t *size);
+/* Most bytes of a file that are read as text (files.h): JSON of settings, and lists with a line a row. */
+#define MOST_JSON_BYTES ((size_t)16 << 20)
+#define MOST_LIST_BYTES ((size_t)8 << 30)
+
+/* Whether the files that a command's options name may be written: none is one of those that it reads, be it through
+ * links or as a part of an SAE's folder, and none is there without --force (or --resume). False after a message. */
+bool paths_allowed(const option *options, size_t n, const setting *settings);
+/* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
+bool path_is_input(const char *output, const char *input);
+
 /* All rows of some files, once and in order; NULL after a message. */
 atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
 /* The same, for a model that takes rows of their width. false after a message. */

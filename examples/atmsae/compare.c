@@ -4,12 +4,13 @@
  */
 #include "report.h"
 #include "program.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static const option compare_options[R_OPTIONS] = {
-    [R_SAE] = {.group = "what", .kind = OPTION_TEXTS, .required = true, .value = "SAE",
+    [R_SAE] = {.group = "what", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "SAE",
                .help = "folders as train writes them, or any SAEs that convert reads"},
     REPORT_OPTIONS,
 };
@@ -25,21 +26,31 @@ static const char compare_help[] =
     "  atmsae compare out/* --input valid.npy --html compare.html\n"
     "  atmsae compare out/topk out/atm --input valid.npy --words words.safetensors --json\n";
 
+/* A cell as it may go to a terminal, into text [256]. */
+static const char *shown_cell(const report_sae *sae, const report_key *key, char *text)
+{
+    char cell[64];
+    (void)text_escape(report_cell(sae, key, cell), text, 256);
+    return *text ? text : "-";
+}
+
 /* One of the terminal's two tables; the second has what words and texts tell. */
 static void print_table(const report *r, bool more)
 {
     size_t name_width = 3, widths[64] = {0};
-    char text[64];
+    char text[256];
     bool any = false;
-    for (size_t i = 0; i < r->n; i++)
-        if (strlen(r->sae[i].name) > name_width) name_width = strlen(r->sae[i].name);
+    for (size_t i = 0; i < r->n; i++) {
+        const size_t width = text_escape(r->sae[i].name, NULL, 0);
+        if (width > name_width) name_width = width;
+    }
     for (size_t k = 0; k < report_n_keys && k < 64; k++) {
         const report_key *key = &report_keys[k];
         if (!key->heading || key->more != more || !report_has(r, key)) continue;
         any = true;
         widths[k] = strlen(key->heading);
         for (size_t i = 0; i < r->n; i++) {
-            const size_t width = strlen(report_cell(&r->sae[i], key, text));
+            const size_t width = strlen(shown_cell(&r->sae[i], key, text));
             if (width > widths[k]) widths[k] = width;
         }
     }
@@ -49,12 +60,12 @@ static void print_table(const report *r, bool more)
         if (widths[k]) printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), report_keys[k].heading);
     putchar('\n');
     for (size_t i = 0; i < r->n; i++) {
-        printf("%-*s", (int)name_width, r->sae[i].name);
-        for (size_t k = 0; k < report_n_keys && k < 64; k++) {
-            if (!widths[k]) continue;
-            const char *cell = report_cell(&r->sae[i], &report_keys[k], text);
-            printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), *cell ? cell : "-");
-        }
+        char *name = text_shown(r->sae[i].name);
+        printf("%-*s", (int)name_width, name);
+        free(name);
+        for (size_t k = 0; k < report_n_keys && k < 64; k++)
+            if (widths[k])
+                printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), shown_cell(&r->sae[i], &report_keys[k], text));
         putchar('\n');
     }
 }
@@ -81,7 +92,7 @@ static void print_json(const report *r)
 static bool measure_all(report *r, const setting *s)
 {
     for (size_t i = 0; i < r->n; i++) {
-        fprintf(stderr, "measuring %s (%zu of %zu)\n", s[R_SAE].texts[i], i + 1, r->n);
+        program_note("measuring %s (%zu of %zu)", s[R_SAE].texts[i], i + 1, r->n);
         if (!report_measure(r, i, s[R_SAE].texts[i], NULL)) return false;
     }
     report_group(r);
@@ -97,7 +108,7 @@ static int run_compare(const setting *s)
     report r;
     bool good = report_open(&r, s, s[R_SAE].n) && measure_all(&r, s);
     if (good) {
-        good = !s[R_HTML].given || report_page(&r, s[R_HTML].text);
+        good = report_page(&r);
         if (s[R_JSON].given) {
             print_json(&r);
         } else {

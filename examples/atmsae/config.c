@@ -4,9 +4,10 @@
  * command line, so that ranges, units and messages are the same.
  */
 #include "options.h"
+#include "files.h"
+#include "json.h"
 #include "program.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ static bool broken(const reader *r, const char *expected)
 {
     int line = 1;
     for (const char *c = r->start; c < r->at; c++) line += *c == '\n';
-    fprintf(stderr, "atmsae: %s: line %d: expected %s\n", r->path, line, expected);
+    program_error("%s: line %d: expected %s", r->path, line, expected);
     return false;
 }
 
@@ -39,46 +40,6 @@ static bool comma(reader *r)
     return true;
 }
 
-static bool hex(const char *digits, unsigned *value)
-{
-    *value = 0;
-    for (int i = 0; i < 4; i++) {
-        const char *all = "0123456789abcdef", *found = digits[i] ? strchr(all, digits[i] | 0x20) : NULL;
-        if (!found) return false;
-        *value = *value << 4 | (unsigned)(found - all);
-    }
-    return true;
-}
-
-static void put_utf8(reader *r, unsigned c)
-{
-    const int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-    static const unsigned lead[] = {0, 0xc0, 0xe0, 0xf0};
-    *r->out++ = (char)(lead[more] | c >> (6 * more));
-    for (int i = more - 1; i >= 0; i--) *r->out++ = (char)(0x80 | (c >> (6 * i) & 0x3f));
-}
-
-/* r->at stands behind a backslash. */
-static bool escape(reader *r)
-{
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    const char *found = *r->at ? strchr(from, *r->at) : NULL;
-    unsigned c, low;
-    if (found) {
-        *r->out++ = to[found - from];
-        r->at++;
-        return true;
-    }
-    if (*r->at != 'u' || !hex(r->at + 1, &c) || c == 0) return broken(r, "an escape of JSON");
-    r->at += 5;
-    if (c >= 0xd800 && c < 0xdc00 && r->at[0] == '\\' && r->at[1] == 'u' && hex(r->at + 2, &low) && low >= 0xdc00 && low < 0xe000) {
-        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-        r->at += 6;
-    }
-    put_utf8(r, c);
-    return true;
-}
-
 /* A string, a number, true, false or null; where it was put in *text. */
 static bool scalar(reader *r, const char **text, bool *quoted)
 {
@@ -89,7 +50,7 @@ static bool scalar(reader *r, const char **text, bool *quoted)
         while (*r->at != '"') {
             if ((unsigned char)*r->at < 0x20) return broken(r, "the end of a string");
             if (*r->at != '\\') *r->out++ = *r->at++;
-            else if (r->at++, !escape(r)) return false;
+            else if (r->at++, !json_unescape(&r->at, &r->out)) return broken(r, "an escape of JSON");
         }
         r->at++;
     } else {
@@ -133,14 +94,14 @@ static bool take(const reader *r, const option *o, const char *text, bool quoted
     if (!quoted && strcmp(text, "null") == 0) return true; /* as if it were not there */
     if (o->kind == OPTION_FLAG) {
         if (quoted || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)) {
-            fprintf(stderr, "atmsae: %s: %s: expected true or false\n", r->path, o->name);
+            program_error("%s: %s: expected true or false", r->path, o->name);
             return false;
         }
         s->given = text[0] == 't';
         return true;
     }
     if (words && !quoted) {
-        fprintf(stderr, "atmsae: %s: %s: expected a string\n", r->path, o->name);
+        program_error("%s: %s: expected a string", r->path, o->name);
         return false;
     }
     char where[300];
@@ -154,7 +115,7 @@ static bool list(reader *r, const option *o, setting *s)
     const bool texts = o->kind == OPTION_TEXTS;
     const char *first = NULL;
     if (!texts && o->kind != OPTION_COUNTS) {
-        fprintf(stderr, "atmsae: %s: %s: expected one value, not a list\n", r->path, o->name);
+        program_error("%s: %s: expected one value, not a list", r->path, o->name);
         return false;
     }
     r->at++;
@@ -187,7 +148,7 @@ static bool member(reader *r, const option *options, size_t n, setting *settings
         return option_unknown(options, n, key, where);
     }
     if (seen[o - options]) {
-        fprintf(stderr, "atmsae: %s: %s is there twice\n", r->path, key);
+        program_error("%s: %s is there twice", r->path, key);
         return false;
     }
     seen[o - options] = true;
@@ -212,25 +173,10 @@ static bool object(reader *r, const option *options, size_t n, setting *settings
     return next(r) == 0 || broken(r, "the end of the file");
 }
 
-/* NULL after a message. Ends with a 0. */
-static char *read_file(const char *path, size_t *size)
-{
-    FILE *file = fopen(path, "rb");
-    char *text = file ? program_alloc(MOST_BYTES, 1) : NULL;
-    *size = file ? fread(text, 1, MOST_BYTES, file) : 0;
-    const bool good = file && !ferror(file);
-    if (!good) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-    if (file) fclose(file);
-    if (good && *size < MOST_BYTES && !memchr(text, 0, *size)) return text;
-    if (good) fprintf(stderr, "atmsae: %s: not a JSON text\n", path);
-    free(text);
-    return NULL;
-}
-
 bool options_load(const option *options, size_t n, const char *path, setting *settings)
 {
     size_t size;
-    char *text = read_file(path, &size);
+    char *text = file_read(path, MOST_BYTES, &size);
     if (!text) return false;
     bool *seen = program_alloc(n, sizeof *seen);
     reader r = {.path = path, .start = text, .at = text, .out = program_alloc(size + 1, 1)};

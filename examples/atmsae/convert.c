@@ -4,6 +4,7 @@
  */
 #include "command.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +54,7 @@ static const char convert_help[] =
 
 static int usage_error(const char *text)
 {
-    fprintf(stderr, "atmsae: convert: %s (atmsae convert --help)\n", text);
+    program_error("convert: %s (atmsae convert --help)", text);
     return EXIT_USAGE;
 }
 
@@ -112,23 +113,28 @@ static bool report(atmsae_context *context, const atmsae_model *model, const set
     return good;
 }
 
+/* OUT may be a folder, too. */
+static bool may_write(const char *out, const setting *s)
+{
+    struct stat stats;
+    if (path_is_input(out, s[C_PATHS].texts[0])) return false;
+    if (s[C_FORCE].given || lstat(out, &stats) != 0) return true;
+    program_error("%s is there already; --force replaces it", out);
+    return false;
+}
+
 static int run_convert(const setting *s)
 {
     if (s[C_PATHS].n != 2) return usage_error("it takes two paths, IN and OUT");
     if (is_gguf(s) && (!s[C_LATENTS].given || !s[C_LAYER].given)) return usage_error("a gguf needs --latents and --layer");
     if (!is_gguf(s) && (s[C_LATENTS].given || s[C_LAYER].given || s[C_STRENGTH].given))
         return usage_error("--latents, --strength and --layer are for --to gguf");
-    struct stat stats;
-    if (!s[C_FORCE].given && stat(s[C_PATHS].texts[1], &stats) == 0) {
-        fprintf(stderr, "atmsae: %s is there already; --force replaces it\n", s[C_PATHS].texts[1]);
-        return EXIT_FAILED;
-    }
+    if (!may_write(s[C_PATHS].texts[1], s)) return EXIT_FAILED;
     atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, NULL, true);
     if (!context) return EXIT_FAILED;
-    atmsae_model *model;
     int code = EXIT_FAILED;
-    if (atmsae_model_load(context, s[C_PATHS].texts[0], &model) < 0) command_failed(context);
-    else if (save(context, model, s) && report(context, model, s)) code = EXIT_OK;
+    atmsae_model *model = sae_load(context, s[C_PATHS].texts[0]);
+    if (model && save(context, model, s) && report(context, model, s)) code = EXIT_OK;
     atmsae_model_destroy(model);
     atmsae_context_destroy(context);
     return code;

@@ -9,10 +9,10 @@
 enum { E_PAIR = R_OPTIONS, E_OPTIONS };
 
 static const option eval_options[E_OPTIONS] = {
-    [R_SAE] = {.group = "what", .name = "sae", .kind = OPTION_TEXT, .required = true, .value = "DIR",
+    [R_SAE] = {.group = "what", .name = "sae", .kind = OPTION_TEXT, .file = OPTION_READ, .required = true, .value = "DIR",
                .help = "the SAE: a folder as train writes it, or any that convert reads"},
     REPORT_OPTIONS,
-    [E_PAIR] = {.group = "stability", .name = "pair", .kind = OPTION_TEXT, .value = "DIR",
+    [E_PAIR] = {.group = "stability", .name = "pair", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "DIR",
                 .help = "another SAE, of another seed say, to match latents with one by one"},
 };
 
@@ -50,7 +50,7 @@ static int run_eval(const setting *s)
     bool good = report_open(&r, s, 1) && report_measure(&r, 0, s[R_SAE].text, s[E_PAIR].text);
     if (good) {
         report_group(&r);
-        good = !s[R_HTML].given || report_page(&r, s[R_HTML].text);
+        good = report_page(&r);
         if (s[R_JSON].given) {
             fields_print_json(&r.sae[0].fields, stdout);
         } else {

@@ -2,6 +2,7 @@
  *
  * --words: absorption of labelled words.
  */
+#include "files.h"
 #include "program.h"
 #include "report.h"
 #include "rows.h"
@@ -31,7 +32,7 @@ static char *text_path(const setting *s)
 static bool read_lines(const char *path, uint64_t n, word_set *set)
 {
     size_t size;
-    set->text = read_text(path, &size);
+    set->text = file_read(path, MOST_LIST_BYTES, &size);
     if (!set->text) return false;
     set->word = program_alloc(n, sizeof *set->word);
     uint64_t lines = 0;
@@ -44,7 +45,7 @@ static bool read_lines(const char *path, uint64_t n, word_set *set)
         at += length + more;
     }
     if (lines == n) return true;
-    fprintf(stderr, "atmsae: %s: %llu lines, but there are %llu words\n", path, (unsigned long long)lines, (unsigned long long)n);
+    program_error("%s: %llu lines, but there are %llu words", path, (unsigned long long)lines, (unsigned long long)n);
     return false;
 }
 

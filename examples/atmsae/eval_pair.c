@@ -4,6 +4,7 @@
  * the latents of two SAEs are.
  */
 #include "report.h"
+#include "run_file.h"
 
 bool pair_measure(atmsae_context *context, const atmsae_model *model, const char *other_folder, fields *out)
 {
@@ -13,8 +14,9 @@ bool pair_measure(atmsae_context *context, const atmsae_model *model, const char
     } kinds[] = {{"pair_mcc", "pair_shared", ATMSAE_W_DEC, 0},
                  {"pair_mcc_absolute", NULL, ATMSAE_W_DEC, 1},
                  {"pair_mcc_encoder", NULL, ATMSAE_W_ENC, 0}};
-    atmsae_model *other;
-    bool good = atmsae_model_load(context, other_folder, &other) >= 0;
+    atmsae_model *other = sae_load(context, other_folder);
+    if (!other) return false;
+    bool good = true;
     for (size_t k = 0; good && k < sizeof kinds / sizeof *kinds; k++) {
         atmsae_match_result r = {.size = sizeof r};
         good = atmsae_model_match(model, other, kinds[k].parameter, kinds[k].absolute, NULL, &r) >= 0;

@@ -2,6 +2,7 @@
  *
  * --probing: how well labels of texts can be read from a few latents.
  */
+#include "files.h"
 #include "program.h"
 #include "report.h"
 #include "rows.h"
@@ -13,54 +14,6 @@ const char *const probe_columns[PROBE_COLUMNS] = {"top1", "top2", "top5", "all"}
 
 /* ---- the tasks' names: a JSON list of strings ------------------------------------------------------------ */
 
-static unsigned hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? (unsigned)(c - '0') : ((unsigned)c | 0x20) >= 'a' && ((unsigned)c | 0x20) <= 'f'
-           ? ((unsigned)c | 0x20) - 'a' + 10 : 99;
-}
-
-/* Four hexadecimal digits; UINT32_MAX if they are none. */
-static uint32_t hex(const char *s)
-{
-    uint32_t value = 0;
-    for (int i = 0; i < 4; i++) {
-        if (hex_digit(s[i]) > 15) return UINT32_MAX;
-        value = value << 4 | hex_digit(s[i]);
-    }
-    return value;
-}
-
-static char *put_utf8(char *out, uint32_t c)
-{
-    static const unsigned char lead[] = {0, 0xc0, 0xe0, 0xf0};
-    const int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
-    *out++ = (char)(lead[more] | c >> (6 * more));
-    for (int i = more - 1; i >= 0; i--) *out++ = (char)(0x80 | (c >> (6 * i) & 0x3f));
-    return out;
-}
-
-/* What stands behind a backslash at *in, which is moved behind it; false: no escape of JSON. */
-static bool unescape(const char **in, char **out)
-{
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    const char *found = **in ? strchr(from, **in) : NULL;
-    if (found) {
-        *(*out)++ = to[found - from];
-        ++*in;
-        return true;
-    }
-    uint32_t c = **in == 'u' ? hex(*in + 1) : UINT32_MAX;
-    if (c == UINT32_MAX || c == 0) return false;
-    *in += 5;
-    const uint32_t low = c >= 0xd800 && c < 0xdc00 && (*in)[0] == '\\' && (*in)[1] == 'u' ? hex(*in + 2) : UINT32_MAX;
-    if (low >= 0xdc00 && low < 0xe000) {
-        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-        *in += 6;
-    }
-    *out = put_utf8(*out, c >= 0xd800 && c < 0xe000 ? 0xfffd : c);
-    return true;
-}
-
 /* A JSON string at *at, in place: it never grows. NULL if there is none. */
 static char *take_string(char **at)
 {
@@ -70,7 +23,7 @@ static char *take_string(char **at)
     while (*in != '"') {
         if (!*in) return NULL;
         if (*in != '\\') *out++ = *in++;
-        else if (in++, !unescape(&in, &out)) return NULL;
+        else if (in++, !json_unescape(&in, &out)) return NULL;
     }
     *at += in + 1 - *at;
     *out = 0;
@@ -81,7 +34,7 @@ static char *take_string(char **at)
 static bool read_names(const char *path, task_set *set)
 {
     size_t size;
-    char *at = set->text = read_text(path, &size);
+    char *at = set->text = file_read(path, MOST_JSON_BYTES, &size);
     if (!at) return false;
     set->name = program_alloc(strlen(at) / 2 + 1, sizeof *set->name);
     at += strspn(at, " \t\r\n");
@@ -98,7 +51,7 @@ static bool read_names(const char *path, task_set *set)
         at++;
     }
     if (good) return true;
-    fprintf(stderr, "atmsae: %s: not a JSON list of strings\n", path);
+    program_error("%s: not a JSON list of strings", path);
     return false;
 }
 
@@ -129,7 +82,7 @@ static bool read_rows(const atmsae_context *context, const atmsae_tensors *file,
     if (atmsae_tensors_find(file, "activations", &index) < 0 || atmsae_tensors_info(file, index, &info) < 0)
         return command_failed(context), false;
     if (info.rank != 2) {
-        fprintf(stderr, "atmsae: %s: activations has rank %llu, not 2\n", path, (unsigned long long)info.rank);
+        program_error("%s: activations has rank %llu, not 2", path, (unsigned long long)info.rank);
         return false;
     }
     t->n = info.shape[0];
@@ -181,7 +134,7 @@ bool tasks_open(report *self)
     if (!self->settings[R_PROBING].given) return true;
     const size_t length = strlen(file), cut = sizeof ending - 1;
     if (length <= cut || strcmp(file + length - cut, ending) != 0) {
-        fprintf(stderr, "atmsae: --probing %s: expected NAME.tasks.json, beside NAME.safetensors\n", file);
+        program_error("--probing %s: expected NAME.tasks.json, beside NAME.safetensors", file);
         return false;
     }
     if (!read_names(file, &self->tasks)) return false;
@@ -224,8 +177,12 @@ static char *tasks_json(const task_set *set, const atmsae_probing_entry *sae)
         json_string(out, set->name[i]);
         for (size_t c = 0; c < PROBE_COLUMNS; c++) {
             const atmsae_probing_entry *s = &sae[i * PROBE_COLUMNS + c], *r = &set->raw[i * PROBE_COLUMNS + c];
-            fprintf(out, ", \"%s\": %.7g, \"%s_f1\": %.7g, \"raw_%s\": %.7g", probe_columns[c], s->accuracy, probe_columns[c],
-                    s->f1, probe_columns[c], r->accuracy);
+            fprintf(out, ", \"%s\": ", probe_columns[c]);
+            json_real(out, s->accuracy, 7);
+            fprintf(out, ", \"%s_f1\": ", probe_columns[c]);
+            json_real(out, s->f1, 7);
+            fprintf(out, ", \"raw_%s\": ", probe_columns[c]);
+            json_real(out, r->accuracy, 7);
         }
         fprintf(out, ", \"latent\": %llu}", (unsigned long long)sae[i * PROBE_COLUMNS].best);
     }

@@ -1,35 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
  * What atmsae train left beside an SAE: the settings of the run (run.json), and the importances of the latents and
- * the masking over time (importance.safetensors). All of it may be missing.
+ * the masking over time (importance.safetensors). All of it may be missing, and
+ * it counts only where run.json is of this SAE.
  */
 #include "importance.h"
 #include "program.h"
 #include "report.h"
+#include "run_file.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* The number or plain string behind "key": in a JSON text, as a string to be freed; NULL if there is none. In valid
- * JSON "key": is a key wherever it stands, because quotes within strings are escaped. */
-static char *json_value(const char *json, const char *key)
-{
-    char quoted[64];
-    snprintf(quoted, sizeof quoted, "\"%s\"", key);
-    const char *at = strstr(json, quoted);
-    if (at) at += strlen(quoted);
-    if (!at || at[strspn(at, " \t\r\n")] != ':') return NULL;
-    at += strspn(at, " \t\r\n") + 1;
-    at += strspn(at, " \t\r\n");
-    const bool string = *at == '"';
-    const size_t length = string ? strcspn(at + 1, "\"\\") : strcspn(at, ",]} \t\r\n");
-    if (length == 0 || (string && at[1 + length] != '"') || (!string && strchr("[{", *at))) return NULL;
-    char *value = program_alloc(length + 1, 1);
-    memcpy(value, at + string, length);
-    return value;
-}
 
 /* A key of run.json under the name that it has among results. */
 static void take(report_sae *sae, const char *json, const char *key, const char *name)
@@ -41,23 +24,8 @@ static void take(report_sae *sae, const char *json, const char *key, const char 
     free(value);
 }
 
-/* The file may be of another SAE that lay here before. */
-static char *run_json(const report_sae *sae)
+static void settings_read(const char *json, const atmsae_model_config *config, report_sae *sae)
 {
-    char *path = program_path(sae->path, "run.json");
-    size_t size;
-    char *json = access(path, R_OK) == 0 ? read_text(path, &size) : NULL;
-    char *d_sae = json ? json_value(json, "d-sae") : NULL;
-    free(path);
-    if (d_sae && strtoull(d_sae, NULL, 10) == sae->d_sae) return free(d_sae), json;
-    free(d_sae);
-    free(json);
-    return NULL;
-}
-
-static void settings_read(const atmsae_model_config *config, report_sae *sae)
-{
-    char *json = run_json(sae);
     fields model = {0};
     model_fields(&model, config);
     if (json) {
@@ -76,7 +44,6 @@ static void settings_read(const atmsae_model_config *config, report_sae *sae)
     fields_count(&sae->fields, "d_in", config->d_in);
     fields_count(&sae->fields, "d_sae", config->d_sae);
     fields_free(&model);
-    free(json);
 }
 
 static int ascending(const void *a, const void *b)
@@ -111,10 +78,12 @@ static history *history_of(const importance *from)
 
 void run_read(const report *self, const atmsae_model_config *config, report_sae *sae)
 {
-    settings_read(config, sae);
+    char *json = run_file_read(sae->path);
+    settings_read(json, config, sae);
     char *path = program_path(sae->path, IMPORTANCE_FILE);
     importance *over_time = importance_create(config->d_sae);
-    if (access(path, R_OK) == 0 && importance_load(over_time, self->context, path)) sae->history = history_of(over_time);
+    if (json && access(path, R_OK) == 0 && importance_load(over_time, self->context, path)) sae->history = history_of(over_time);
     importance_destroy(over_time);
     free(path);
+    free(json);
 }

@@ -45,7 +45,9 @@ static char *top_json(const report *self, const report_sae *sae)
         for (uint64_t j = 0; j < t->n; j++) {
             fprintf(out, "%s{\"row\": %llu, \"word\": ", j ? ", " : "", (unsigned long long)t->row[j]);
             json_string(out, word_name(self, t->row[j], text));
-            fprintf(out, ", \"value\": %.7g}", (double)t->value[j]);
+            fputs(", \"value\": ", out);
+            json_real(out, (double)t->value[j], 7);
+            fputc('}', out);
         }
         fputs("]}", out);
     }

@@ -3,34 +3,35 @@
  * atmsae features: what makes each latent of an SAE fire, found in one pass over rows; a page to look at it.
  */
 #include "features_more.h"
+#include "files.h"
 #include "program.h"
 #include "progress.h"
 #include "rows.h"
+#include "run_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { F_SAE, F_INPUT, F_TENSOR, F_BF16, F_WORDS, F_TOKENS, F_IMPORTANCE, F_LATENTS, F_TOP, F_EXAMPLES, F_NEIGHBOURS,
-       F_OUT, F_JSON, F_TITLE, F_QUIET, F_THREADS, F_OPTIONS };
+       F_OUT, F_JSON, F_FORCE, F_TITLE, F_QUIET, F_THREADS, F_OPTIONS };
 
 enum { ROWS_AT_ONCE = 4096, TOP = 16384, EXAMPLES = 12, NEIGHBOURS = 8, PAGE_BYTES = 18000000 };
 
 static const option features_options[F_OPTIONS] = {
-    [F_SAE] = {.group = "what", .name = "sae", .kind = OPTION_TEXT, .required = true, .value = "DIR",
+    [F_SAE] = {.group = "what", .name = "sae", .kind = OPTION_TEXT, .file = OPTION_READ, .required = true, .value = "DIR",
                .help = "the SAE: a folder as train writes it, or any that convert reads"},
-    [F_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .required = true, .value = "FILE",
+    [F_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "FILE",
                  .help = "rows to look at, .npy or .safetensors"},
     [F_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",
                   .help = "tensor to read from --input .safetensors files",
                   .preset = "the only 2-D float tensor, or \"activations\""},
     [F_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in --input .npy files hold bf16"},
-    [F_WORDS] = {.name = "words", .kind = OPTION_TEXT, .value = "FILE",
+    [F_WORDS] = {.name = "words", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",
                  .help = "what the rows are: a text file with one line a row, in the rows' order"},
-    [F_TOKENS] = {.name = "tokens", .kind = OPTION_TEXT, .value = "FILE",
+    [F_TOKENS] = {.name = "tokens", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",
                   .help = "the same for running text, one token a line: the page shows tokens around it. An empty line is "
                           "no row, but the end of a document"},
-    [F_IMPORTANCE] = {.name = "importance", .kind = OPTION_TEXT, .value = "FILE",
+    [F_IMPORTANCE] = {.name = "importance", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",
                       .help = "importance of the latents over training, as train leaves it",
                       .preset = "importance.safetensors in the SAE's folder, if it is there"},
     [F_LATENTS] = {.group = "how much", .name = "latents", .kind = OPTION_COUNTS, .value = "N,N,..",
@@ -41,9 +42,10 @@ static const option features_options[F_OPTIONS] = {
                     .help = "rows to show for each latent, those of its largest activations"},
     [F_NEIGHBOURS] = {.name = "neighbours", .kind = OPTION_COUNT, .value = "N", .min = 1, .max = 256, .preset = "8",
                       .help = "similar latents to show for each, by cosine of decoder rows"},
-    [F_OUT] = {.group = "output", .name = "out", .kind = OPTION_TEXT, .value = "FILE.html",
+    [F_OUT] = {.group = "output", .name = "out", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE.html",
                .help = "the page, one file that needs no other. At most 20 MB: it ends with the last latent that fits"},
-    [F_JSON] = {.name = "json", .kind = OPTION_TEXT, .value = "FILE", .help = "the same as JSON, without a limit"},
+    [F_JSON] = {.name = "json", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE", .help = "the same as JSON, without a limit"},
+    [F_FORCE] = {.name = "force", .kind = OPTION_FLAG, .help = "replace a file that is there already; what the command reads is never replaced"},
     [F_TITLE] = {.name = "title", .kind = OPTION_TEXT, .value = "TEXT", .help = "heading of the page",
                  .preset = "made of the SAE's name"},
     [F_QUIET] = {.name = "quiet", .kind = OPTION_FLAG, .help = "no progress, no summary"},
@@ -117,7 +119,7 @@ static bool read_labels(features *f, const setting *s, uint64_t rows)
     if (!from->given) return true;
     if (!labels_read(&f->labels, from->text, s[F_TOKENS].given)) return false;
     if (f->labels.n == rows) return true;
-    fprintf(stderr, "atmsae: %s: %llu lines%s, but --input has %llu rows; expected a line for each\n", from->text,
+    program_error("%s: %llu lines%s, but --input has %llu rows; expected a line for each", from->text,
             (unsigned long long)f->labels.n, s[F_TOKENS].given ? " that are not empty" : "", (unsigned long long)rows);
     return false;
 }
@@ -126,12 +128,15 @@ static bool read_importance(features *f, atmsae_context *context, const setting 
 {
     char *beside = program_path(s[F_SAE].text, IMPORTANCE_FILE);
     importance *history = importance_create(f->model.d_sae);
-    const bool good = importance_load(history, context, s[F_IMPORTANCE].given ? s[F_IMPORTANCE].text : beside);
+    char *run = s[F_IMPORTANCE].given ? NULL : run_file_read(f->sae); /* else what lies beside is not of this SAE */
+    const bool good = (run || s[F_IMPORTANCE].given) &&
+                      importance_load(history, context, s[F_IMPORTANCE].given ? s[F_IMPORTANCE].text : beside);
+    free(run);
     if (good) f->importance = history;
     else importance_destroy(history);
     free(beside);
     if (good || !s[F_IMPORTANCE].given) return true;
-    fprintf(stderr, "atmsae: %s: no importance of %llu latents, as atmsae train writes it\n", s[F_IMPORTANCE].text,
+    program_error("%s: no importance of %llu latents, as atmsae train writes it", s[F_IMPORTANCE].text,
             (unsigned long long)f->model.d_sae);
     return false;
 }
@@ -171,7 +176,7 @@ static bool latents_exist(const features *f, const setting *latents)
 {
     for (size_t i = 0; i < latents->n; i++)
         if (latents->counts[i] >= f->model.d_sae) {
-            fprintf(stderr, "atmsae: --latents: there is no latent %llu; they are 0 .. %llu\n",
+            program_error("--latents: there is no latent %llu; they are 0 .. %llu",
                     (unsigned long long)latents->counts[i], (unsigned long long)f->model.d_sae - 1);
             return false;
         }
@@ -185,16 +190,18 @@ typedef uint64_t writer(FILE *out, const features *f);
 static uint64_t write_json(FILE *out, const features *f) { return features_json(out, f, 9, 0); }
 static uint64_t write_page(FILE *out, const features *f) { return features_page(out, f, PAGE_BYTES); }
 
-static bool write_file(const features *f, const char *path, writer *write, bool quiet)
+static bool write_file(const features *f, const setting *s, int which, writer *write)
 {
-    FILE *out = fopen(path, "w");
-    const uint64_t written = out ? write(out, f) : 0;
-    bool good = out && !ferror(out);
-    if (out && fclose(out) != 0) good = false;
-    if (!good) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-    else if (!quiet) fprintf(stderr, "wrote %s: %llu latents%s\n", path, (unsigned long long)written,
-                             written < f->n_shown ? ", as many as fit; --top, --latents and --examples choose" : "");
-    return good;
+    const char *path = s[which].text;
+    file_writer out;
+    if (!s[which].given) return true;
+    if (!file_begin(&out, path, s[F_FORCE].given)) return false;
+    const uint64_t written = write(out.file, f);
+    if (!file_end(&out, true)) return false;
+    if (!s[F_QUIET].given)
+        program_note("wrote %s: %llu latents%s", path, (unsigned long long)written,
+                     written < f->n_shown ? ", as many as fit; --top, --latents and --examples choose" : "");
+    return true;
 }
 
 static bool find_all(features *f, atmsae_context *context, const atmsae_model *model, const setting *s)
@@ -224,21 +231,18 @@ static bool find_all(features *f, atmsae_context *context, const atmsae_model *m
 
 static bool show(features *f, atmsae_context *context, const atmsae_model *model, const setting *s)
 {
-    const bool quiet = s[F_QUIET].given;
-    return find_all(f, context, model, s) && (!s[F_OUT].given || write_file(f, s[F_OUT].text, write_page, quiet)) &&
-           (!s[F_JSON].given || write_file(f, s[F_JSON].text, write_json, quiet));
+    return find_all(f, context, model, s) && write_file(f, s, F_OUT, write_page) && write_file(f, s, F_JSON, write_json);
 }
 
 static int run_features(const setting *s)
 {
     if ((s[F_WORDS].given && s[F_TOKENS].given) || (!s[F_OUT].given && !s[F_JSON].given)) {
-        fputs(s[F_WORDS].given && s[F_TOKENS].given ? "atmsae: --words and --tokens: give one of them\n"
-                                                    : "atmsae: --out or --json is missing: where shall the result go?\n", stderr);
+        program_error(s[F_WORDS].given && s[F_TOKENS].given ? "--words and --tokens: give one of them"
+                                                            : "--out or --json is missing: where shall the result go?");
         return EXIT_USAGE;
     }
     atmsae_context *context = command_context(&s[F_THREADS], NULL, s[F_QUIET].given);
     if (!context) return EXIT_FAILED;
-    atmsae_model *model = NULL;
     features f = {.sae = s[F_SAE].text, .files = &s[F_INPUT]};
     atmsae_model_config_init(&f.model, sizeof f.model);
     const size_t size = strlen(f.sae) + 16;
@@ -246,8 +250,8 @@ static int run_features(const setting *s)
     snprintf(title, size, "Latents of %s", f.sae);
     f.title = s[F_TITLE].given ? s[F_TITLE].text : title;
     int code = EXIT_FAILED;
-    if (atmsae_model_load(context, f.sae, &model) < 0) command_failed(context);
-    else if (show(&f, context, model, s)) code = EXIT_OK;
+    atmsae_model *model = sae_load(context, f.sae);
+    if (model && show(&f, context, model, s)) code = EXIT_OK;
     atmsae_top_rows_destroy(f.top);
     atmsae_model_destroy(model);
     atmsae_context_destroy(context);

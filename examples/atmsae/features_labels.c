@@ -3,6 +3,7 @@
  * atmsae features: files that say what each row is.
  */
 #include "features_more.h"
+#include "files.h"
 #include "program.h"
 
 #include <stdlib.h>
@@ -20,12 +21,8 @@ bool labels_read(labels *self, const char *path, bool tokens)
 {
     size_t size = 0, lines = 1;
     *self = (labels){.tokens = tokens};
-    self->memory = read_text(path, &size);
+    self->memory = file_read(path, MOST_LIST_BYTES, &size);
     if (!self->memory) return false;
-    if (memchr(self->memory, 0, size)) {
-        fprintf(stderr, "atmsae: %s: has bytes of value 0; expected a text with one line a row\n", path);
-        return false;
-    }
     for (const char *c = self->memory; *c; c++) lines += *c == '\n';
     self->line = program_alloc(lines, sizeof *self->line);
     self->begins = program_alloc(lines, 1);

@@ -13,32 +13,6 @@ enum { BEFORE = 12, AFTER = 6 }; /* tokens of context */
 
 /* ---- JSON -------------------------------------------------------------------------------------------- */
 
-/* Inside quotes, and inside <script>, too: "</" and "<!--" cannot occur. Bytes that are no UTF-8 become U+FFFD. */
-static void put_text(FILE *out, const char *text)
-{
-    for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        const size_t n = html_character(s);
-        if (n == 0) fputs("\\ufffd", out);
-        else if (*s == '"' || *s == '\\') fprintf(out, "\\%c", *s);
-        else if (*s < 0x20 || *s == 0x7f || *s == '<') fprintf(out, "\\u%04x", *s);
-        else fwrite(s, 1, n, out);
-        s += n ? n : 1;
-    }
-}
-
-static void put_string(FILE *out, const char *text)
-{
-    fputc('"', out);
-    put_text(out, text);
-    fputc('"', out);
-}
-
-static void put_number(FILE *out, double value, int digits)
-{
-    if (isfinite(value)) fprintf(out, "%.*g", digits, value);
-    else fputs("null", out);
-}
-
 static void put_count(FILE *out, const char *key, uint64_t value)
 {
     fprintf(out, ",\n\"%s\": %llu", key, (unsigned long long)value);
@@ -74,7 +48,7 @@ static void put_times(FILE *out, const importance *history, int digits)
     for (size_t i = 0; i < history->n; i++) masked = masked || history->mean_p[i] > 0;
     for (size_t i = 0; i < history->n && masked; i++) {
         fputs(i ? "," : ",\n\"theta\": [", out);
-        put_number(out, (double)history->theta[i], digits);
+        json_real(out, (double)history->theta[i], digits);
     }
     if (masked) fputc(']', out);
 }
@@ -83,18 +57,18 @@ static void put_times(FILE *out, const importance *history, int digits)
 static void put_label(FILE *out, const labels *l, uint64_t row)
 {
     if (!l->tokens) {
-        put_string(out, l->line[row]);
+        json_string(out, l->line[row]);
         return;
     }
     uint64_t first = row, last = row;
     while (first > 0 && row - first < BEFORE && !l->begins[first]) first--;
     while (last + 1 < l->n && last - row < AFTER && !l->begins[last + 1]) last++;
     fputs("[\"", out);
-    for (uint64_t i = first; i < row; i++) put_text(out, l->line[i]);
+    for (uint64_t i = first; i < row; i++) json_inside(out, l->line[i]);
     fputs("\",", out);
-    put_string(out, l->line[row]);
+    json_string(out, l->line[row]);
     fputs(",\"", out);
-    for (uint64_t i = row + 1; i <= last; i++) put_text(out, l->line[i]);
+    for (uint64_t i = row + 1; i <= last; i++) json_inside(out, l->line[i]);
     fputs("\"]", out);
 }
 
@@ -105,7 +79,7 @@ static void put_top(FILE *out, const features *f, uint64_t n, const uint64_t *ro
     fputs("],\"values\":[", out);
     for (uint64_t e = 0; e < n; e++) {
         if (e) fputc(',', out);
-        put_number(out, (double)values[e], digits);
+        json_real(out, (double)values[e], digits);
     }
     fputc(']', out);
     if (f->labels.n == 0) return;
@@ -126,7 +100,7 @@ static void put_neighbours(FILE *out, const features *f, uint32_t latent, int di
     fputs("],\"cosines\":[", out);
     for (uint64_t e = 0; e < f->n_neighbours && which[e] != UINT32_MAX; e++) {
         if (e) fputc(',', out);
-        put_number(out, (double)cosine[e], digits);
+        json_real(out, (double)cosine[e], digits);
     }
     fputc(']', out);
 }
@@ -137,17 +111,17 @@ static void put_latent(FILE *out, const features *f, uint32_t latent, int digits
     uint64_t n = 0;
     (void)!atmsae_top_rows_get(f->top, latent, rows, values, &n);
     fprintf(out, "{\"latent\":%u,\"fired\":%llu,\"density\":", latent, (unsigned long long)fired);
-    put_number(out, f->rows ? (double)fired / (double)f->rows : NAN, digits);
+    json_real(out, f->rows ? (double)fired / (double)f->rows : NAN, digits);
     fputs(",\"max\":", out);
-    put_number(out, n ? (double)values[0] : 0, digits);
+    json_real(out, n ? (double)values[0] : 0, digits);
     fputs(",\"mean\":", out);
-    put_number(out, fired ? f->sum[latent] / (double)fired : 0, digits);
+    json_real(out, fired ? f->sum[latent] / (double)fired : 0, digits);
     if (f->importance) {
         const importance *h = f->importance;
         fputs(",\"importance\":[", out);
         for (size_t i = 0; i < h->n; i++) {
             if (i) fputc(',', out);
-            put_number(out, (double)h->value[i * h->d_sae + latent], digits);
+            json_real(out, (double)h->value[i * h->d_sae + latent], digits);
         }
         fputc(']', out);
     }
@@ -159,24 +133,24 @@ static void put_latent(FILE *out, const features *f, uint32_t latent, int digits
 uint64_t features_json(FILE *out, const features *f, int digits, uint64_t most)
 {
     fputs("{\"format\": \"atmsae-features-1\",\n\"sae\": ", out);
-    put_string(out, f->sae);
+    json_string(out, f->sae);
     fprintf(out, ",\n\"arch\": \"%s\",\n\"input\": [", f->arch);
     for (size_t i = 0; i < f->files->n; i++) {
         if (i) fputs(", ", out);
-        put_string(out, f->files->texts[i]);
+        json_string(out, f->files->texts[i]);
     }
     fputc(']', out);
     put_count(out, "d_in", f->model.d_in);
     put_count(out, "d_sae", f->model.d_sae);
     put_count(out, "rows", f->rows);
     fputs(",\n\"l0\": ", out);
-    put_number(out, f->rows ? (double)f->entries / (double)f->rows : NAN, digits);
+    json_real(out, f->rows ? (double)f->entries / (double)f->rows : NAN, digits);
     put_histogram(out, f);
     if (f->importance) put_times(out, f->importance, digits);
     fputs(",\n\"latents\": [", out);
     uint64_t *rows = program_alloc(f->n_top, sizeof *rows), written = 0, bytes = 0;
     float *values = program_alloc(f->n_top, sizeof *values);
-    for (; written < f->n_shown; written++) {
+    for (; written < f->n_shown && !ferror(out); written++) {
         char *text = NULL;
         size_t size = 0;
         FILE *one = program_text_open(&text, &size);

@@ -223,7 +223,7 @@ const char features_script[] =
     "    const o = byNumber.get(other), cosine = l.cosines[i];\n"
     "    return el('tr', {}, el('td', {class: 'n'}, o ? el('a', {href: '#latent=' + other}, String(other)) : String(other)),\n"
     "      el('td', {class: 't', dir: 'auto'}, o ? words(o, 6) : el('span', {class: 'soft'}, 'not in this page')),\n"
-    "      el('td', {class: 'n'}, cosine.toFixed(2)));\n"
+    "      el('td', {class: 'n'}, cosine === null ? '\\u2013' : cosine.toFixed(2)));\n"
     "  });\n"
     "  return table([['latent', 'n'], [labelled ? 'its top words' : 'its top rows', ''], ['cosine', 'n']], rows);\n"
     "}\n"

@@ -4,6 +4,7 @@
  */
 #include "check.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -124,6 +125,14 @@ static bool path_info(atmsae_context *context, const char *path, fields *out)
     return tensors_info(context, path, out);
 }
 
+static bool describe_path(atmsae_context *context, const char *path, fields *out)
+{
+    if (path_info(context, path, out)) return true;
+    command_failed(context);
+    sae_hint(context, path);
+    return false;
+}
+
 static int run_info(const setting *s)
 {
     atmsae_context *context = command_context(&(setting){.given = true, .count = 1}, NULL, true);
@@ -134,7 +143,7 @@ static int run_info(const setting *s)
         bool bad = false;
         const bool good = s[I_CHECK].given
                               ? check_rows(context, s[I_PATH].texts[i], s[I_TENSOR].text, s[I_BF16].given, &out, &bad)
-                              : path_info(context, s[I_PATH].texts[i], &out) || command_failed(context) == EXIT_OK;
+                              : describe_path(context, s[I_PATH].texts[i], &out);
         if (!good || bad) code = EXIT_FAILED;
         if (good && s[I_JSON].given) fields_print_json(&out, stdout);
         else if (good) fields_print(&out, stdout);

@@ -7,9 +7,11 @@
 #include "progress.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const command *const commands[] = {
     &command_train, &command_resume, &command_eval, &command_compare, &command_convert, &command_info, &command_features, &command_synth, &command_bench,
@@ -20,7 +22,7 @@ const char *const exit_codes[4][2] = {
     {"0", "done"},
     {"1", "failed, after a message that says why"},
     {"2", "an option or a value that is not understood or out of range; nothing was done"},
-    {"130", "stopped by Ctrl-C or SIGTERM, after saving a checkpoint"},
+    {"130", "stopped by Ctrl-C, SIGTERM, SIGHUP, SIGXCPU or SIGUSR1, after saving a checkpoint; without it by a second Ctrl-C or SIGTERM"},
 };
 
 static void print_exit_codes(FILE *out)
@@ -70,7 +72,9 @@ static int run_command(const command *c, int argc, char **argv)
     setting *settings = program_alloc(c->n_options + 1, sizeof *settings);
     const bool good = options_parse(c->options, c->n_options, argc, argv, settings) && (!c->complete || c->complete(settings)) &&
                       options_required(c->options, c->n_options, settings);
-    const int code = good ? c->run(settings) : EXIT_USAGE;
+    const int code = !good                                                                           ? EXIT_USAGE
+                     : c->own_paths || paths_allowed(c->options, c->n_options, settings) ? c->run(settings)
+                                                                                         : EXIT_FAILED;
     options_free(settings, c->n_options);
     free(settings);
     return code;
@@ -79,17 +83,17 @@ static int run_command(const command *c, int argc, char **argv)
 /* Results that could not be written are a failure, whatever the command thinks. */
 static int flushed(int code)
 {
-    if (fflush(stdout) == 0 && !ferror(stdout)) return code;
-    fprintf(stderr, "atmsae: standard output: %s\n", strerror(errno));
+    const bool earlier = ferror(stdout) != 0;
+    if (earlier) (void)fputc('\n', stdout); /* errno is gone; this fails for the same reason */
+    if (fflush(stdout) == 0 && !earlier) return code;
+    program_error("standard output: %s", strerror(errno));
     return code == EXIT_OK ? EXIT_FAILED : code;
 }
 
 static int unknown_command(const char *word)
 {
     const char *near = nearest_name(word, command_name, commands, N_COMMANDS);
-    fprintf(stderr, "atmsae: unknown command %s", word);
-    if (near) fprintf(stderr, "; did you mean %s?", near);
-    fputs(" (atmsae --help lists all)\n", stderr);
+    program_error("unknown command %s%s%s%s (atmsae --help lists all)", word, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     return EXIT_USAGE;
 }
 
@@ -101,7 +105,7 @@ static int generate(const char *what, const char *of)
     if (page && of && !c) return unknown_command(of);
     if (page) manual_print(stdout, commands, N_COMMANDS, c);
     else if (!of || !completion_print(stdout, commands, N_COMMANDS, of)) {
-        fputs("atmsae: --completion bash, --completion zsh or --completion fish\n", stderr);
+        program_error("--completion bash, --completion zsh or --completion fish");
         return EXIT_USAGE;
     }
     return EXIT_OK;
@@ -129,8 +133,17 @@ static int run_program(int argc, char **argv)
     return unknown_command(argv[1]);
 }
 
+/* Started with descriptors 0, 1 or 2 closed, the program's own files would get these numbers, and messages would be
+ * written into them. Each is opened on /dev/null the wrong way round, so that using it stays an error. */
+static void hold_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) _exit(EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
+    hold_descriptors();
     /* As errors of the calls they are reported and cleaned up after: the reader of a pipe that went
      * away, and a file at its size limit. */
     signal(SIGPIPE, SIG_IGN);
@@ -141,15 +154,14 @@ int main(int argc, char **argv)
 
 int command_failed(const atmsae_context *context)
 {
-    fprintf(stderr, "atmsae: %s\n", atmsae_last_error(context));
+    program_error("%s", atmsae_last_error(context));
     return EXIT_FAILED;
 }
 
 static void log_warnings(void *opaque, int32_t level, const char *message)
 {
     (void)opaque;
-    progress_break();
-    fprintf(stderr, "atmsae: %s%s\n", level == ATMSAE_LOG_WARNING ? "warning: " : "", message);
+    program_error("%s%s", level == ATMSAE_LOG_WARNING ? "warning: " : "", message);
 }
 
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet)
@@ -162,6 +174,6 @@ atmsae_context *command_context(const setting *threads, const setting *precision
     if (quiet) config.log_level = ATMSAE_LOG_WARNING;
     atmsae_context *context;
     const atmsae_status status = atmsae_context_create(&config, &context);
-    if (status < 0) fprintf(stderr, "atmsae: no context: %s\n", atmsae_status_name(status));
+    if (status < 0) program_error("no context: %s", atmsae_status_name(status));
     return status < 0 ? NULL : context;
 }

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Rows and texts of files, and the reconstruction of the rows, for the commands that measure.
+ * Rows of files and their reconstruction, for the commands that measure.
  */
 #include "command.h"
 #include "program.h"
 #include "rows.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define ROWS_AT_ONCE 4096
 
@@ -55,7 +53,7 @@ bool open_rows(atmsae_context *context, const atmsae_model *model, const setting
     if (!*source) return false;
     if (atmsae_model_get_config(model, &config) < 0) command_failed(context);
     else if (config.d_in == atmsae_source_d(*source)) return true;
-    else fprintf(stderr, "atmsae: %s: rows of %llu numbers, but the SAE takes %llu\n", files->texts[0],
+    else program_error("%s: rows of %llu numbers, but the SAE takes %llu", files->texts[0],
                  (unsigned long long)atmsae_source_d(*source), (unsigned long long)config.d_in);
     atmsae_source_destroy(*source);
     *source = NULL;
@@ -89,24 +87,4 @@ void metrics_fields(fields *out, const atmsae_metrics_result *result)
     fields_count(out, "dead", result->dead);
     fields_count(out, "dense", result->dense);
     fields_real(out, "bias", result->bias);
-}
-
-char *read_text(const char *path, size_t *size)
-{
-    FILE *file = fopen(path, "rb");
-    char *text = NULL, block[4096];
-    size_t n;
-    if (!file) {
-        fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-        return NULL;
-    }
-    FILE *copy = program_text_open(&text, size);
-    while ((n = fread(block, 1, sizeof block, file)) > 0) fwrite(block, 1, n, copy);
-    const bool failed = ferror(file) != 0;
-    if (failed) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-    fclose(file);
-    program_text_close(copy, &text);
-    if (!failed) return text;
-    free(text);
-    return NULL;
 }

@@ -81,7 +81,7 @@ static bool bad_value(const option *o, const char *text, const char *where)
 {
     char range[96];
     range_text(o, range, sizeof range);
-    fprintf(stderr, "atmsae: %s%s %s: expected a %snumber %s\n", where, o->name, text,
+    program_error("%s%s %s: expected a %snumber %s", where, o->name, text,
             o->kind == OPTION_REAL ? "" : "whole ", range);
     return false;
 }
@@ -132,10 +132,11 @@ static bool choice_value(const option *o, const char *text, const char *where, s
         return true;
     }
     const char *near = nearest_name(text, choice_name, o->choices, n);
-    fprintf(stderr, "atmsae: %s%s %s: expected one of", where, o->name, text);
-    for (size_t i = 0; i < n; i++) fprintf(stderr, "%s %s", i ? "," : "", o->choices[i].name);
-    if (near) fprintf(stderr, "; did you mean %s?", near);
-    fputc('\n', stderr);
+    char all[256];
+    size_t used = 0;
+    for (size_t i = 0; i < n && used < sizeof all; i++)
+        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", o->choices[i].name);
+    program_error("%s%s %s: expected one of %s%s%s%s", where, o->name, text, all, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     return false;
 }
 
@@ -152,6 +153,10 @@ static void add_text(setting *s, const char *text)
 bool option_take(const option *o, const char *text, const char *where, setting *s)
 {
     s->given = true;
+    if (!*text) { /* an unset variable of a shell, most likely */
+        program_error("%s%s: an empty text, expected %s", where, o->name ? o->name : "argument", o->value);
+        return false;
+    }
     if (o->kind == OPTION_TEXTS) {
         add_text(s, text);
         return true;
@@ -174,7 +179,7 @@ bool option_take(const option *o, const char *text, const char *where, setting *
 
 /* ---- the command line ------------------------------------------------------------------------------ */
 
-const option option_config = {.group = "settings", .name = "config", .kind = OPTION_TEXT, .value = "FILE",
+const option option_config = {.group = "settings", .name = "config", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",
                               .help = "a JSON object of options by name, e.g. {\"k\": 32}; those given here win over it"};
 
 const option *option_find(const option *options, size_t n, const char *name)
@@ -187,9 +192,8 @@ const option *option_find(const option *options, size_t n, const char *name)
 bool option_unknown(const option *options, size_t n, const char *name, const char *where)
 {
     const char *near = nearest_name(name, option_name, options, n);
-    fprintf(stderr, "atmsae: unknown option %s%s", where, name);
-    if (near) fprintf(stderr, "; did you mean %s%s?", strcmp(where, "--") == 0 ? where : "", near);
-    fputs(" (--help lists all)\n", stderr);
+    program_error("unknown option %s%s%s%s%s%s (--help lists all)", where, name, near ? "; did you mean " : "",
+                  near && strcmp(where, "--") == 0 ? where : "", near ? near : "", near ? "?" : "");
     return false;
 }
 
@@ -200,7 +204,7 @@ static bool is_option(const char *argument)
 
 static bool stray(const char *argument)
 {
-    fprintf(stderr, "atmsae: \"%s\" is no option (they start with --) and belongs to none\n", argument);
+    program_error("\"%s\" is no option (they start with --) and belongs to none", argument);
     return false;
 }
 
@@ -215,12 +219,12 @@ static bool take_option(const option *options, size_t n, int argc, char **argv, 
     if (!o) return option_unknown(options, n, name, "--");
     setting *s = &settings[config ? n : (size_t)(o - options)];
     if (o->kind == OPTION_FLAG) {
-        if (equals) fprintf(stderr, "atmsae: --%s takes no value\n", o->name);
+        if (equals) program_error("--%s takes no value", o->name);
         s->given = true;
         return !equals;
     }
     if (!equals && (*i == argc || is_option(argv[*i]))) {
-        fprintf(stderr, "atmsae: --%s needs a value: --%s %s\n", o->name, o->name, o->value);
+        program_error("--%s needs a value: --%s %s", o->name, o->name, o->value);
         return false;
     }
     if (!option_take(o, equals ? equals + 1 : argv[(*i)++], "--", s)) return false;
@@ -248,7 +252,7 @@ bool options_required(const option *options, size_t n, const setting *settings)
 {
     for (size_t i = 0; i < n; i++) {
         if (!options[i].required || settings[i].given) continue;
-        fprintf(stderr, "atmsae: %s%s%s%s is missing (--help explains)\n", options[i].name ? "--" : "",
+        program_error("%s%s%s%s is missing (--help explains)", options[i].name ? "--" : "",
                 options[i].name ? options[i].name : "", options[i].name ? " " : "", options[i].value);
         return false;
     }

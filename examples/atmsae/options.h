@@ -21,6 +21,13 @@ enum {
     OPTION_COUNTS  /* whole numbers, separated by commas */
 };
 
+/* What a text or texts name. */
+enum {
+    OPTION_PLAIN,
+    OPTION_READ,   /* files or folders that the command reads */
+    OPTION_WRITTEN /* a file that it writes: paths_allowed in command.h */
+};
+
 typedef struct option_choice {
     const char *name;
     int32_t value;
@@ -30,6 +37,7 @@ typedef struct option {
     const char *group;  /* heading printed above it; NULL: as the one before */
     const char *name;   /* without the dashes; NULL: takes the arguments that belong to no option */
     int kind;
+    int file;
     bool required;
     bool above_min;     /* the minimum itself is not allowed */
     bool anew;          /* not listed for a run that goes on: it has its value already */

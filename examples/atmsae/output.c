@@ -5,6 +5,7 @@
 #include "output.h"
 #include "html.h"
 #include "program.h"
+#include "text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -100,10 +101,17 @@ void fields_free(fields *self)
 void fields_print(const fields *self, FILE *out)
 {
     size_t width = 0;
-    for (size_t i = 0; i < self->n; i++)
-        if (!self->all[i].json_only && strlen(self->all[i].name) > width) width = strlen(self->all[i].name);
-    for (const field *f = self->all; f < self->all + self->n; f++)
-        if (!f->json_only) fprintf(out, "  %-*s  %s\n", (int)width, f->name, f->brief ? f->brief : f->value);
+    for (const field *f = self->all; f < self->all + self->n; f++) {
+        const size_t length = f->json_only ? 0 : text_escape(f->name, NULL, 0);
+        if (length > width) width = length;
+    }
+    for (const field *f = self->all; f < self->all + self->n; f++) {
+        if (f->json_only) continue;
+        char *name = text_shown(f->name), *value = text_shown(f->brief ? f->brief : f->value);
+        fprintf(out, "  %-*s  %s\n", (int)width, name, value);
+        free(name);
+        free(value);
+    }
 }
 
 static void print_object(const fields *self, FILE *out, const char *indent)
@@ -132,33 +140,5 @@ char *fields_json_text(const fields *self)
     size_t size;
     FILE *out = program_text_open(&json, &size);
     print_object(self, out, "  ");
-    return program_text_close(out, &json);
-}
-
-void json_string(FILE *out, const char *text)
-{
-    fputc('"', out);
-    for (const unsigned char *c = (const unsigned char *)text; *c;) {
-        const size_t n = html_character(c);
-        if (n == 0) fputs("\\ufffd", out); /* JSON is UTF-8; names of files may be anything */
-        else if (*c == '"' || *c == '\\') fprintf(out, "\\%c", *c);
-        else if (*c < 0x20) fprintf(out, "\\u%04x", *c);
-        else fwrite(c, 1, n, out);
-        c += n ? n : 1;
-    }
-    fputc('"', out);
-}
-
-char *json_strings(const char *const *texts, size_t n)
-{
-    char *json = NULL;
-    size_t size;
-    FILE *out = program_text_open(&json, &size);
-    fputc('[', out);
-    for (size_t i = 0; i < n; i++) {
-        if (i) fputs(", ", out);
-        json_string(out, texts[i]);
-    }
-    fputc(']', out);
     return program_text_close(out, &json);
 }

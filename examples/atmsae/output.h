@@ -5,6 +5,8 @@
 #ifndef OUTPUT_H
 #define OUTPUT_H
 
+#include "json.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,13 +37,9 @@ const char *fields_find(const fields *self, const char *name); /* its value */
 void fields_copy(fields *self, const field *f);
 void fields_free(fields *self);
 
+/* For people: what a terminal would act on is shown as \xNN (text.h). */
 void fields_print(const fields *self, FILE *out);
 void fields_print_json(const fields *self, FILE *out);
 char *fields_json_text(const fields *self); /* to be a value in another object; new memory */
-
-/* A string with its quotes, escaped. */
-void json_string(FILE *out, const char *text);
-/* A list of strings in new memory. */
-char *json_strings(const char *const *texts, size_t n);
 
 #endif

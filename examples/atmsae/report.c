@@ -4,6 +4,7 @@
  */
 #include "report.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -183,11 +184,11 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
 bool report_measure(report *self, size_t i, const char *path, const char *pair)
 {
     report_sae *sae = &self->sae[i];
-    atmsae_model *model;
     atmsae_model_config config;
     atmsae_model_config_init(&config, sizeof config);
     sae->path = sae->name = path;
-    if (atmsae_model_load(self->context, path, &model) < 0) return command_failed(self->context), false;
+    atmsae_model *model = sae_load(self->context, path);
+    if (!model) return false;
     bool good = atmsae_model_get_config(model, &config) >= 0 || (command_failed(self->context), false);
     if (good) {
         sae->d_sae = config.d_sae;

@@ -15,22 +15,22 @@
 /* ---- options ---------------------------------------------------------------------------------------- */
 
 enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT,
-       R_PROBING, R_JSON, R_HTML, R_THREADS, R_OPTIONS };
+       R_PROBING, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
 
 /* Entries of an option table, from R_INPUT on. */
 #define REPORT_OPTIONS                                                                                              \
-    [R_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .required = true, .value = "FILE",                          \
+    [R_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "FILE",                          \
                  .help = "rows to measure on, .npy or .safetensors; take rows that were not trained on"},           \
     [R_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",                                           \
                   .help = "tensor to read from --input .safetensors files",                                         \
                   .preset = "the only 2-D float tensor, or \"activations\""},                                       \
     [R_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in --input .npy files hold bf16"},    \
-    [R_WORDS] = {.group = "absorption", .name = "words", .kind = OPTION_TEXT, .value = "FILE",                      \
+    [R_WORDS] = {.group = "absorption", .name = "words", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",                      \
                  .help = ".safetensors with rows [n, d_in], `letter` (classes from 0) and `is_train` (1: the "      \
                          "probe may be fitted on it); turns the measure on"},                                       \
     [R_WORDS_TENSOR] = {.name = "words-tensor", .kind = OPTION_TEXT, .value = "NAME", .preset = "prompted",         \
                         .help = "tensor with the rows of the words"},                                               \
-    [R_WORDS_TEXT] = {.name = "words-text", .kind = OPTION_TEXT, .value = "FILE",                                   \
+    [R_WORDS_TEXT] = {.name = "words-text", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",                                   \
                       .help = "the words themselves, one a line, for the lists of top and absorbed words",          \
                       .preset = "NAME.words.txt beside NAME.safetensors, if it is there"},                          \
     [R_MIN_PROBE_F1] = {.name = "absorption-min-f1", .kind = OPTION_REAL, .value = "F1", .max = 0.999,              \
@@ -39,12 +39,14 @@ enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, 
                        .help = "another latent joins those of a class for more F1 than this"},                      \
     [R_MAX_SPLIT] = {.name = "absorption-max-split", .kind = OPTION_COUNT, .value = "N", .min = 1, .max = 64,       \
                      .preset = "10", .help = "most latents of a class"},                                            \
-    [R_PROBING] = {.group = "probing", .name = "probing", .kind = OPTION_TEXT, .value = "NAME.tasks.json",          \
+    [R_PROBING] = {.group = "probing", .name = "probing", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "NAME.tasks.json",          \
                    .help = "a JSON list of task names, beside NAME.safetensors with `activations` [n, d_in], "      \
                            "`labels` [n, tasks] (1, 0, -1: not part of the task) and `is_train` [n]"},              \
     [R_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object on stdout"},       \
-    [R_HTML] = {.name = "html", .kind = OPTION_TEXT, .value = "FILE",                                               \
+    [R_HTML] = {.name = "html", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE",                                               \
                 .help = "a page with tables and pictures, which needs no other file"},                              \
+    [R_FORCE] = {.name = "force", .kind = OPTION_FLAG,                                                              \
+                 .help = "replace a page that is there already; what the command reads is never replaced"},         \
     [R_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096,                    \
                    .help = "threads that compute", .preset = "one a CPU"}
 
@@ -143,8 +145,8 @@ bool report_has(const report *self, const report_key *key); /* for any SAE */
 /* A result as a number; NaN if there is none. */
 double report_number(const report_sae *sae, const char *key);
 
-/* False after a message. */
-bool report_page(const report *self, const char *path);
+/* --html, if it is given. False after a message. */
+bool report_page(const report *self);
 /* The page's charts. */
 void chart_pareto(FILE *f, const report *self);
 void chart_densities(FILE *f, const report *self);

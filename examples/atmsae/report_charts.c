@@ -16,15 +16,18 @@ enum { MOST_LINES = 16 }; /* SAEs that are told apart by name */
 /* ---- memory that lives as long as a chart ------------------------------------------------------------- */
 
 typedef struct store {
-    size_t n;
-    void *block[1024];
+    size_t n, room;
+    void **block;
 } store;
 
 static void *keep(store *self, void *block)
 {
-    if (self->n == sizeof self->block / sizeof *self->block) {
-        fprintf(stderr, "atmsae: a chart of too many parts\n");
-        exit(1);
+    if (self->n == self->room) {
+        void **longer = program_alloc(2 * self->room + 64, sizeof *longer);
+        if (self->n) memcpy(longer, self->block, self->n * sizeof *longer);
+        free(self->block);
+        self->block = longer;
+        self->room = 2 * self->room + 64;
     }
     return self->block[self->n++] = block;
 }
@@ -37,6 +40,7 @@ static double *numbers(store *self, size_t n)
 static void drop(store *self)
 {
     for (size_t i = 0; i < self->n; i++) free(self->block[i]);
+    free(self->block);
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------ */

@@ -2,13 +2,12 @@
  *
  * The HTML page of atmsae eval and atmsae compare.
  */
+#include "files.h"
 #include "html.h"
 #include "program.h"
 #include "report.h"
 
-#include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const char page_style[] =
     "<style>\ndetails{margin:.6rem 0;border-top:1px solid var(--line)}summary{cursor:pointer;padding:.4rem 0;font-weight:600}\n</style>\n";
@@ -253,7 +252,7 @@ static void body(FILE *f, const report *self)
         return;
     }
     html_heading(f, "saes", "Each SAE");
-    for (size_t i = 0; i < self->n; i++) {
+    for (size_t i = 0; i < self->n && !ferror(f); i++) {
         fputs("<details><summary>", f);
         html_text(f, self->sae[i].name);
         fputs("</summary>\n", f);
@@ -263,19 +262,17 @@ static void body(FILE *f, const report *self)
     }
 }
 
-bool report_page(const report *self, const char *path)
+bool report_page(const report *self)
 {
+    const setting *s = self->settings;
     char title[300];
+    file_writer out;
+    if (!s[R_HTML].given) return true;
     if (self->n == 1) snprintf(title, sizeof title, "SAE %.280s", self->sae[0].path);
     else snprintf(title, sizeof title, "%zu SAEs compared", self->n);
-    FILE *f = fopen(path, "w");
-    if (f) {
-        html_begin(f, title, page_style);
-        body(f, self);
-        html_end(f);
-        const bool written = !ferror(f);
-        if (fclose(f) == 0 && written) return true;
-    }
-    fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-    return false;
+    if (!file_begin(&out, s[R_HTML].text, s[R_FORCE].given)) return false;
+    html_begin(out.file, title, page_style);
+    body(out.file, self);
+    html_end(out.file);
+    return file_end(&out, true);
 }

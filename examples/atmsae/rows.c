@@ -3,6 +3,7 @@
  * See rows.h.
  */
 #include "rows.h"
+#include "program.h"
 
 #include <math.h>
 
@@ -22,7 +23,7 @@ static bool find_bad_row(const float *rows, uint64_t n, uint64_t d, uint64_t *fo
 
 static void say(const char *path, uint64_t row)
 {
-    fprintf(stderr, "atmsae: %s: row %llu (from 0) has a NaN or infinite value\n", path, (unsigned long long)row);
+    program_error("%s: row %llu (from 0) has a NaN or infinite value", path, (unsigned long long)row);
 }
 
 bool rows_are_good(const char *path, const float *rows, uint64_t n, uint64_t d)

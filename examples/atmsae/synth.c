@@ -3,18 +3,17 @@
  * atmsae synth: rows with known features, and which were active, as files.
  */
 #include "command.h"
+#include "files.h"
 #include "program.h"
 #include "progress.h"
 
 #include <atmsae/eval.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define ROWS_AT_ONCE 1024
 
-enum { S_OUT, S_TRUTH, S_ROWS, S_FIRST, S_PRESET, S_SEED, S_D, S_PARENTS, S_CHILDREN, S_INDEPENDENT, S_P_PARENT, S_P_CHILD,
+enum { S_OUT, S_TRUTH, S_FORCE, S_ROWS, S_FIRST, S_PRESET, S_SEED, S_D, S_PARENTS, S_CHILDREN, S_INDEPENDENT, S_P_PARENT, S_P_CHILD,
        S_QUIET, S_JSON, S_THREADS, S_OPTIONS };
 
 enum { HIERARCHY = 100 };
@@ -25,10 +24,11 @@ static const option_choice preset_choices[] = {
 static const uint64_t preset_d[] = {[ATMSAE_SYNTH_BENCH_16K] = 768, [ATMSAE_SYNTH_CHANIN] = 50, [ATMSAE_SYNTH_MATRYOSHKA] = 20};
 
 static const option synth_options[S_OPTIONS] = {
-    [S_OUT] = {.group = "files", .name = "out", .kind = OPTION_TEXT, .required = true, .value = "FILE",
+    [S_OUT] = {.group = "files", .name = "out", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .required = true, .value = "FILE",
                .help = "the rows [n, d], f32: .npy, or .safetensors with the tensor `activations`"},
-    [S_TRUTH] = {.name = "truth", .kind = OPTION_TEXT, .value = "FILE",
+    [S_TRUTH] = {.name = "truth", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE",
                  .help = ".safetensors for `directions` [features, d], of norm 1, and `active` [n, features], 0 or 1"},
+    [S_FORCE] = {.name = "force", .kind = OPTION_FLAG, .help = "replace files that are there already"},
     [S_ROWS] = {.group = "rows", .name = "rows", .kind = OPTION_COUNT, .min = 1, .max = 1e12, .value = "N", .preset = "100k",
                 .help = "how many"},
     [S_FIRST] = {.name = "first", .kind = OPTION_COUNT, .max = 1e12, .value = "ROW", .preset = "0",
@@ -61,41 +61,7 @@ static const char synth_help[] =
     "  atmsae synth --out valid.npy --rows 20k --first 1M --truth valid-truth.safetensors\n"
     "  atmsae train rows.npy --valid valid.npy --d-sae 192 --k 4\n";
 
-/* ---- files: written aside, then renamed -------------------------------------------------------------- */
-
-typedef struct target {
-    const char *path;
-    char *aside;
-    FILE *file; /* NULL: not wanted */
-} target;
-
-static bool file_failed(const char *path)
-{
-    fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-    return false;
-}
-
-static bool target_open(target *t, const char *path)
-{
-    const size_t size = path ? strlen(path) + sizeof ".tmp" : 0;
-    if (!path) return true;
-    t->path = path;
-    t->aside = program_alloc(size, 1);
-    snprintf(t->aside, size, "%s.tmp", path);
-    t->file = fopen(t->aside, "wb");
-    return t->file || file_failed(path);
-}
-
-static bool target_close(target *t, bool good)
-{
-    if (!t->file) return good;
-    const bool written = fflush(t->file) == 0 && !ferror(t->file) && fsync(fileno(t->file)) == 0;
-    const bool closed = fclose(t->file) == 0;
-    const bool whole = written && closed && good && rename(t->aside, t->path) == 0;
-    if (!whole && good) file_failed(t->path);
-    if (!whole) (void)unlink(t->aside);
-    return whole;
-}
+/* ---- files ------------------------------------------------------------------------------------------------ */
 
 static void npy_header(FILE *out, uint64_t n, uint64_t d)
 {
@@ -120,7 +86,7 @@ typedef struct job {
     atmsae_context *context;
     atmsae_synth *synth;
     uint64_t d, features, rows, first, active;
-    target out, truth;
+    file_writer out, truth; /* .file NULL: not wanted */
 } job;
 
 static bool ends_with(const char *text, const char *end)
@@ -179,7 +145,7 @@ static bool write_rows(job *j)
     progress_start(&line, "", j->settings[S_QUIET].given, 0, j->rows);
     headers(j);
     bool good = true;
-    for (uint64_t done = 0; good && done < j->rows && !ferror(j->out.file);) {
+    for (uint64_t done = 0; good && done < j->rows && !ferror(j->out.file) && !(j->truth.file && ferror(j->truth.file));) {
         const uint64_t n = j->rows - done < ROWS_AT_ONCE ? j->rows - done : ROWS_AT_ONCE;
         good = atmsae_synth_rows(j->synth, j->first + done, n, x, active) >= 0;
         if (!good) command_failed(j->context);
@@ -210,16 +176,18 @@ static void print_summary(const job *j)
 
 static bool run_job(job *j)
 {
+    const setting *s = j->settings;
+    const bool replace = s[S_FORCE].given;
     if (!make_generator(j)) {
         command_failed(j->context);
         return false;
     }
     j->features = atmsae_synth_features(j->synth);
-    const bool open = target_open(&j->out, j->settings[S_OUT].text) && target_open(&j->truth, j->settings[S_TRUTH].text);
-    bool good = open && write_rows(j);
-    good = target_close(&j->truth, good);
-    good = target_close(&j->out, good);
-    if (good && !(j->settings[S_QUIET].given && !j->settings[S_JSON].given)) print_summary(j);
+    if (!file_begin(&j->out, s[S_OUT].text, replace)) return false;
+    bool good = (!s[S_TRUTH].given || file_begin(&j->truth, s[S_TRUTH].text, replace)) && write_rows(j);
+    if (j->truth.file) good = file_end(&j->truth, good);
+    good = file_end(&j->out, good);
+    if (good && !(s[S_QUIET].given && !s[S_JSON].given)) print_summary(j);
     return good;
 }
 
@@ -231,7 +199,7 @@ static bool check(const setting *s)
     if (s[S_TRUTH].given && !ends_with(s[S_TRUTH].text, ".safetensors")) bad = "--truth: a name that ends in .safetensors";
     for (int i = S_D; i <= S_P_CHILD && s[S_PRESET].given && s[S_PRESET].choice != HIERARCHY; i++)
         if (s[i].given) bad = "--d, --parents and so on: only with --preset hierarchy";
-    if (bad) fprintf(stderr, "atmsae: %s\n", bad);
+    if (bad) program_error("%s", bad);
     return !bad;
 }
 
@@ -243,8 +211,6 @@ static int run_synth(const setting *s)
     setting_count(&s[S_ROWS], &j.rows);
     setting_count(&s[S_FIRST], &j.first);
     const bool good = run_job(&j);
-    free(j.out.aside);
-    free(j.truth.aside);
     atmsae_synth_destroy(j.synth);
     atmsae_context_destroy(j.context);
     return good ? EXIT_OK : EXIT_FAILED;

@@ -6,21 +6,19 @@
 #include "importance.h"
 #include "program.h"
 #include "progress.h"
+#include "rows.h"
+#include "run_file.h"
+#include "run_folder.h"
+#include "stop.h"
 #include "train.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #define PREPARE_ROWS 32768
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
-#define CHECKPOINT "checkpoint.safetensors"
-#define PREVIOUS "checkpoint.previous.safetensors"
+#define LIST_BAD_ROWS " (atmsae info --check FILE lists those of a file)"
 
 typedef struct run {
     const setting *settings;
@@ -28,34 +26,15 @@ typedef struct run {
     atmsae_source *source;
     atmsae_trainer *trainer;
     atmsae_trainer_config config; /* resolved; lends from the trainer */
+    run_folder folder;
     history *history;
     importance *importance;
     metrics_file metrics;
-    char *checkpoint, *previous;  /* paths of the newest and the one before it */
-    int folder;                   /* locked while the run goes on */
-    bool resumed;
-    int code;                     /* of the program, if something fails */
+    uint64_t saved; /* steps in the newest checkpoint */
+    bool unused;    /* the source's last rows were handed out for a step that failed */
+    bool bad_row;   /* because of one of them */
+    int code;       /* of the program, if something fails */
 } run;
-
-/* ---- signals ----------------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    if (interrupted) _exit(EXIT_INTERRUPTED);
-    interrupted = 1;
-}
-
-/* A signal that the parent had us ignore (a shell does so for jobs in the background) stays ignored. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART}, before;
-    sigemptyset(&action.sa_mask);
-    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL);
-    if (sigaction(SIGTERM, NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(SIGTERM, &action, NULL);
-}
 
 /* ---- setting up ---------------------------------------------------------------------------------------- */
 
@@ -65,78 +44,24 @@ static bool failed(const run *r)
     return false;
 }
 
-static bool exists(const char *folder, const char *name)
-{
-    char *path = program_path(folder, name);
-    const bool there = access(path, F_OK) == 0;
-    free(path);
-    return there;
-}
-
-/* One run a folder. The kernel lets go of the lock when its process ends, however it does. File
- * systems without locks go without. */
-static bool lock_folder(run *r, const char *out)
-{
-    r->folder = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->folder >= 0 && (flock(r->folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)) return true;
-    if (r->folder >= 0) fprintf(stderr, "atmsae: %s: another atmsae train is at work in this folder\n", out);
-    else fprintf(stderr, "atmsae: %s: %s\n", out, strerror(errno));
-    return false;
-}
-
-static bool check_folder(run *r)
+static bool open_folder(run *r)
 {
     const char *out = r->settings[T_OUT].text;
     const bool resume = r->settings[T_RESUME].given, force = r->settings[T_FORCE].given;
-    r->checkpoint = program_path(out, CHECKPOINT);
-    r->previous = program_path(out, PREVIOUS);
     if (resume && force) {
-        fprintf(stderr, "atmsae: --resume goes on, --force starts anew: give one of them\n");
+        program_error("--resume goes on, --force starts anew: give one of them");
         r->code = EXIT_USAGE;
         return false;
     }
-    if (resume && access(r->previous, R_OK) != 0 && access(r->checkpoint, R_OK) != 0) {
-        fprintf(stderr, "atmsae: nothing to resume: %s: %s\n", r->checkpoint, strerror(errno));
+    if (!run_folder_open(&r->folder, out, !resume)) return false;
+    const char *found = run_folder_holds(&r->folder);
+    if (resume && !run_folder_has_checkpoint(&r->folder)) {
+        program_error("nothing to resume: %s has no checkpoint", out);
         return false;
     }
-    const char *found = exists(out, "sae_weights.safetensors")                ? "an SAE"
-                        : exists(out, CHECKPOINT) || exists(out, PREVIOUS) ? "the checkpoint of a run"
-                                                                              : NULL;
-    if (found && !resume && !force) {
-        fprintf(stderr, "atmsae: %s holds %s already: atmsae resume %s goes on with its run, --force replaces it\n", out, found, out);
-        return false;
-    }
-    if (program_make_folder(out)) return lock_folder(r, out);
-    fprintf(stderr, "atmsae: %s: %s\n", out, strerror(errno));
+    if (!found || resume || force) return true;
+    program_error("%s holds %s already: atmsae resume %s goes on with its run, --force replaces it", out, found, out);
     return false;
-}
-
-static bool is_damage(atmsae_status status)
-{
-    return status == ATMSAE_E_FORMAT || status == ATMSAE_E_TRUNCATED || status == ATMSAE_E_LIMIT;
-}
-
-static bool set_aside(const run *r)
-{
-    char *broken = program_path(r->settings[T_OUT].text, CHECKPOINT ".broken");
-    const bool moved = rename(r->checkpoint, broken) == 0;
-    if (moved) fprintf(stderr, "atmsae: it is kept as %s; going on from %s\n", broken, r->previous);
-    else fprintf(stderr, "atmsae: %s: %s\n", broken, strerror(errno));
-    free(broken);
-    return moved;
-}
-
-/* The newest checkpoint, or the one before it where the newest is damaged or not there (save_checkpoint
- * says when that is). */
-static bool load_checkpoint(const run *r, atmsae_source *source, atmsae_trainer **trainer)
-{
-    if (access(r->checkpoint, F_OK) == 0) {
-        const atmsae_status status = atmsae_trainer_load(r->context, r->checkpoint, source, trainer);
-        if (status >= 0) return true;
-        failed(r);
-        if (!is_damage(status) || access(r->previous, R_OK) != 0 || !set_aside(r)) return false;
-    }
-    return atmsae_trainer_load(r->context, r->previous, source, trainer) >= 0 || failed(r);
 }
 
 /* The seed of the run to resume: its source must be set up before its trainer can be loaded. */
@@ -145,7 +70,7 @@ static bool checkpoint_seed(run *r, uint64_t *seed)
     atmsae_trainer *trainer;
     atmsae_trainer_config config;
     atmsae_trainer_config_init(&config, sizeof config);
-    if (!load_checkpoint(r, NULL, &trainer)) return false;
+    if (!run_folder_load(&r->folder, r->context, NULL, &trainer)) return false;
     const bool good = atmsae_trainer_get_config(trainer, &config) >= 0;
     if (good) *seed = config.model->seed;
     atmsae_trainer_destroy(trainer);
@@ -184,34 +109,44 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     float *rows;
     atmsae_batch batch;
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
+    if (!good) {
+        command_failed(r->context);
+        if (explain_bad_row(r->source, &batch)) program_error("such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS);
+    }
     free(rows);
-    return good || failed(r);
+    return good;
+}
+
+/* What was trained stays trained: a shorter length ends the run where it is. */
+static bool change_length(run *r, uint64_t rows)
+{
+    const uint64_t old = r->config.total_rows, done = atmsae_trainer_steps_done(r->trainer) * r->config.batch_rows;
+    const char *out = r->settings[T_OUT].text;
+    if (rows == old) return true;
+    if (rows < r->config.batch_rows && done == 0) {
+        program_error("%llu rows are less than one step of %llu: raise --rows", (unsigned long long)rows, (unsigned long long)r->config.batch_rows);
+        return false;
+    }
+    if (rows <= done) {
+        program_error("%s has seen %llu rows already, and %llu were asked for: it ends here", out, (unsigned long long)done, (unsigned long long)rows);
+        rows = done;
+    } else {
+        program_error("%s was planned for %llu rows and now gets %llu: learning rate, masking rate and sparsity follow the new length from "
+                      "here on", out, (unsigned long long)old, (unsigned long long)rows);
+    }
+    return (atmsae_trainer_set_total_rows(r->trainer, rows) >= 0 && atmsae_trainer_get_config(r->trainer, &r->config) >= 0) || failed(r);
 }
 
 static bool resume_trainer(run *r, const run_config *asked)
 {
-    if (!load_checkpoint(r, r->source, &r->trainer)) return false;
+    if (!run_folder_load(&r->folder, r->context, r->source, &r->trainer)) return false;
     if (atmsae_trainer_get_config(r->trainer, &r->config) < 0) return failed(r);
-    if (!train_same_settings(r->settings, asked, &r->config)) return false;
-    r->resumed = true;
-    const bool length_given = r->settings[T_ROWS].given || r->settings[T_EPOCHS].given;
-    const uint64_t old = r->config.total_rows, rows = length_given ? asked->trainer.total_rows : old;
-    if (rows == old) return true;
-    fprintf(stderr, "atmsae: %s was planned for %llu rows and now gets %llu: learning rate, masking rate and "
-            "sparsity follow the new length from here on\n", r->settings[T_OUT].text, (unsigned long long)old, (unsigned long long)rows);
-    if (atmsae_trainer_set_total_rows(r->trainer, rows) < 0 || atmsae_trainer_get_config(r->trainer, &r->config) < 0)
+    r->saved = atmsae_trainer_steps_done(r->trainer);
+    if (r->settings[T_SKIP].given && (atmsae_trainer_set_skip_bad_rows(r->trainer, r->settings[T_SKIP].count) < 0 ||
+                                      atmsae_trainer_get_config(r->trainer, &r->config) < 0))
         return failed(r);
-    return true;
-}
-
-/* The file that a path leads to: a symbolic link stays, for the next one. */
-static bool remove_file(const char *path)
-{
-    char *real = realpath(path, NULL);
-    const bool gone = real ? unlink(real) == 0 : errno == ENOENT;
-    if (!gone) fprintf(stderr, "atmsae: %s: cannot remove it: %s\n", path, strerror(errno));
-    free(real);
-    return gone;
+    const bool length_given = r->settings[T_ROWS].given || r->settings[T_EPOCHS].given;
+    return train_same_settings(r->settings, asked, &r->config) && (!length_given || change_length(r, asked->trainer.total_rows));
 }
 
 static bool make_trainer(run *r)
@@ -224,54 +159,68 @@ static bool make_trainer(run *r)
     }
     if (r->settings[T_RESUME].given) return resume_trainer(r, &asked);
     train_advise(&asked, atmsae_source_rows(r->source));
-    if (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) < 0 ||
-        atmsae_trainer_get_config(r->trainer, &r->config) < 0)
-        return failed(r);
-    if (!with_first_rows(r, PREPARE_ROWS, atmsae_trainer_prepare)) return false;
-    /* --force: what is there belongs to another run, which --resume must not find. */
-    return remove_file(r->checkpoint) && remove_file(r->previous);
+    return (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) >= 0 &&
+            atmsae_trainer_get_config(r->trainer, &r->config) >= 0) || failed(r);
+}
+
+/* The files of --valid are read at the end, perhaps hours from now. */
+static bool check_valid(const run *r)
+{
+    const setting *s = r->settings;
+    atmsae_source *valid = NULL;
+    const bool good = !s[T_VALID].given || open_rows(r->context, atmsae_trainer_model(r->trainer), &s[T_VALID], s[T_TENSOR].text, s[T_BF16].given, &valid);
+    atmsae_source_destroy(valid);
+    return good;
 }
 
 /* ---- run.json -------------------------------------------------------------------------------------------- */
 
-/* Written aside and renamed, since atmsae resume needs a whole one. */
-static bool write_settings(const fields *settings, const char *path)
+/* sae: the checksum of the SAE that the run has saved, or NULL. */
+static void describe(const run *r, const char *sae, fields *settings, fields *facts)
 {
-    const size_t size = strlen(path) + sizeof ".tmp";
-    char *aside = program_alloc(size, 1);
-    snprintf(aside, size, "%s.tmp", path);
-    FILE *file = fopen(aside, "w");
-    if (file) fields_print_json(settings, file);
-    const bool written = file && fflush(file) == 0 && !ferror(file) && fsync(fileno(file)) == 0;
-    const bool closed = file && fclose(file) == 0;
-    const bool good = written && closed && rename(aside, path) == 0;
-    if (!good) {
-        fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
-        (void)unlink(aside);
-    }
-    free(aside);
-    return good;
+    train_settings_fields(r->settings, &r->config, settings, facts);
+    fields_count(facts, "input-rows", atmsae_source_rows(r->source));
+    fields_count(facts, "threads", atmsae_context_threads(r->context));
+    fields_text(facts, "cpu", atmsae_context_cpu(r->context));
+    fields_text(facts, "version", atmsae_version_string());
+    fields_count(facts, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
+    if (sae) fields_text(facts, RUN_SAE_KEY, sae);
 }
 
-/* Settings to stderr and to DIR/run.json. */
-static bool announce(const run *r)
+/* Settings to stderr and to DIR/run.json, with the first checkpoint of a new run. */
+static bool begin(run *r)
 {
+    const setting *s = r->settings;
+    const bool resume = s[T_RESUME].given;
+    if (!resume && !with_first_rows(r, PREPARE_ROWS, atmsae_trainer_prepare)) return false;
+    char *own = resume ? run_file_read(s[T_OUT].text) : NULL, *sae = own ? run_file_sae(s[T_OUT].text) : NULL;
     fields settings = {0}, facts = {0};
-    train_settings_fields(r->settings, &r->config, &settings, &facts);
-    fields_count(&facts, "input-rows", atmsae_source_rows(r->source));
-    fields_count(&facts, "threads", atmsae_context_threads(r->context));
-    fields_text(&facts, "cpu", atmsae_context_cpu(r->context));
-    fields_text(&facts, "version", atmsae_version_string());
-    if (!r->settings[T_QUIET].given) {
+    describe(r, sae, &settings, &facts);
+    if (!s[T_QUIET].given) {
         fields_print(&settings, stderr);
         fields_print(&facts, stderr);
     }
     fields_json(&settings, "facts", fields_json_text(&facts));
-    char *path = program_path(r->settings[T_OUT].text, RUN_FILE);
-    const bool good = write_settings(&settings, path);
+    const bool good = resume ? run_folder_settings(&r->folder, &settings)
+                             : run_folder_begin(&r->folder, r->context, &settings, r->trainer, r->source);
     fields_free(&settings);
     fields_free(&facts);
-    free(path);
+    free(own);
+    free(sae);
+    return good;
+}
+
+/* Once more with the checksum of the SAE that was saved. */
+static bool claim_sae(const run *r)
+{
+    fields settings = {0}, facts = {0};
+    char *sae = run_file_sae(r->settings[T_OUT].text);
+    describe(r, sae, &settings, &facts);
+    fields_json(&settings, "facts", fields_json_text(&facts));
+    const bool good = run_folder_settings(&r->folder, &settings);
+    fields_free(&settings);
+    fields_free(&facts);
+    free(sae);
     return good;
 }
 
@@ -281,32 +230,25 @@ static bool announce(const run *r)
 static void save_importance(const run *r)
 {
     char *path = program_path(r->settings[T_OUT].text, IMPORTANCE_FILE);
-    if (!importance_save(r->importance, r->trainer, path)) fprintf(stderr, "atmsae: %s: %s\n", path, strerror(errno));
+    (void)importance_save(r->importance, r->trainer, path);
     free(path);
 }
 
 static void start_importance(run *r)
 {
     r->importance = importance_create(r->config.model->d_sae);
-    if (!r->resumed) return;
+    if (atmsae_trainer_steps_done(r->trainer) == 0) return;
     char *path = program_path(r->settings[T_OUT].text, IMPORTANCE_FILE);
     (void)importance_resume(r->importance, r->context, path, atmsae_trainer_steps_done(r->trainer));
     free(path);
 }
 
-/* The checkpoint that gets replaced lives on under a second name, so that two whole ones are there
- * from the second save on. Without links (FAT, some network file systems) it is moved there instead. */
-static bool save_checkpoint(const run *r)
+static bool save_checkpoint(run *r)
 {
-    char *spare = program_path(r->settings[T_OUT].text, PREVIOUS ".tmp");
-    (void)unlink(spare); /* of a run that was killed */
-    const bool linked = linkat(AT_FDCWD, r->checkpoint, AT_FDCWD, spare, AT_SYMLINK_FOLLOW) == 0;
-    if (!linked && (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS)) (void)rename(r->checkpoint, r->previous);
-    const bool good = atmsae_trainer_save(r->trainer, r->source, r->checkpoint) >= 0 || failed(r);
-    if (linked && !(good && rename(spare, r->previous) == 0)) (void)unlink(spare);
-    free(spare);
-    if (good) save_importance(r);
-    return good;
+    if (!run_folder_save(&r->folder, r->context, r->trainer, r->source)) return false;
+    r->saved = atmsae_trainer_steps_done(r->trainer);
+    save_importance(r);
+    return true;
 }
 
 /* Steps until the end or a signal. */
@@ -320,31 +262,54 @@ static bool steps(run *r)
     atmsae_batch_init(&batch, sizeof batch);
     batch.x = rows;
     atmsae_step_stats stats = {.size = sizeof stats};
-    uint64_t done = atmsae_trainer_steps_done(r->trainer), saved = done * batch_rows;
+    uint64_t done = atmsae_trainer_steps_done(r->trainer), tried = done;
     progress line;
     progress_start(&line, "", r->settings[T_QUIET].given, done * batch_rows, total * batch_rows);
     bool good = true;
-    while (good && done < total && !interrupted) {
-        good = atmsae_source_next(r->source, batch_rows, rows, &batch.n_rows) >= 0 &&
-               atmsae_trainer_step(r->trainer, &batch, &stats) >= 0;
-        if (!good) {
-            if (stats.rows) progress_end(&line, done * batch_rows, &stats);
-            fprintf(stderr, "atmsae: step %llu: %s\n", (unsigned long long)done, atmsae_last_error(r->context));
-            break;
+    while (good && done < total && !stop_asked()) {
+        good = atmsae_source_next(r->source, batch_rows, rows, &batch.n_rows) >= 0;
+        if (good) {
+            good = atmsae_trainer_step(r->trainer, &batch, &stats) >= 0;
+            r->unused = !good;
         }
+        if (!good) break;
         done++;
         metrics_file_add(&r->metrics, &stats);
         if (r->history) history_record(r->history, r->trainer, &stats);
         importance_record(r->importance, r->trainer, stats.step);
         progress_show(&line, done * batch_rows, &stats);
-        if (every == 0 || done * batch_rows - saved < every || done == total) continue;
-        saved = done * batch_rows;
+        if (every == 0 || (done - tried) * batch_rows < every || done == total) continue;
+        tried = done;
         /* A full disk may have room again next time; the last one stays until then. */
-        if (!save_checkpoint(r)) fprintf(stderr, "atmsae: no checkpoint at step %llu; training goes on\n", (unsigned long long)done);
+        if (!save_checkpoint(r)) program_error("no checkpoint at step %llu; training goes on", (unsigned long long)done);
     }
-    if (good && stats.rows) progress_end(&line, done * batch_rows, &stats);
+    if (stats.rows) progress_end(&line, done * batch_rows, &stats);
+    if (!good) {
+        program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
+        r->bad_row = explain_bad_row(r->source, &batch);
+    }
     free(rows);
     return good;
+}
+
+/* The state before the step that failed or did not begin. Rows that were handed out for it go back first, so that
+ * they are the next ones when the run goes on. */
+static bool keep_state(run *r)
+{
+    if (r->saved == atmsae_trainer_steps_done(r->trainer)) return true;
+    if (r->unused && atmsae_source_unread(r->source) < 0) return failed(r);
+    return save_checkpoint(r);
+}
+
+/* A step that failed: the steps before it are kept, with a word on how to go on. */
+static void give_up(run *r)
+{
+    const char *out = r->settings[T_OUT].text;
+    (void)keep_state(r);
+    program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
+                  (unsigned long long)r->saved, out);
+    if (r->bad_row)
+        program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N" LIST_BAD_ROWS, out);
 }
 
 static bool add_validation(const run *r, fields *out)
@@ -369,6 +334,7 @@ static bool print_result(const run *r)
     if (s[T_JSON].given) {
         fields_text(&out, "sae", s[T_OUT].text);
         fields_count(&out, "steps", atmsae_trainer_steps_done(r->trainer));
+        fields_count(&out, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
     }
     const bool good = !s[T_VALID].given || add_validation(r, &out);
     if (good && s[T_JSON].given) fields_print_json(&out, stdout);
@@ -378,60 +344,66 @@ static bool print_result(const run *r)
 }
 
 /* Checkpoint first: calibration reads the stream from its start, so the position is lost. */
-static bool finish(run *r)
+static bool save_sae(run *r)
 {
     const setting *s = r->settings;
     atmsae_save_options options;
     atmsae_save_options_init(&options, sizeof options);
     options.model_name = s[T_MODEL_NAME].text;
     options.hook_name = s[T_HOOK_NAME].text;
-    if (!save_checkpoint(r) || !with_first_rows(r, CALIBRATE_ROWS, atmsae_trainer_calibrate)) return false;
-    if (atmsae_model_save(atmsae_trainer_model(r->trainer), s[T_OUT].text, &options) < 0) return failed(r);
-    if (!s[T_QUIET].given) fprintf(stderr, "saved %s\n", s[T_OUT].text);
-    if (s[T_PLOT].given && !history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text)) {
-        fprintf(stderr, "atmsae: %s: %s\n", s[T_PLOT].text, strerror(errno));
-        return false;
-    }
-    return print_result(r);
+    if (!save_checkpoint(r)) return false;
+    const bool good = with_first_rows(r, CALIBRATE_ROWS, atmsae_trainer_calibrate) &&
+                      (atmsae_model_save(atmsae_trainer_model(r->trainer), s[T_OUT].text, &options) >= 0 || failed(r)) && claim_sae(r);
+    if (!good) program_error("the SAE is not saved; all steps are: once the cause is gone, atmsae resume %s saves it", s[T_OUT].text);
+    const uint64_t bad = atmsae_trainer_bad_rows(r->trainer);
+    if (bad) program_error("%llu rows with a NaN or infinite value were left out, of %llu allowed", (unsigned long long)bad,
+                           (unsigned long long)r->config.skip_bad_rows);
+    if (good && !s[T_QUIET].given) program_note("saved %s", s[T_OUT].text);
+    return good;
+}
+
+static bool finish(run *r)
+{
+    const setting *s = r->settings;
+    if (!save_sae(r)) return false;
+    return (!s[T_PLOT].given || history_plot(r->history, "Adaptive Temporal Masking over a run", s[T_PLOT].text, true)) && print_result(r);
 }
 
 static int train(run *r)
 {
     const setting *s = r->settings;
-    if (!check_folder(r) || !open_source(r) || !make_trainer(r) || !announce(r) ||
-        !metrics_file_open(&r->metrics, s[T_METRICS].text, r->resumed, atmsae_trainer_steps_done(r->trainer)))
+    if (!open_folder(r) || !train_outputs_check(s, &r->code) || !open_source(r) || !make_trainer(r) || !check_valid(r) || !begin(r) ||
+        !metrics_file_open(&r->metrics, s[T_METRICS].text, s[T_RESUME].given, s[T_FORCE].given, atmsae_trainer_steps_done(r->trainer)))
         return r->code;
     if (s[T_PLOT].given) r->history = history_create(r->config.model->d_sae);
     start_importance(r);
-    catch_signals();
+    stop_catch();
     const bool trained = steps(r);
-    const bool measured = metrics_file_close(&r->metrics, s[T_METRICS].text); /* if not, the SAE is still wanted */
-    if (!trained) return EXIT_FAILED;
-    if (!interrupted || atmsae_trainer_steps_done(r->trainer) == r->config.total_rows / r->config.batch_rows)
+    const bool measured = metrics_file_close(&r->metrics); /* if not, the SAE is still wanted */
+    if (!trained) return give_up(r), EXIT_FAILED;
+    if (!stop_asked() || atmsae_trainer_steps_done(r->trainer) == r->config.total_rows / r->config.batch_rows)
         return finish(r) && measured ? EXIT_OK : EXIT_FAILED;
-    if (!save_checkpoint(r)) return EXIT_FAILED;
-    fprintf(stderr, "atmsae: interrupted after %llu steps; atmsae resume %s goes on (as does the same command with --resume)\n",
-            (unsigned long long)atmsae_trainer_steps_done(r->trainer), s[T_OUT].text);
+    if (!keep_state(r)) return EXIT_FAILED;
+    program_error("interrupted after %llu steps; atmsae resume %s goes on (as does the same command with --resume)",
+                  (unsigned long long)atmsae_trainer_steps_done(r->trainer), s[T_OUT].text);
     return measured ? EXIT_INTERRUPTED : EXIT_FAILED;
 }
 
 int run_train(const setting *settings)
 {
-    run r = {.settings = settings, .code = EXIT_FAILED, .folder = -1,
+    run r = {.settings = settings, .code = EXIT_FAILED,
              .context = command_context(&settings[T_THREADS], &settings[T_PRECISION], settings[T_QUIET].given)};
     if (!r.context) return EXIT_FAILED;
     const int code = train(&r);
     history_destroy(r.history);
     importance_destroy(r.importance);
-    free(r.checkpoint);
-    free(r.previous);
+    run_folder_close(&r.folder);
     atmsae_trainer_destroy(r.trainer);
     atmsae_source_destroy(r.source);
     atmsae_context_destroy(r.context);
-    if (r.folder >= 0) close(r.folder);
     return code;
 }
 
 const command command_train = {.name = "train", .summary = "train an SAE on files of activations and save it",
                                .help = train_help, .options = train_options, .n_options = T_OPTIONS,
-                               .complete = train_complete, .run = run_train};
+                               .complete = train_complete, .own_paths = true, .run = run_train};

@@ -6,6 +6,7 @@
 #define TRAIN_H
 
 #include "command.h"
+#include "files.h"
 
 enum {
     T_FILES, T_INPUT, T_TENSOR, T_BF16, T_VALID, T_OUT, T_FORCE, T_RESUME, T_CHECKPOINT, T_METRICS, T_PLOT,
@@ -13,7 +14,7 @@ enum {
     T_ARCH, T_FORM, T_D_SAE, T_K, T_PREFIXES, T_SPARSITY, T_TARGET_L0, T_BANDWIDTH, T_INIT_THRESHOLD, T_AUX, T_INPUT_NORM,
     T_B_DEC, T_SEED,
     T_MASK, T_R, T_C, T_PER_ROW,
-    T_ROWS, T_EPOCHS, T_BATCH, T_LR, T_DEAD_WINDOW, T_SHUFFLE,
+    T_ROWS, T_EPOCHS, T_BATCH, T_LR, T_DEAD_WINDOW, T_SHUFFLE, T_SKIP,
     T_OPTIONS
 };
 
@@ -24,7 +25,6 @@ extern const option train_options[T_OPTIONS];
 extern const char train_help[];
 bool train_complete(setting *s); /* of command, like: */
 int run_train(const setting *settings);
-#define RUN_FILE "run.json" /* beside an SAE: the settings of its run */
 
 /* All configurations of one run; `trainer` points to the others. */
 typedef struct run_config {
@@ -48,17 +48,24 @@ void train_settings_fields(const setting *s, const atmsae_trainer_config *config
  * --rows and --epochs may. */
 bool train_same_settings(const setting *s, const run_config *asked, const atmsae_trainer_config *loaded);
 
+/* --metrics and --plot. The first belongs to `complete`: their endings, and where a relative path of a file leads. The
+ * second, once the folder is there: may they be written? *code is set for a usage error. False after a message. */
+bool train_outputs_complete(setting *s);
+bool train_outputs_check(const setting *s, int *code);
+
 /* One line a step in a .csv or .jsonl file. */
 typedef struct metrics_file {
-    FILE *file;
+    file_writer writer;
     bool json;
 } metrics_file;
 
+/* Whether a run can go on in the file: it holds metrics, or nothing, or is not there. False after a message. */
+bool metrics_file_goes_on(const char *path);
 /* Opens the file: anew, or keeping the lines of steps below first_step where a run resumes. path
  * NULL: nothing is written. False after a message. */
-bool metrics_file_open(metrics_file *self, const char *path, bool resume, uint64_t first_step);
+bool metrics_file_open(metrics_file *self, const char *path, bool resume, bool replace, uint64_t first_step);
 void metrics_file_add(metrics_file *self, const atmsae_step_stats *stats);
 /* False after a message if anything could not be written. */
-bool metrics_file_close(metrics_file *self, const char *path);
+bool metrics_file_close(metrics_file *self);
 
 #endif

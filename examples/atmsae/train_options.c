@@ -14,17 +14,23 @@ const char train_help[] =
     "steps, so that the important ones learn to fire on all of their own inputs instead of leaving\n"
     "part of them to a special case. It works with every --arch; nothing is masked in the saved SAE.\n\n"
     "DIR also gets run.json (all settings, resolved; --config takes it and makes the same run again),\n"
-    "checkpoint.safetensors and the checkpoint before it, checkpoint.previous.safetensors. Ctrl-C and\n"
-    "SIGTERM finish the step, save the checkpoint and exit with code 130; a second signal exits at once.\n"
-    "atmsae resume DIR, or the same command with --resume, goes on to the same bits as a run without a\n"
-    "break, also after a crash; a checkpoint that is damaged is renamed to .broken, and the one before it\n"
-    "used. One run at a time works in DIR.\n\n"
+    "checkpoint.safetensors and the checkpoint before it, checkpoint.previous.safetensors. The first one is\n"
+    "saved before the first step: with --force, what an older run left in DIR stays until then, and its SAE\n"
+    "until there is a new one. One run at a time works in DIR.\n\n"
+    "Nothing ends a run without a checkpoint: Ctrl-C, SIGTERM, SIGHUP, SIGXCPU and SIGUSR1 finish the step,\n"
+    "save one and exit with code 130; only a second Ctrl-C or SIGTERM, a second after the message, exits at\n"
+    "once. A step that fails, on a bad row or on files that cannot be read, changes nothing: the steps\n"
+    "before it are saved, and the run goes on with its rows. atmsae resume DIR, or the same command with\n"
+    "--resume, goes on to the same bits as a run without a break, also after a crash; a checkpoint that\n"
+    "cannot be read is renamed to .broken, and the one before it used.\n\n"
+    "What is there already is replaced with --force only, an input never. All files are opened and checked\n"
+    "before the first step.\n\n"
     "Warnings name the usual mistakes and what to do: k above the rank of the rows or too small, rows\n"
     "that are not centred, too few rows or steps, latents that die, masks that leave out too many.\n\n"
     "examples\n"
     "  atmsae train acts.npy\n"
     "  atmsae train shard-*.safetensors --valid valid.npy --d-sae 16384 --k 32 --rows 100M \\\n"
-    "               --out out/atm --metrics out/atm.csv\n"
+    "               --out out/atm --metrics out/atm/metrics.csv\n"
     "  atmsae train --config out/atm/run.json --seed 1 --out out/atm1\n"
     "  atmsae train acts.npy --arch jumprelu --target-l0 32 --mask none --out out/jump\n"
     "  atmsae train acts.npy --mask paper --out out/paper\n";
@@ -49,13 +55,13 @@ static const option_choice b_dec_choices[] = {
 };
 
 const option train_options[T_OPTIONS] = {
-    [T_FILES] = {.group = "files", .kind = OPTION_TEXTS, .anew = true, .value = "FILE", .help = "as --input"},
-    [T_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .required = true, .value = "FILE",
+    [T_FILES] = {.group = "files", .kind = OPTION_TEXTS, .file = OPTION_READ, .anew = true, .value = "FILE", .help = "as --input"},
+    [T_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "FILE",
                  .help = "rows to train on: .npy (f2, f4) or .safetensors (F16, BF16, F32), [n, d_in] each"},
     [T_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "tensor to read from .safetensors files",
                   .preset = "the only 2-D float tensor, or \"activations\""},
     [T_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in .npy files hold bf16"},
-    [T_VALID] = {.name = "valid", .kind = OPTION_TEXTS, .value = "FILE",
+    [T_VALID] = {.name = "valid", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",
                  .help = "rows to measure the finished SAE on; not trained on"},
     [T_OUT] = {.name = "out", .kind = OPTION_TEXT, .required = true, .anew = true, .value = "DIR", .help = "folder for the SAE, made if need be",
                .preset = "name of the first FILE, without its ending, and -sae"},
@@ -63,10 +69,10 @@ const option train_options[T_OPTIONS] = {
     [T_RESUME] = {.anew = true, .name = "resume", .kind = OPTION_FLAG,
                   .help = "go on from DIR/checkpoint.safetensors with its settings; only --rows (or --epochs) may change"},
     [T_CHECKPOINT] = {.name = "checkpoint-every", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "10M",
-                      .help = "save a checkpoint every so many rows, besides on a signal and at the end; 0: only those"},
-    [T_METRICS] = {.name = "metrics", .kind = OPTION_TEXT, .value = "FILE", .help = "a line a step, as .csv or .jsonl"},
-    [T_PLOT] = {.name = "plot", .kind = OPTION_TEXT, .value = "FILE",
-                .help = "picture of importance, threshold and masking over time, as .svg"},
+                      .help = "save a checkpoint every so many rows, besides at the start, on a signal and at the end; 0: only those"},
+    [T_METRICS] = {.name = "metrics", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE", .help = "a line a step, as .csv or .jsonl; in --config a path relative to DIR"},
+    [T_PLOT] = {.name = "plot", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE",
+                .help = "picture of importance, threshold and masking over time, as .svg; in --config likewise"},
     [T_QUIET] = {.name = "quiet", .kind = OPTION_FLAG, .help = "no settings and no progress, only warnings and errors"},
     [T_JSON] = {.name = "json", .kind = OPTION_FLAG, .help = "the result as one JSON object on stdout"},
     [T_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096, .preset = "one a CPU",
@@ -130,4 +136,6 @@ const option train_options[T_OPTIONS] = {
                        .preset = "10M, at most 10 % of the rows"},
     [T_SHUFFLE] = {.anew = true, .name = "shuffle-rows", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "65536",
                    .help = "size of the shuffle buffer; 0: rows in the order of the files"},
+    [T_SKIP] = {.name = "skip-bad-rows", .kind = OPTION_COUNT, .value = "N", .min = 0, .preset = "0",
+                .help = "rows with a NaN or infinite value that may be left out, counted each time one comes; the next one ends the run"},
 };

@@ -11,7 +11,7 @@
 
 static bool refuse(const char *message)
 {
-    fprintf(stderr, "atmsae: %s\n", message);
+    program_error("%s", message);
     return false;
 }
 
@@ -38,7 +38,7 @@ bool train_complete(setting *s)
         s[T_FILES] = (setting){0};
     }
     if (s[T_INPUT].given && !s[T_OUT].given) default_out(&s[T_OUT], s[T_INPUT].texts[0]);
-    return true;
+    return train_outputs_complete(s);
 }
 
 /* ---- what they mean for the library ----------------------------------------------------------------------- */
@@ -48,7 +48,7 @@ bool train_complete(setting *s)
 static bool applies(const setting *s, int i, bool fits, const char *with, bool *good)
 {
     if (!s[i].given || fits) return s[i].given;
-    fprintf(stderr, "atmsae: --%s%s goes with %s only\n", train_options[i].name, s[i].from_file ? ", of the file, is left out: it" : "", with);
+    program_error("--%s%s goes with %s only", train_options[i].name, s[i].from_file ? ", of the file, is left out: it" : "", with);
     *good = *good && s[i].from_file;
     return false;
 }
@@ -128,9 +128,9 @@ static bool configure_length(run_config *run, const setting *s, uint64_t pass_ro
     while (trainer->batch_rows > BATCH_LEAST && trainer->total_rows / trainer->batch_rows < STEPS_ENOUGH)
         trainer->batch_rows /= 2;
     setting_count(&s[T_BATCH], &trainer->batch_rows);
-    if (trainer->total_rows >= trainer->batch_rows) return true;
-    fprintf(stderr, "atmsae: %llu rows are less than one step of %llu: lower --batch or raise --rows\n",
-            (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
+    if (trainer->total_rows >= trainer->batch_rows || s[T_RESUME].given) return true; /* a run that goes on has steps already */
+    program_error("%llu rows are less than one step of %llu: lower --batch or raise --rows",
+                  (unsigned long long)trainer->total_rows, (unsigned long long)trainer->batch_rows);
     return false;
 }
 
@@ -152,6 +152,7 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_choice(&s[T_MASK], &run->masker.kind);
     setting_real(&s[T_R], &run->masker.r);
     setting_real(&s[T_C], &run->masker.c);
+    setting_count(&s[T_SKIP], &run->trainer.skip_bad_rows);
     run->masker.per_row = s[T_PER_ROW].given;
     run->masker.seed = run->model.seed;
     return configure_length(run, s, pass_rows);
@@ -161,13 +162,13 @@ void train_advise(const run_config *run, uint64_t pass_rows)
 {
     const uint64_t steps = run->trainer.total_rows / run->trainer.batch_rows, d_sae = run->model.d_sae;
     if (pass_rows < ROWS_A_LATENT * d_sae)
-        fprintf(stderr, "atmsae: warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
-                "rows have in common: give %llu rows or more, or lower --d-sae to %llu\n",
-                (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
-                (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
+        program_error("warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
+                      "rows have in common: give %llu rows or more, or lower --d-sae to %llu",
+                      (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
+                      (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
     if (steps < STEPS_LEAST)
-        fprintf(stderr, "atmsae: warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch\n",
-                (unsigned long long)steps, STEPS_LEAST);
+        program_error("warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch",
+                      (unsigned long long)steps, STEPS_LEAST);
 }
 
 /* ---- settings as a file ------------------------------------------------------------------------------------ */
@@ -180,6 +181,18 @@ static char *absolute(const char *path)
     if (!folder) whole[strlen(path)] = 0;
     free(folder);
     return whole;
+}
+
+/* Outputs in the run's folder by their place in it, so that it can be moved, and its settings serve another run. */
+static void output_field(fields *out, const char *name, const char *path, const char *folder)
+{
+    char *whole = absolute(path), *root = absolute(folder);
+    size_t length = strlen(root);
+    while (length > 1 && root[length - 1] == '/') length--;
+    const bool inside = strncmp(whole, root, length) == 0 && whole[length] == '/';
+    fields_text(out, name, inside ? whole + length + 1 : whole);
+    free(whole);
+    free(root);
 }
 
 static void path_field(fields *out, const char *name, const setting *s)
@@ -204,11 +217,12 @@ void train_settings_fields(const setting *s, const atmsae_trainer_config *config
         const option *o = &train_options[i];
         if (!o->name || i == T_EPOCHS) continue;
         const field *f = fields_get(&all, o->name);
-        const bool path = i == T_INPUT || i == T_VALID || i == T_OUT || i == T_METRICS || i == T_PLOT;
+        const bool path = i == T_INPUT || i == T_VALID || i == T_OUT;
         if (f) fields_copy(settings, f);
         else if (i == T_SHUFFLE) fields_count(settings, o->name, s[i].given ? s[i].count : 65536);
         else if (!s[i].given || i == T_FORCE || i == T_RESUME || i == T_QUIET || i == T_JSON) continue;
         else if (path) path_field(settings, o->name, &s[i]);
+        else if (o->file == OPTION_WRITTEN) output_field(settings, o->name, s[i].text, s[T_OUT].text);
         else if (o->kind == OPTION_FLAG) fields_flag(settings, o->name, true);
         else if (o->kind == OPTION_COUNT) fields_count(settings, o->name, s[i].count);
         else if (o->kind == OPTION_REAL) fields_real(settings, o->name, s[i].real);
@@ -230,8 +244,8 @@ bool train_same_settings(const setting *s, const run_config *asked, const atmsae
         const char *a = fields_find(&want, train_options[i].name), *b = fields_find(&have, train_options[i].name);
         same = !a || (b && strcmp(a, b) == 0);
         if (!same)
-            fprintf(stderr, "atmsae: --%s is %s, but the run to resume has %s; leave it out to resume, or start "
-                    "anew with --force\n", train_options[i].name, a, b ? b : "none");
+            program_error("--%s is %s, but the run to resume has %s; leave it out to resume, or start "
+                          "anew with --force", train_options[i].name, a, b ? b : "none");
     }
     fields_free(&want);
     fields_free(&have);

@@ -73,7 +73,7 @@ static bool any_finite(const double *values, size_t n)
 }
 
 /* title NULL: as part of a page. */
-static bool draw(const history *self, const char *title, FILE *page, const char *path)
+static bool draw(const history *self, const char *title, FILE *page, const char *path, bool replace)
 {
     const double(*c)[HISTORY_POINTS] = self->column;
     const plot_series importance[] = {
@@ -99,17 +99,17 @@ static bool draw(const history *self, const char *title, FILE *page, const char 
              "while its importance I is below \xce\xb8", (unsigned long long)self->d_sae);
     const plot_chart chart = {.title = title, .subtitle = subtitle, .x_label = "training step", .x = c[HISTORY_STEP], .n = self->n,
                               .panels = panels, .n_panels = any_finite(c[HISTORY_FVU], self->n) ? 3 : 2};
-    if (!page) return plot_write(&chart, path);
+    if (!page) return plot_write(&chart, path, replace);
     plot_svg(page, &chart);
     return true;
 }
 
-bool history_plot(const history *self, const char *title, const char *path)
+bool history_plot(const history *self, const char *title, const char *path, bool replace)
 {
-    return draw(self, title, NULL, path);
+    return draw(self, title, NULL, path, replace);
 }
 
 void history_svg(FILE *page, const history *self)
 {
-    (void)draw(self, NULL, page, NULL);
+    (void)draw(self, NULL, page, NULL, false);
 }

@@ -29,8 +29,8 @@ void history_destroy(history *self);
 /* After each step. Takes a point every `stride` steps; when the points are full, drops every other
  * one and doubles the stride. */
 void history_record(history *self, atmsae_trainer *trainer, const atmsae_step_stats *stats);
-/* False with errno set if the file cannot be written. */
-bool history_plot(const history *self, const char *title, const char *path);
+/* False after a message if the file cannot be written. */
+bool history_plot(const history *self, const char *title, const char *path, bool replace);
 /* The same without a title, as a part of a page of html.h; without the error where it is not known. */
 void history_svg(FILE *page, const history *self);
 

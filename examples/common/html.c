@@ -3,8 +3,7 @@
  * See html.h.
  */
 #include "html.h"
-
-#include <stdint.h>
+#include "text.h"
 
 /* .chart .. are the classes that plot.c gives to the parts of a chart. */
 static const char stylesheet[] =
@@ -39,24 +38,12 @@ void html_end(FILE *f)
     fputs("</body>\n</html>\n", f);
 }
 
-size_t html_character(const unsigned char *s)
-{
-    if (s[0] < 0x80) return 1;
-    const size_t n = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-    uint32_t code = n == 2 ? s[0] & 0x1fu : n == 3 ? s[0] & 0x0fu : s[0] & 0x07u;
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xc0) != 0x80) return 0;
-        code = code << 6 | (s[i] & 0x3fu);
-    }
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    return code < least[n] || (code >= 0xd800 && code < 0xe000) || code > 0x10ffff ? 0 : n;
-}
-
 void html_text(FILE *f, const char *text)
 {
-    for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        const size_t n = html_character(s);
-        const bool control = (*s < 0x20 && *s != '\t' && *s != '\n') || *s == 0x7f;
+    for (const char *s = text; *s;) {
+        uint32_t code;
+        const size_t n = text_character(s, &code);
+        const bool control = (code < 0x20 && code != '\t' && code != '\n') || (code >= 0x7f && code < 0xa0);
         if (n == 0 || control) fputs("\xef\xbf\xbd", f);
         else if (*s == '&') fputs("&amp;", f);
         else if (*s == '<') fputs("&lt;", f);

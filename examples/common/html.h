@@ -32,9 +32,6 @@ void html_end(FILE *f);
 /* A text for an element or an attribute in either kind of quotes: & < > " ' are escaped; control
  * characters and bytes that are no UTF-8 become U+FFFD. */
 void html_text(FILE *f, const char *text);
-/* Length of the UTF-8 character at s; 0 if there is none (overlong forms, surrogates and what is above U+10FFFF
- * included). */
-size_t html_character(const unsigned char *s);
 
 /* id: of the anchor; NULL: none. */
 void html_heading(FILE *f, const char *id, const char *text);

@@ -3,9 +3,9 @@
  * See importance.h.
  */
 #include "importance.h"
+#include "files.h"
 #include "program.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +76,7 @@ void importance_record(importance *self, atmsae_trainer *trainer, uint64_t step)
 
 /* ---- the file --------------------------------------------------------------------------------------- */
 
-static bool write_tensors(const importance *self, FILE *file)
+static void write_tensors(const importance *self, FILE *file)
 {
     const unsigned long long n = self->n, f = self->d_sae, a = 8 * n, b = a + 4 * n, c = b + 4 * n, d = c + 4 * n, e = d + 4 * n * f;
     char header[512];
@@ -89,33 +89,25 @@ static bool write_tensors(const importance *self, FILE *file)
                           n, a, n, a, b, n, b, c, n, c, d, n, f, d, e);
     while (length % 8) header[length++] = ' ';
     const uint64_t size = (uint64_t)length;
-    return fwrite(&size, sizeof size, 1, file) == 1 && fwrite(header, 1, (size_t)length, file) == (size_t)length &&
-           fwrite(self->step, sizeof *self->step, self->n, file) == self->n &&
-           fwrite(self->theta, sizeof *self->theta, self->n, file) == self->n &&
-           fwrite(self->rate, sizeof *self->rate, self->n, file) == self->n &&
-           fwrite(self->mean_p, sizeof *self->mean_p, self->n, file) == self->n &&
-           fwrite(self->value, sizeof *self->value * self->d_sae, self->n, file) == self->n;
+    fwrite(&size, sizeof size, 1, file);
+    fwrite(header, 1, (size_t)length, file);
+    fwrite(self->step, sizeof *self->step, self->n, file);
+    fwrite(self->theta, sizeof *self->theta, self->n, file);
+    fwrite(self->rate, sizeof *self->rate, self->n, file);
+    fwrite(self->mean_p, sizeof *self->mean_p, self->n, file);
+    fwrite(self->value, sizeof *self->value * self->d_sae, self->n, file);
 }
 
-/* Whole or not at all, as far as a kill goes; a power cut may leave it broken, which load notices. */
 bool importance_save(importance *self, atmsae_trainer *trainer, const char *path)
 {
     const size_t n = self->n;
     const uint64_t done = atmsae_trainer_steps_done(trainer);
+    file_writer out;
+    if (!file_begin(&out, path, true)) return false;
     if (done > 0 && (n == 0 || self->step[n - 1] != (int64_t)done - 1)) take(self, trainer, done - 1);
-    const size_t bytes = strlen(path) + 5;
-    char *temporary = program_alloc(bytes, 1);
-    snprintf(temporary, bytes, "%s.tmp", path);
-    FILE *file = fopen(temporary, "wb");
-    bool good = file && write_tensors(self, file);
-    if (file && fclose(file) != 0) good = false;
+    write_tensors(self, out.file);
     self->n = n;
-    good = good && rename(temporary, path) == 0;
-    const int error = errno;
-    if (!good && file) (void)remove(temporary);
-    free(temporary);
-    errno = error;
-    return good;
+    return file_end(&out, true);
 }
 
 /* [n] floats of a tensor of that name; [n, d_sae] if rank is 2. */

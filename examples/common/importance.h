@@ -25,7 +25,7 @@ void importance_destroy(importance *self);
  * doubles the stride. */
 void importance_record(importance *self, atmsae_trainer *trainer, uint64_t step);
 /* tensors `step` I64 [n], `theta`, `rate`, `mean_p` F32 [n], `importance` F32 [n, d_sae]: the points, and the trainer's
- * state as the last one. False with errno set. */
+ * state as the last one. Replaces a file that is there. False after a message. */
 bool importance_save(importance *self, atmsae_trainer *trainer, const char *path);
 /* All points of a file. False if it cannot be read or is of another d_sae; *self is then as it was. */
 bool importance_load(importance *self, atmsae_context *context, const char *path);

@@ -3,6 +3,7 @@
  * See plot.h.
  */
 #include "plot.h"
+#include "files.h"
 #include "html.h"
 
 #include <math.h>
@@ -21,16 +22,33 @@
 #define MAX_LABELS 16
 #define LABEL_CHARACTERS 25
 
+/* Numbers beyond these are drawn at the edge; so a difference or ratio of two is a number. A range of less than CLOSE
+ * of its ends is none: it is drawn as wide as if the ends were equal, since ticks in it could not be told apart. */
+#define HUGE_VALUE 1e300
+#define CLOSE 1e-9
+
+enum { MOST_TICKS = 32 };
+
 typedef struct axis {
-    double low, high, from, to; /* data low..high is drawn at from..to */
+    double low, high, from, to; /* data low..high is drawn at from..to; low < high, of a log axis 0 < low */
     bool log;
 } axis;
 
+/* Inside from..to, whatever the value is. */
 static double place(const axis *a, double value)
 {
-    const double v = a->log ? log10(fmax(value, a->low)) : value;
+    const double inside = fmin(fmax(value, a->low), a->high);
+    const double v = a->log ? log10(inside) : inside;
     const double low = a->log ? log10(a->low) : a->low, high = a->log ? log10(a->high) : a->high;
     return a->from + (a->to - a->from) * (v - low) / (high - low);
+}
+
+/* How wide an axis from low to high is to be, more than 0 also where they are equal. */
+static double spread(double low, double high)
+{
+    const double range = high - low, most = fmax(fabs(low), fabs(high));
+    if (range > CLOSE * most && range > 1 / HUGE_VALUE) return range;
+    return most > 1 / HUGE_VALUE ? most / 5 : 1;
 }
 
 /* The step of 1, 2 or 5 times a power of ten that gives at most `most` intervals. */
@@ -41,13 +59,35 @@ static double tick_step(double range, double most)
     return power * (need <= 1 ? 1 : need <= 2 ? 2 : need <= 5 ? 5 : 10);
 }
 
-/* The next of 1, 2, 5 times a power of ten, below or above a value. */
+/* The nearest of 1, 2, 5 times a power of ten that is not above or not below a value. */
 static double log_tick(double value, bool above)
 {
     const double power = pow(10, floor(log10(value)));
     const double digits = value / power;
     if (above) return power * (digits <= 1 ? 1 : digits <= 2 ? 2 : digits <= 5 ? 5 : 10);
     return power * (digits >= 5 ? 5 : digits >= 2 ? 2 : 1);
+}
+
+/* The values to mark on an axis, at most `most` intervals apart where it is linear; their number. They are counted
+ * in whole numbers: a sum of floating-point steps may never reach its end. */
+static size_t tick_values(const axis *a, double most, double ticks[MOST_TICKS])
+{
+    size_t n = 0;
+    if (!a->log) {
+        const double step = tick_step(a->high - a->low, most), first = ceil(a->low / step);
+        for (int i = 0; i < MOST_TICKS && (first + i) * step <= a->high + step / 1000; i++) ticks[n++] = (first + i) * step;
+        return n;
+    }
+    /* All of 1, 2, 5 where they are few, else whole powers of ten. */
+    static const double digits[] = {1, 2, 5};
+    const bool all = a->high / a->low <= 101;
+    const int from = (int)floor(log10(a->low)), to = (int)ceil(log10(a->high)), stride = 1 + (to - from) / 12;
+    for (int e = from; e <= to; e += stride)
+        for (int d = 0; d < (all ? 3 : 1); d++) {
+            const double value = digits[d] * pow(10, e);
+            if (n < MOST_TICKS && value >= a->low * 0.999 && value <= a->high * 1.001) ticks[n++] = value;
+        }
+    return n;
 }
 
 static size_t points(const plot_chart *chart, const plot_series *s)
@@ -64,8 +104,9 @@ static void extent(const double *values, size_t n, double *low, double *high)
 {
     for (size_t i = 0; i < n; i++) {
         if (!isfinite(values[i])) continue;
-        *low = fmin(*low, values[i]);
-        *high = fmax(*high, values[i]);
+        const double value = fmin(fmax(values[i], -HUGE_VALUE), HUGE_VALUE);
+        *low = fmin(*low, value);
+        *high = fmax(*high, value);
     }
 }
 
@@ -80,12 +121,12 @@ static axis panel_axis(const plot_chart *chart, const plot_panel *panel, double 
     if (!(low <= high)) low = high = panel->log_y ? 1 : 0;
     axis a = {.from = top + PANEL, .to = top, .log = panel->log_y};
     if (panel->log_y) {
-        low = fmax(low, panel->floor);
+        low = fmax(low, fmax(panel->floor, 1 / HUGE_VALUE));
         a.low = log_tick(low, false);
         a.high = log_tick(fmax(high, low * 1.01), true);
     } else {
         if (!panel->close) low = fmin(low, 0);
-        const double range = high > low ? high - low : high != 0 ? fabs(high) / 5 : 1;
+        const double range = spread(low, high);
         double step = tick_step(range, 5);
         a.low = low;
         a.high = fmax(ceil(high / step) * step, low + step);
@@ -106,7 +147,8 @@ static double half_spacing(const plot_chart *chart)
         for (size_t i = 0; i < chart->panels[p].n_series; i++) {
             const plot_series *s = &chart->panels[p].series[i];
             if (s->style != PLOT_BARS) continue;
-            return points(chart, s) > 1 ? (places(chart, s)[1] - places(chart, s)[0]) / 2 : 0.5;
+            const double half = points(chart, s) > 1 ? (places(chart, s)[1] - places(chart, s)[0]) / 2 : 0.5;
+            return half > 0 && half < HUGE_VALUE ? half : 0.5;
         }
     return 0;
 }
@@ -124,14 +166,13 @@ static axis chart_x_axis(const plot_chart *chart)
         }
     if (!(x.low <= x.high)) x.low = x.high = 1;
     if (x.log) {
-        x.low = log_tick(x.low * 0.999, false);
-        x.high = log_tick(x.high * 1.001, true);
+        x.low = log_tick(fmax(x.low, 1 / HUGE_VALUE) * 0.999, false);
+        x.high = log_tick(fmax(x.high, x.low) * 1.001, true);
         return x;
     }
-    const double half = half_spacing(chart), margin = half > 0 ? half : marks ? (x.high - x.low) / 25 : 0;
-    if (half == 0 && !(x.high > x.low)) x.high = x.low + 1;
+    const double half = half_spacing(chart), margin = half > 0 ? half : marks ? spread(x.low, x.high) / 25 : 0;
     x.low -= margin;
-    x.high += margin;
+    x.high = x.low + spread(x.low, x.high + margin);
     return x;
 }
 
@@ -144,15 +185,9 @@ static void y_tick(FILE *f, const axis *a, double value)
 
 static void y_ticks(FILE *f, const axis *a)
 {
-    if (a->log) {
-        /* All of 1, 2, 5 where they are few, else whole powers of ten. */
-        const bool all = a->high / a->low <= 101;
-        for (double v = log_tick(a->low, true); v <= a->high * 1.001; v = log_tick(v * 1.01, true))
-            if (all || fabs(log10(v) - round(log10(v))) < 1e-6) y_tick(f, a, v);
-        return;
-    }
-    const double step = tick_step(a->high - a->low, 5);
-    for (double i = ceil(a->low / step); i * step <= a->high * 1.0001; i++) y_tick(f, a, i * step);
+    double ticks[MOST_TICKS];
+    const size_t n = tick_values(a, 5, ticks);
+    for (size_t i = 0; i < n; i++) y_tick(f, a, ticks[i]);
 }
 
 /* What the pointer shows of a point or bar. */
@@ -171,6 +206,11 @@ static void note(FILE *f, const plot_chart *chart, const plot_series *s, size_t 
     fputs("</title>", f);
 }
 
+static bool is_drawn(const plot_chart *chart, const plot_series *s, size_t i)
+{
+    return isfinite(places(chart, s)[i]) && isfinite(s->y[i]) && (!s->low || isfinite(s->low[i]));
+}
+
 /* Gaps: a path starts anew ("M") after a value that is not finite. */
 static void draw_line(FILE *f, const plot_chart *chart, const plot_series *s, const axis *x, const axis *y)
 {
@@ -181,13 +221,14 @@ static void draw_line(FILE *f, const plot_chart *chart, const plot_series *s, co
                 s->dashed ? " stroke-dasharray='6 4'" : "");
         bool open = false;
         for (size_t i = 0; i < n; i++) {
-            if (isfinite(s->y[i])) fprintf(f, "%c%.1f %.1f", open ? 'L' : 'M', place(x, at[i]), place(y, s->y[i]));
-            open = isfinite(s->y[i]);
+            const bool drawn = is_drawn(chart, s, i);
+            if (drawn) fprintf(f, "%c%.1f %.1f", open ? 'L' : 'M', place(x, at[i]), place(y, s->y[i]));
+            open = drawn;
         }
         fprintf(f, "'/>\n");
     }
     for (size_t i = 0; i < n && s->style != PLOT_LINE; i++) {
-        if (!isfinite(s->y[i])) continue;
+        if (!is_drawn(chart, s, i)) continue;
         fprintf(f, "<circle cx='%.1f' cy='%.1f' r='4.5' fill='%s'>", place(x, at[i]), place(y, s->y[i]), s->colour);
         note(f, chart, s, i);
         fputs("</circle>\n", f);
@@ -198,10 +239,16 @@ static void draw_band(FILE *f, const plot_chart *chart, const plot_series *s, co
 {
     const double *at = places(chart, s);
     fprintf(f, "<path fill='%s' fill-opacity='%g' stroke='none' d='", s->colour, s->opacity);
-    for (size_t i = 0; i < points(chart, s); i++)
-        fprintf(f, "%c%.1f %.1f", i ? 'L' : 'M', place(x, at[i]), place(y, s->y[i]));
-    for (size_t i = points(chart, s); i-- > 0;) fprintf(f, "L%.1f %.1f", place(x, at[i]), place(y, s->low[i]));
-    fprintf(f, "Z'/>\n");
+    const size_t n = points(chart, s);
+    bool open = false;
+    for (size_t i = 0; i < n; i++) {
+        if (!is_drawn(chart, s, i)) continue;
+        fprintf(f, "%c%.1f %.1f", open ? 'L' : 'M', place(x, at[i]), place(y, s->y[i]));
+        open = true;
+    }
+    for (size_t i = n; i-- > 0;)
+        if (is_drawn(chart, s, i)) fprintf(f, "L%.1f %.1f", place(x, at[i]), place(y, s->low[i]));
+    fprintf(f, "%s'/>\n", open ? "Z" : "");
 }
 
 /* Of the panel's series with bars, this is number `index` of `count`. */
@@ -212,7 +259,7 @@ static void draw_bars(FILE *f, const plot_chart *chart, const plot_series *s, co
     const double whole = 2 * half_spacing(chart), width = whole * 0.86 / (double)count;
     const double base = place(y, y->log ? y->low : fmax(y->low, 0));
     for (size_t i = 0; i < points(chart, s); i++) {
-        if (!isfinite(s->y[i])) continue;
+        if (!is_drawn(chart, s, i)) continue;
         const double left = at[i] - whole * 0.43 + width * (double)index, end = place(y, s->y[i]);
         fprintf(f, "<rect x='%.1f' y='%.1f' width='%.1f' height='%.1f' fill='%s'>", place(x, left), fmin(base, end),
                 fmax(1, place(x, left + width) - place(x, left) - (count > 1 ? 0.3 : 0)), fabs(base - end), s->colour);
@@ -312,11 +359,10 @@ static void draw_x_ticks(FILE *f, const plot_chart *chart, const axis *x, double
 {
     if (chart->x_names) {
         for (size_t i = 0; i < chart->n; i++) x_tick(f, x, chart->x[i], y, chart->x_names[i]);
-    } else if (x->log) {
-        for (double v = x->low; v <= x->high * 1.001; v = log_tick(v * 1.01, true)) x_tick(f, x, v, y, NULL);
     } else {
-        const double step = tick_step(x->high - x->low, 8);
-        for (double i = ceil(x->low / step); i * step <= x->high * 1.0001; i++) x_tick(f, x, i * step, y, NULL);
+        double ticks[MOST_TICKS];
+        const size_t n = tick_values(x, 8, ticks);
+        for (size_t i = 0; i < n; i++) x_tick(f, x, ticks[i], y, NULL);
     }
     fprintf(f, "<text class='tick' text-anchor='middle' x='%.1f' y='%.1f'>", (LEFT + WIDTH - RIGHT) / 2, y + 38);
     html_text(f, chart->x_label);
@@ -370,10 +416,11 @@ void plot_svg(FILE *f, const plot_chart *chart)
     fputs("</svg>\n", f);
 }
 
-bool plot_write(const plot_chart *chart, const char *path)
+bool plot_write(const plot_chart *chart, const char *path, bool replace)
 {
-    FILE *f = fopen(path, "w");
-    if (!f) return false;
+    file_writer out;
+    if (!file_begin(&out, path, replace)) return false;
+    FILE *f = out.file;
     const double height = chart_height(chart);
     fprintf(f, "<svg xmlns='http://www.w3.org/2000/svg' width='%g' height='%g' viewBox='0 0 %g %g'>\n", WIDTH,
             height, WIDTH, height);
@@ -384,6 +431,5 @@ bool plot_write(const plot_chart *chart, const char *path)
     fprintf(f, "<rect width='100%%' height='100%%' fill='white'/>\n");
     draw_chart(f, chart);
     fprintf(f, "</svg>\n");
-    const bool written = !ferror(f);
-    return fclose(f) == 0 && written;
+    return file_end(&out, true);
 }

@@ -53,7 +53,7 @@ typedef struct plot_chart {
 const char *plot_colour(size_t i);
 /* An <svg> element for a page of html.h, whose stylesheet it uses. */
 void plot_svg(FILE *f, const plot_chart *chart);
-/* A file of its own. False with errno set if it cannot be written. */
-bool plot_write(const plot_chart *chart, const char *path);
+/* A file of its own, written by files.h. False after a message. */
+bool plot_write(const plot_chart *chart, const char *path, bool replace);
 
 #endif

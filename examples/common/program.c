@@ -3,8 +3,11 @@
  * See program.h.
  */
 #include "program.h"
+#include "progress.h"
+#include "text.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,11 +28,37 @@ void program_choose_blis_kernels(void)
 #endif
 }
 
+/* No memory is taken: it may be what is missing. What is longer is cut. */
+__attribute__((format(printf, 2, 0))) static void print_line(const char *prefix, const char *format, va_list arguments)
+{
+    char text[5000], shown[2 * sizeof text];
+    if (vsnprintf(text, sizeof text, format, arguments) < 0) text[0] = 0;
+    (void)text_escape(text, shown, sizeof shown);
+    progress_break();
+    fprintf(stderr, "%s%s\n", prefix, shown);
+}
+
+void program_error(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_line("atmsae: ", format, arguments);
+    va_end(arguments);
+}
+
+void program_note(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_line("", format, arguments);
+    va_end(arguments);
+}
+
 void *program_alloc(size_t count, size_t size)
 {
     void *memory = calloc(count ? count : 1, size ? size : 1);
     if (!memory) {
-        fprintf(stderr, "out of memory (%zu x %zu bytes)\n", count, size);
+        program_error("out of memory (%zu x %zu bytes)", count, size);
         exit(1);
     }
     return memory;
@@ -39,7 +68,7 @@ FILE *program_text_open(char **text, size_t *size)
 {
     FILE *file = open_memstream(text, size);
     if (!file) {
-        perror("a text in memory");
+        program_error("a text in memory: %s", strerror(errno));
         exit(1);
     }
     return file;
@@ -49,7 +78,7 @@ char *program_text_close(FILE *file, char **text)
 {
     const int failed = ferror(file);
     if (fclose(file) != 0 || failed || !*text) {
-        fprintf(stderr, "out of memory for a text\n");
+        program_error("out of memory for a text");
         exit(1);
     }
     return *text;
@@ -73,6 +102,10 @@ void program_duration(double seconds, char *text, size_t size)
 
 bool program_make_folder(const char *path)
 {
+    if (!*path) {
+        errno = ENOENT;
+        return false;
+    }
     const size_t bytes = strlen(path) + 1;
     char *copy = program_alloc(bytes, 1);
     memcpy(copy, path, bytes);

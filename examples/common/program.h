@@ -13,6 +13,11 @@
 /* Call before anything of the library. */
 void program_choose_blis_kernels(void);
 
+/* A line on stderr, "atmsae: ..." or as it is; without a line feed at its end. Controls in it, which may come from names
+ * of files and from what they hold, are shown as \xNN (text.h). Takes a progress line away first. */
+__attribute__((format(printf, 1, 2))) void program_error(const char *format, ...);
+__attribute__((format(printf, 1, 2))) void program_note(const char *format, ...);
+
 /* Memory or the end of the program. */
 void *program_alloc(size_t count, size_t size);
 /* A file that becomes a string, to be freed: close returns it. Likewise. */

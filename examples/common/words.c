@@ -12,7 +12,7 @@
 
 static bool print_error(const atmsae_context *context)
 {
-    fprintf(stderr, "atmsae: %s\n", atmsae_last_error(context));
+    program_error("%s", atmsae_last_error(context));
     return false;
 }
 
@@ -42,7 +42,7 @@ static bool read_rows(atmsae_context *context, const char *path, const atmsae_te
     if (atmsae_tensors_find(file, name, &index) < 0 || atmsae_tensors_info(file, index, &info) < 0)
         return print_error(context);
     if (info.rank != 2) {
-        fprintf(stderr, "atmsae: %s: tensor \"%s\" has rank %llu, not 2\n", path, name, (unsigned long long)info.rank);
+        program_error("%s: tensor \"%s\" has rank %llu, not 2", path, name, (unsigned long long)info.rank);
         return false;
     }
     w->n = info.shape[0];
@@ -65,7 +65,7 @@ bool words_read(atmsae_context *context, const char *path, const char *tensor, w
         for (uint64_t i = 0; i < w->n && good; i++) {
             good = letter[i] >= 0 && letter[i] < MOST_CLASSES;
             if (!good)
-                fprintf(stderr, "atmsae: %s: letter[%llu] is %lld, outside 0 .. %d\n", path,
+                program_error("%s: letter[%llu] is %lld, outside 0 .. %d", path,
                         (unsigned long long)i, (long long)letter[i], MOST_CLASSES - 1);
             w->labels[i] = (int32_t)letter[i];
             w->is_train[i] = train[i] != 0;

@@ -600,6 +600,11 @@ ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one p
  * whose rows differ: those of a sample, the first and the last among them. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got);
+/* Puts the rows of the last atmsae_source_next back, so that the next call hands out the same ones: after a step that
+ * failed, atmsae_trainer_save then saves a state that goes on with its batch. They are read again; if that fails,
+ * nothing has changed. E_STATE: there are none, or the source was rewound or restored since. E_UNSUPPORTED: a callback,
+ * which cannot give a row twice. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_unread(atmsae_source *source);
 /* Back to the state before the first row. E_UNSUPPORTED once a callback was read. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_rewind(atmsae_source *source);
 /* Where a row comes from. */

@@ -144,6 +144,7 @@ static atmsae_status next(atmsae_source *source, uint64_t n_rows, float *out, ui
         return ams_fail(ctx, ATMSAE_E_LIMIT, "atmsae_source_next: %llu rows of %llu floats: more than memory can hold",
                         (unsigned long long)n_rows, (unsigned long long)source->d);
 
+    source->n_back = 0;
     AMS_TRY(begin(source));
     const ams_buffer *buffer = &source->buffer;
     const ams_plan *plan = &source->plan;
@@ -154,6 +155,7 @@ static atmsae_status next(atmsae_source *source, uint64_t n_rows, float *out, ui
     /* First everything that can fail: the rows that will take the places of those handed out, in
      * their own type, where the caller's rows will be. Then each changes places with a slot's. */
     const uint64_t first = id_at(source, &source->position);
+    const ams_position start = source->position;
     uint64_t fresh, done = 0;
     AMS_TRY(ams_stream_take(source, n_rows, (char *)out, (size_t)source->d * sizeof(float), &fresh));
     for (; done < fresh; done++) {
@@ -179,7 +181,9 @@ static atmsae_status next(atmsae_source *source, uint64_t n_rows, float *out, ui
         memcpy(buffer->slots + slot * row_bytes, buffer->slots + last * row_bytes, row_bytes);
         buffer->ids[slot] = buffer->ids[last];
     }
-    *got = source->n_last = done;
+    *got = source->n_last = source->n_back = done;
+    source->n_fresh = fresh;
+    source->start = start;
     return ATMSAE_OK;
 }
 
@@ -188,6 +192,48 @@ atmsae_status atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *
     if (got) *got = 0;
     if (!source) return ATMSAE_E_ARG;
     AMS_CALL(source->ctx, next(source, n_rows, out, got), AMS_CHANGES("source", source));
+}
+
+/* The draws are taken back, the newest first: the slot gets the row that it gave. What it has had since goes to where
+ * it came from, the stream or, once that has ended, the end of the buffer. */
+static atmsae_status unread(atmsae_source *source)
+{
+    atmsae_context *ctx = source->ctx;
+    const ams_plan *plan = &source->plan;
+    const ams_buffer *buffer = &source->buffer;
+    const uint64_t n = source->n_back;
+    if (n == 0)
+        return ams_fail(ctx, ATMSAE_E_STATE, "source_unread: no rows to put back: none were handed out since the source was made, "
+                        "rewound or restored, or they are back already");
+    if (plan->streamed) return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "source_unread: a callback's rows cannot be put back");
+    const size_t row_bytes = (size_t)source->d * ams_type_size(plan->type);
+    char *rows = ams_alloc(ctx, n, row_bytes);
+    if (!rows) return ams_nomem(ctx, "rows to put back");
+    const atmsae_status status = ams_source_read(source, plan, source->last, n, rows);
+    for (uint64_t k = n; status == ATMSAE_OK && plan->capacity > 0 && k-- > 0;) {
+        const bool drained = k >= source->n_fresh;
+        source->filled += drained;
+        source->draws--;
+        const uint64_t slot = draw(source), end = source->filled - 1;
+        source->draws--;
+        if (drained && slot != end) {
+            memcpy(buffer->slots + end * row_bytes, buffer->slots + slot * row_bytes, row_bytes);
+            buffer->ids[end] = buffer->ids[slot];
+        }
+        memcpy(buffer->slots + slot * row_bytes, rows + k * row_bytes, row_bytes);
+        buffer->ids[slot] = source->last[k];
+    }
+    ams_free(ctx, rows);
+    if (status < 0) return status;
+    source->position = source->start;
+    source->n_back = 0;
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_source_unread(atmsae_source *source)
+{
+    if (!source) return ATMSAE_E_ARG;
+    AMS_CALL(source->ctx, unread(source), AMS_CHANGES("source", source));
 }
 
 static atmsae_status locate(const atmsae_source *source, uint64_t row, atmsae_row_origin *out)
@@ -222,7 +268,7 @@ static atmsae_status rewind_to_start(atmsae_source *source)
     ams_buffer_free(source, &source->buffer);
     source->begun = false;
     source->position = (ams_position){0};
-    source->filled = source->draws = 0;
+    source->filled = source->draws = source->n_back = 0;
     return ATMSAE_OK;
 }
 

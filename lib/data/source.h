@@ -73,6 +73,8 @@ struct atmsae_source {
     uint64_t filled, draws; /* slots in use; rows drawn so far */
     uint64_t *last;         /* [n_last] ids of the rows handed out last */
     uint64_t n_last, last_capacity;
+    uint64_t n_back, n_fresh; /* of them, how many can be put back, and those that others of the stream replaced */
+    ams_position start;       /* of the stream before them */
 
     atmsae_tensors *open; /* the one file that is open, of input `open_input` */
     uint64_t open_input;
@@ -111,6 +113,9 @@ void ams_source_plan(const atmsae_source *source, ams_plan *plan);
 atmsae_status ams_stream_take(atmsae_source *source, uint64_t want, char *out, size_t stride, uint64_t *got);
 /* Writes d elements of `from` as `to`: the same type, or f32. */
 void ams_copy_row(void *out, int32_t to, const void *in, int32_t from, uint64_t d);
+
+/* state.c: reads n rows again by their numbers, of inputs that are all seekable, as elements of plan.type. */
+atmsae_status ams_source_read(atmsae_source *source, const ams_plan *plan, const uint64_t *ids, uint64_t n, char *out);
 
 /* source.c */
 atmsae_status ams_buffer_create(const atmsae_source *source, const ams_plan *plan, ams_buffer *buffer);

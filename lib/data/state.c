@@ -162,19 +162,19 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Reads the slots' rows again, in the order of the files. */
-static atmsae_status read_slots(atmsae_source *source, const ams_plan *plan, const ams_source_state *state, char *slots)
+/* In the order of the files. */
+atmsae_status ams_source_read(atmsae_source *source, const ams_plan *plan, const uint64_t *ids, uint64_t n, char *out)
 {
-    wanted *list = ams_alloc(source->ctx, state->n_ids, sizeof *list);
+    wanted *list = ams_alloc(source->ctx, n, sizeof *list);
     if (!list) return ams_nomem(source->ctx, "reading the shuffle buffer");
-    for (uint64_t i = 0; i < state->n_ids; i++)
-        list[i] = (wanted){state->ids[i], i};
-    ams_sort(list, state->n_ids, sizeof *list, by_id);
+    for (uint64_t i = 0; i < n; i++)
+        list[i] = (wanted){ids[i], i};
+    ams_sort(list, n, sizeof *list, by_id);
 
     atmsae_status status = ATMSAE_OK;
     size_t row_bytes = (size_t)source->d * ams_type_size(plan->type);
     uint64_t input = 0;
-    for (uint64_t i = 0; i < state->n_ids && status == ATMSAE_OK; i++) {
+    for (uint64_t i = 0; i < n && status == ATMSAE_OK; i++) {
         while (list[i].id - source->inputs[input].first_id >= source->inputs[input].n_rows)
             input++;
         const char *row;
@@ -182,7 +182,7 @@ static atmsae_status read_slots(atmsae_source *source, const ams_plan *plan, con
         size_t stride;
         status = ams_input_lend(source, input, list[i].id - source->inputs[input].first_id, &row, &count, &stride);
         if (status == ATMSAE_OK)
-            ams_copy_row(slots + list[i].slot * row_bytes, plan->type, row, source->inputs[input].type, source->d);
+            ams_copy_row(out + list[i].slot * row_bytes, plan->type, row, source->inputs[input].type, source->d);
     }
     ams_free(source->ctx, list);
     return status;
@@ -211,7 +211,7 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
         if (state->n_held) memcpy(held, state->held, (size_t)state->n_held * row_bytes);
         if (state->n_rows) memcpy(buffer.slots, state->rows, (size_t)state->n_rows * row_bytes);
     } else {
-        status = read_slots(source, &plan, state, buffer.slots);
+        status = ams_source_read(source, &plan, state->ids, state->n_ids, buffer.slots);
         if (status < 0) goto fail;
     }
 
@@ -229,7 +229,7 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
     source->position = (ams_position){words[PASS], words[INPUT], words[ROW]};
     source->draws = words[DRAWS];
     source->filled = words[FILLED];
-    source->n_last = 0; /* they were another stream's */
+    source->n_last = source->n_back = 0; /* they were another stream's */
     source->begun = true;
     return ATMSAE_OK;
 

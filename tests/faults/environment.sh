@@ -48,12 +48,16 @@ if unshare -rm true 2>/dev/null && unshare -rm mount -t tmpfs none disk 2>/dev/n
     says err "training goes on"
     is "nothing but the old checkpoint and run.json is there" "$(tr '\n' ' ' <left)" = "checkpoint.safetensors run.json "
     cat >later.sh <<'EOF'
-# The disk fills up at first and is emptied while the run goes on.
+# The disk fills up once the run has begun and is emptied while it goes on.
 atmsae=$1 small=$2 room=$3
 mount -t tmpfs -o "size=$room" none disk || exit 77
-head -c $((room - 8192)) /dev/zero >disk/ballast
 "$atmsae" $small --rows 600k --checkpoint-every 1k --out disk/run --metrics later.csv >out 2>err &
 pid=$!
+for _ in $(seq 200); do
+    [ -e disk/run/checkpoint.safetensors ] && break
+    sleep 0.05
+done
+head -c $room /dev/zero >disk/ballast 2>/dev/null
 for _ in $(seq 200); do
     sleep 0.05
     grep -q "training goes on" err && break
@@ -64,6 +68,24 @@ grep -q "training goes on" err || exit 80
 [ -s disk/run/sae_weights.safetensors ]
 EOF
     expect_of 0 "room that comes back is used" unshare -rm bash later.sh "$atmsae" "${small/--rows 1500/}" 4194304
+    cat >pages.sh <<'EOF'
+# Pages that are there already, and then no room for new ones. Each command fails once, with a message.
+atmsae=$1
+mount -t tmpfs -o size=2m none disk || exit 77
+cp page.html page.json disk/
+head -c 4M /dev/zero >disk/ballast 2>/dev/null
+for arguments in "features --sae whole --input rows.npy --quiet --out disk/page.html" "features --sae whole --input rows.npy --quiet --json disk/page.json" \
+    "compare whole whole --input rows.npy --html disk/page.html" "eval --sae whole --input rows.npy --html disk/page.html"; do
+    "$atmsae" $arguments --force >out 2>err && exit 81
+    [ "$(grep -c '^atmsae:.*No space left on device' err)" -eq 1 ] || exit 82
+    cmp page.html disk/page.html && cmp page.json disk/page.json || exit 83
+done
+"$atmsae" synth --rows 100k --out disk/rows.npy --quiet >out 2>err && exit 84
+ls -A disk >left
+EOF
+    expect_of 0 "a page and JSON" "$atmsae" features --sae whole --input rows.npy --quiet --out page.html --json page.json
+    expect_of 0 "a full disk: pages and rows" unshare -rm bash pages.sh "$atmsae"
+    is "the old ones are whole and no other files are there" "$(tr '\n' ' ' <left)" = "ballast page.html page.json "
 else
     skip "a full disk" "no user namespaces here"
 fi
@@ -145,6 +167,16 @@ damaged "a flipped bit in the version" 'sed -i "s/libatmsae checkpoint 1/libatms
 damaged "a truncated file" 'truncate -s $middle run/checkpoint.safetensors'
 damaged "an empty file" 'truncate -s 0 run/checkpoint.safetensors'
 damaged "zeros" 'head -c $size /dev/zero >run/checkpoint.safetensors'
+# A sector that cannot be read (EIO), where strace may say so.
+if strace -o /dev/null true 2>/dev/null; then
+    rm -rf run && cp -r kept run
+    expect_of 0 "a checkpoint that cannot be read" strace -f -o /dev/null -P "$work/run/checkpoint.safetensors" -e trace=pread64 \
+        -e inject=pread64:error=EIO:when=4+ "$atmsae" $small --out run --resume
+    is "keeps the bad file" -s run/checkpoint.safetensors.broken
+    same "ends in the same SAE" run/sae_weights.safetensors whole/sae_weights.safetensors
+else
+    skip "a checkpoint that cannot be read" "strace may not trace here"
+fi
 rm -rf run && cp -r kept run && rm run/checkpoint.safetensors
 expect_of 0 "no newest checkpoint, but a previous one" "$atmsae" $small --out run --resume
 same "ends in the same SAE" run/sae_weights.safetensors whole/sae_weights.safetensors
@@ -152,7 +184,7 @@ rm -rf run && cp -r kept run && truncate -s 99 run/checkpoint.safetensors run/ch
 expect_of 1 "both damaged" "$atmsae" $small --out run --resume
 says err "checkpoint.previous.safetensors"
 expect_of 0 "... and --force starts anew" "$atmsae" $small --out run --force
-is "without the old run's checkpoints" ! -e run/checkpoint.previous.safetensors
+expect_of 0 "... whose checkpoints are its own" "$atmsae" info run/checkpoint.safetensors run/checkpoint.previous.safetensors
 rm -rf run && cp -r kept run
 expect_of 1 "other settings are no damage" "$atmsae" $small --out run --resume --lr 5
 is "the checkpoint stays" -s run/checkpoint.safetensors

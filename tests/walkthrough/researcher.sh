@@ -14,7 +14,7 @@ cp "$tmp/log" first
 grep -A 3 '^SAE' first
 table() { grep -q '^SAE.*FVU' first && grep -qE '^(out/)?atm .*[0-9]' first && grep -qE '^(out/)?none .*[0-9]' first; }
 try "... the table has a line for each" table
-plots() { grep -q '<svg' out/atm.svg && grep -q '<svg' out/compare.html && [ "$(wc -l <out/atm.csv)" -gt 100 ]; }
+plots() { grep -q '<svg' out/atm/plot.svg && grep -q '<svg' out/compare.html && [ "$(wc -l <out/atm/metrics.csv)" -gt 100 ]; }
 try "... plots and metrics are there" plots
 page() { [ "$(wc -c <out/features.html)" -gt 100000 ] && ! grep -qE 'src="https?:' out/features.html; }
 try "... the page of latents needs no network" page

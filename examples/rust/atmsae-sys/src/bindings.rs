@@ -602,6 +602,9 @@ extern "C" {
     ) -> atmsae_status;
 }
 extern "C" {
+    pub fn atmsae_source_unread(source: *mut atmsae_source) -> atmsae_status;
+}
+extern "C" {
     pub fn atmsae_source_rewind(source: *mut atmsae_source) -> atmsae_status;
 }
 #[repr(C)]

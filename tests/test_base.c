@@ -121,6 +121,12 @@ START_TEST(error_text)
     ck_assert_str_eq(atmsae_last_error(ctx), "k = 3, must be 0.5");
     ck_assert_int_eq(ams_fail_in(ctx, ATMSAE_E_FORMAT, "file.json"), ATMSAE_E_FORMAT);
     ck_assert_str_eq(atmsae_last_error(ctx), "file.json: k = 3, must be 0.5");
+    char text[12] = "unchanged..";
+    ck_assert_uint_eq(atmsae_copy_error(ctx, NULL, 0), 29);
+    ck_assert_uint_eq(atmsae_copy_error(ctx, text, 0), 29);
+    ck_assert_str_eq(text, "unchanged..");
+    ck_assert_uint_eq(atmsae_copy_error(ctx, text, sizeof text), 29);
+    ck_assert_str_eq(text, "file.json: ");
     ck_assert_int_eq(ams_fail_errno(ctx, "dir/x", "open", ENOENT), ATMSAE_E_IO);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "dir/x: open: "));
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "No such file"));

@@ -355,6 +355,10 @@ START_TEST(null_handles_have_nothing)
     ck_assert_uint_eq(n, 0);
     ck_assert_ptr_null(atmsae_model_view(NULL, ATMSAE_W_DEC, &n));
     ck_assert_str_eq(atmsae_last_error(NULL), "");
+    char text[8] = "before";
+    ck_assert_uint_eq(atmsae_copy_error(NULL, text, sizeof text), 0);
+    ck_assert_str_eq(text, "");
+    ck_assert_uint_eq(atmsae_copy_error(NULL, NULL, 0), 0);
     ck_assert_str_eq(atmsae_context_cpu(NULL), "");
     atmsae_request_stop(NULL);
     atmsae_clear_stop(NULL);

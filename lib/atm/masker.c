@@ -10,6 +10,7 @@
  * doc/method.md, section 3.
  */
 #include "atm/atm.h"
+#include "base/elementary.h"
 
 #include <math.h>
 #include <string.h>
@@ -191,7 +192,7 @@ atmsae_status atmsae_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step
 static double probability(double importance, double theta, double r)
 {
     if (!(theta > 0) || importance >= theta) return 0;
-    return -expm1(-r * ((theta - importance) / theta));
+    return -ams_expm1(-r * ((theta - importance) / theta));
 }
 
 atmsae_status ams_masker_draw(atmsae_masker *m, uint64_t step)

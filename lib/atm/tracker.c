@@ -6,6 +6,7 @@
  * form and the combination are ours. doc/method.md, section 3.
  */
 #include "atm/atm.h"
+#include "base/elementary.h"
 
 #include <math.h>
 
@@ -168,7 +169,7 @@ void ams_tracker_derive(atmsae_tracker *t)
             if (weights[k] == 0) continue;
             double term = means[k] > 0 ? t->average[k][i] / means[k] : 0;
             if (geometric)
-                combined *= pow(term, weights[k] / total);
+                combined *= ams_pow(term, weights[k] / total);
             else
                 combined += weights[k] / total * term;
         }

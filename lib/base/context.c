@@ -156,8 +156,6 @@ void atmsae_context_destroy(atmsae_context *ctx)
     allocator.free(allocator.opaque, ctx);
 }
 
-const char *atmsae_last_error(const atmsae_context *ctx) { return ctx ? ctx->error : ""; }
-
 /* Lock-free, so that a signal handler may call them. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a stop request must be one store");
 void atmsae_request_stop(atmsae_context *ctx)
@@ -259,6 +257,27 @@ static void unlock_text(atmsae_context *ctx)
     if (!ams_forked(ctx)) pthread_mutex_unlock(&ctx->text_lock);
 }
 
+static void copy_text(atmsae_context *ctx, char text[static sizeof ctx->error])
+{
+    lock_text(ctx);
+    memcpy(text, ctx->error, sizeof ctx->error);
+    unlock_text(ctx);
+}
+
+const char *atmsae_last_error(const atmsae_context *ctx) { return ctx ? ctx->error : ""; }
+
+size_t atmsae_copy_error(const atmsae_context *ctx, char *out, size_t room)
+{
+    char text[sizeof ctx->error] = "";
+    if (ctx) copy_text((atmsae_context *)ctx, text); /* the lock changes, the context does not */
+    const size_t length = strlen(text), n = ams_min(length, room ? room - 1 : 0);
+    if (room) {
+        memcpy(out, text, n);
+        out[n] = 0;
+    }
+    return length;
+}
+
 atmsae_status (ams_fail)(atmsae_context *ctx, atmsae_status status, const char *format, ...)
 {
     if (!ctx) return status;
@@ -276,9 +295,7 @@ atmsae_status (ams_fail)(atmsae_context *ctx, atmsae_status status, const char *
 atmsae_status (ams_fail_in)(atmsae_context *ctx, atmsae_status status, const char *prefix)
 {
     char text[sizeof ctx->error];
-    lock_text(ctx);
-    memcpy(text, ctx->error, sizeof text);
-    unlock_text(ctx);
+    copy_text(ctx, text);
     return ams_fail(ctx, status, "%s: %s", prefix, text);
 }
 

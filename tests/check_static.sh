@@ -35,15 +35,13 @@ compile() { # COMPILER
 #   easily-swappable-parameters            style; (n, d) of one type are everywhere
 #   sizeof-expression                      takes sizeof of an array of pointers for a slip
 #   cert-err33-c                           results of fprintf to a terminal
-#   cert-flp30-c, FloatLoopCounter         the ticks of an axis are numbers
 #   signed-char-misuse, cert-str34-c       int8_t is a number here
 #   no-int-to-ptr                          only const is taken away that way
 #   DeprecatedOrUnsafeBufferHandling       asks for Annex K, which no libc has
 #   Padding                                tables are in the order in which they are read
 checks='-*,bugprone-*,cert-*,misc-*,performance-*,portability-*,clang-analyzer-*'
 checks="$checks,readability-misleading-indentation,readability-redundant-*,readability-duplicate-include"
-for check in bugprone-easily-swappable-parameters bugprone-sizeof-expression bugprone-signed-char-misuse cert-str34-c cert-err33-c cert-flp30-c \
-    clang-analyzer-security.FloatLoopCounter performance-no-int-to-ptr \
+for check in bugprone-easily-swappable-parameters bugprone-sizeof-expression bugprone-signed-char-misuse cert-str34-c cert-err33-c performance-no-int-to-ptr \
     clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling clang-analyzer-optin.performance.Padding; do
     checks=$checks,-$check
 done

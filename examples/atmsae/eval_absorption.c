@@ -53,7 +53,7 @@ static bool open_text(const setting *s, word_set *set)
 {
     if (s[R_WORDS_TEXT].given) return read_lines(s[R_WORDS_TEXT].text, set->words.n, set);
     char *path = text_path(s);
-    const bool good = !path || read_lines(path, set->words.n, set);
+    const bool good = !path || (!report_overwrites(s, path) && read_lines(path, set->words.n, set));
     free(path);
     return good;
 }

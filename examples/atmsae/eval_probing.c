@@ -141,7 +141,7 @@ bool tasks_open(report *self)
     texts t = {0};
     char *path = program_alloc(length + 16, 1);
     snprintf(path, length + 16, "%.*s.safetensors", (int)(length - cut), file);
-    bool good = read_texts(self->context, path, self->tasks.n, &t);
+    bool good = !report_overwrites(self->settings, path) && read_texts(self->context, path, self->tasks.n, &t);
     if (good && !fit(self, &t)) good = (command_failed(self->context), false);
     free(path);
     free(t.rows);

@@ -96,6 +96,11 @@ bool report_has(const report *self, const report_key *key)
 
 /* ---- measuring ---------------------------------------------------------------------------------------- */
 
+bool report_overwrites(const setting *settings, const char *path)
+{
+    return settings[R_HTML].given && path_is_input(settings[R_HTML].text, path);
+}
+
 bool report_open(report *self, const setting *settings, size_t n)
 {
     *self = (report){.settings = settings, .n = n, .sae = program_alloc(n, sizeof *self->sae)};

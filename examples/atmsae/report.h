@@ -108,6 +108,9 @@ bool report_measure(report *self, size_t i, const char *path, const char *pair);
 void report_group(report *self);
 void report_close(report *self);
 
+/* Whether the page would replace a file that is read, but that no option names; true after a message. */
+bool report_overwrites(const setting *settings, const char *path);
+
 /* Parts of report_open and report_measure, each in a file of its own. */
 bool words_open(report *self);
 bool words_measure(const report *self, const atmsae_model *model, report_sae *sae);

@@ -99,8 +99,29 @@ bool file_same(const char *a, const char *b)
 
 /* ---- writing ---------------------------------------------------------------------------------------------- */
 
+/* program_alloc ends the program where there is no memory. */
+static file_writer *staged_writers;
+
+static void unlink_staged(void)
+{
+    for (const file_writer *w = staged_writers; w; w = w->next) (void)unlinkat(w->folder, w->temp, 0);
+}
+
+static void enlist(file_writer *self)
+{
+    static bool registered;
+    if (!registered) registered = atexit(unlink_staged) == 0;
+    self->next = staged_writers;
+    staged_writers = self;
+}
+
 static void release(file_writer *self)
 {
+    for (file_writer **at = &staged_writers; *at; at = &(*at)->next)
+        if (*at == self) {
+            *at = self->next;
+            break;
+        }
     if (self->folder >= 0) close(self->folder);
     free(self->target);
     free(self->temp);
@@ -199,7 +220,7 @@ static bool begin_file(file_writer *self)
     const int fd = open_temporary(self);
     if (fd < 0) return failed(self->path, errno == EBUSY ? "another program is writing it" : "cannot make a temporary file beside it");
     self->file = fdopen(fd, "wb");
-    if (self->file) return true;
+    if (self->file) return enlist(self), true;
     failed(self->path, NULL);
     (void)unlinkat(self->folder, self->temp, 0);
     close(fd);

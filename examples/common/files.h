@@ -28,6 +28,7 @@ typedef struct file_writer {
     int folder;
     unsigned mode;      /* of the file that is replaced; 0: none is */
     bool replace;
+    struct file_writer *next; /* of those that have a temporary file, which goes if the program exits meanwhile */
 } file_writer;
 
 /* All of these return false after one message with the path and the reason. */

@@ -155,14 +155,8 @@ atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
                    .n = b.n_rows,
                    .weights = b.row_weights};
     if (status == ATMSAE_OK) status = ams_search_run(codes->search, m, &q, &codes->main);
-    if (status == ATMSAE_OK) {
-        const ams_sparse *s = &codes->main;
-        uint64_t count = s->start[s->n];
-        float smallest = count < q.k ? 0 : s->value[0];
-        for (uint64_t p = 0; p < count; p++)
-            if (s->value[p] < smallest) smallest = s->value[p];
-        m->batch_threshold = smallest;
-    }
+    if (status == ATMSAE_OK)
+        m->batch_threshold = codes->main.start[b.n_rows] < q.k ? 0 : ams_search_smallest(codes->search);
     atmsae_codes_destroy(codes);
     return status;
 }

@@ -133,7 +133,7 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
                    .row_mask = row_mask};
     AMS_TRY(ams_search_reserve(c->search, m, &q, &c->aux));
-    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->d_sae));
+    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n, c->d_sae));
     AMS_TRY(ams_gather_reserve(c->ctx, &c->gather, &c->gather_capacity));
     AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, c->d_sae, 0, sizeof *c->aux_list));
     AMS_TRY(ams_grow(c->ctx, &c->position, &c->position_capacity, c->d_sae, 0, sizeof *c->position));

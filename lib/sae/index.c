@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { MOST_RANGES = 64, RANGES_A_THREAD = 4, ROWS_A_JOB = 64, LEAST_ENTRIES = 8192 /* of more than one range */ };
+enum { MOST_RANGES = 32, RANGES_A_THREAD = 4, ROWS_A_JOB = 64, LEAST_ENTRIES = 8192 /* of more than one range */ };
 
 void ams_index_free(atmsae_context *ctx, ams_index *index)
 {
@@ -25,13 +25,13 @@ static uint64_t most_ranges(const atmsae_context *ctx)
     return ams_workers(ctx) == 1 ? 1 : ams_min(MOST_RANGES, RANGES_A_THREAD * (uint64_t)ams_workers(ctx));
 }
 
-atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *s, uint64_t F)
+atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *s, uint64_t n, uint64_t F)
 {
     if (s->latent_capacity > UINT32_MAX)
         return ams_fail(ctx, ATMSAE_E_LIMIT, "a batch has room for %llu entries, allowed: up to 2^32 - 1; take fewer rows",
                         (unsigned long long)s->latent_capacity);
     AMS_TRY(ams_grow(ctx, &index->start, &index->start_capacity, F + 1, 0, sizeof *index->start));
-    AMS_TRY(ams_grow(ctx, &index->ends, &index->ends_capacity, most_ranges(ctx) * s->n, 0, sizeof *index->ends));
+    AMS_TRY(ams_grow(ctx, &index->ends, &index->ends_capacity, most_ranges(ctx) * n, 0, sizeof *index->ends));
     AMS_TRY(ams_grow(ctx, &index->row, &index->row_capacity, s->latent_capacity, 0, sizeof *index->row));
     if (kind == AMS_INDEX_VALUES)
         return ams_grow(ctx, &index->value, &index->value_capacity, s->latent_capacity, 0, sizeof *index->value);
@@ -103,7 +103,7 @@ static void range_job(void *arg, uint64_t range, unsigned worker)
 
 atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *s, uint64_t F)
 {
-    AMS_TRY(ams_index_reserve(ctx, index, kind, s, F));
+    AMS_TRY(ams_index_reserve(ctx, index, kind, s, s->n, F));
     const uint64_t total = s->start[s->n];
     pass a = {.index = index, .s = s, .F = F, .kind = kind, .ranges = total < LEAST_ENTRIES ? 1 : most_ranges(ctx)};
     a.rows = a.ranges == 1 ? ams_max(1, s->n) : ROWS_A_JOB;

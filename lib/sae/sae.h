@@ -98,8 +98,8 @@ typedef struct ams_index {
 } ams_index;
 enum { AMS_INDEX_PLACES, AMS_INDEX_VALUES };
 void ams_index_free(atmsae_context *ctx, ams_index *index);
-/* As much memory as the rows have room for, so that later batches with more entries need no more. */
-atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t F);
+/* As much memory as n such rows have room for, so that later batches with more entries need no more. */
+atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t n, uint64_t F);
 atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t F);
 /* The first p of from .. to-1 with ascending[p] >= value; else to. */
 uint64_t ams_lower_bound(const uint32_t *ascending, uint64_t from, uint64_t to, uint64_t value);

@@ -116,11 +116,14 @@ static atmsae_status find_codes(const atmsae_model *m, atmsae_codes *c, uint64_t
     return ATMSAE_OK;
 }
 
-static void position_job(void *codes, uint64_t r, unsigned worker)
+enum { AUX_ROWS_A_JOB = 64 };
+
+static void position_job(void *codes, uint64_t job, unsigned worker)
 {
     (void)worker;
     const atmsae_codes *c = codes;
-    for (uint64_t p = c->aux.start[r]; p < c->aux.start[r + 1]; p++)
+    const uint64_t last = c->aux.start[ams_min((job + 1) * AUX_ROWS_A_JOB, c->n)];
+    for (uint64_t p = c->aux.start[job * AUX_ROWS_A_JOB]; p < last; p++)
         c->aux.latent[p] = c->position[c->aux.latent[p]];
 }
 
@@ -151,7 +154,7 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     AMS_TRY(ams_search_run(c->search, m, &q, &c->aux));
     for (uint64_t j = 0; j < count; j++)
         c->position[c->aux_list[j]] = (uint32_t)j;
-    ams_parallel(c->ctx, c->n, position_job, c);
+    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, position_job, c);
     c->aux_scale = m->config.aux_coef * fmin(1, (double)count / (double)m->config.aux_k);
     return ATMSAE_OK;
 }
@@ -340,12 +343,12 @@ static void decode_job(void *arg, uint64_t job, unsigned worker)
         sum_row(a, r);
 }
 
-static void copy_job(void *arg, uint64_t r, unsigned worker)
+static void copy_job(void *arg, uint64_t job, unsigned worker)
 {
     (void)worker;
     const pass *a = arg;
-    const uint64_t d = a->m->d_out;
-    memcpy(a->c->aux_residual + r * d, a->e + r * d, (size_t)d * sizeof *a->e);
+    const uint64_t d = a->m->d_out, first = job * AUX_ROWS_A_JOB, last = ams_min(first + AUX_ROWS_A_JOB, a->c->n);
+    memcpy(a->c->aux_residual + first * d, a->e + first * d, (size_t)((last - first) * d) * sizeof *a->e);
 }
 
 static void aux_job(void *arg, uint64_t r, unsigned worker)
@@ -362,7 +365,7 @@ static atmsae_status decode_aux(pass *a)
     atmsae_codes *c = a->c;
     const uint64_t d = a->m->d_out;
     AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n_aux));
-    ams_parallel(c->ctx, c->n, copy_job, a);
+    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, copy_job, a);
     const ams_gather subtract_dead = {.start = c->aux.start, .at = c->aux.latent, .value = c->aux.value, .n = c->n, .d = d,
                                       .rows = a->m->w_dec, .row_of = c->aux_list, .n_rows = c->n_aux, .factor = -1,
                                       .out = c->aux_residual};

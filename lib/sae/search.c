@@ -157,12 +157,13 @@ static bool search_rows(ams_searching *a)
         if (atomic_load(&a->full)) return true;
     }
     if (!by_row) return true;
-    ams_parallel(s->ctx, (rows + AMS_FINISH_ROWS - 1) / AMS_FINISH_ROWS, ams_search_finish_job, a);
+    const uint64_t jobs = (rows + AMS_FINISH_ROWS - 1) / AMS_FINISH_ROWS;
+    ams_parallel(s->ctx, jobs, ams_search_finish_job, a);
     uint64_t *start = a->out->start + a->pass_first;
     if (a->pass_first == 0) *start = 0;
     for (uint64_t r = 0; r < rows; r++)
         start[r + 1] = start[r] + s->found[a->pass_first + r];
-    ams_parallel(s->ctx, rows, ams_search_write_job, a);
+    ams_parallel(s->ctx, jobs, ams_search_write_job, a);
     return true;
 }
 

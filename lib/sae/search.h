@@ -99,11 +99,12 @@ static inline uint64_t ams_pass_end(const ams_searching *a) { return ams_min(a->
 
 static inline bool ams_row_takes_part(const ams_query *q, uint64_t row) { return !q->weights || q->weights[row] != 0; }
 
-/* Jobs: latents of all rows by ams_dot; a row block against the present latents; final entries of rows. */
+/* Jobs: latents of all rows by ams_dot; a row block against the present latents; final entries of rows, and
+ * these in the output. */
 void ams_search_exact_job(void *searching, uint64_t job, unsigned worker);
 void ams_search_block_job(void *searching, uint64_t job, unsigned worker);
 void ams_search_finish_job(void *searching, uint64_t job, unsigned worker);
-void ams_search_write_job(void *searching, uint64_t row, unsigned worker);
+void ams_search_write_job(void *searching, uint64_t job, unsigned worker);
 /* What was found, as rows of the output. *found: false where the guess was too high, and there is none. */
 atmsae_status ams_search_collect(ams_searching *a, bool *found);
 atmsae_status ams_search_batch(ams_searching *a, bool *found); /* BATCH_TOPK's part of it */

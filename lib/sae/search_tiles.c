@@ -221,10 +221,12 @@ void ams_search_write_job(void *arg, uint64_t job, unsigned which)
 {
     (void)which;
     ams_searching *a = arg;
-    const uint64_t row = a->pass_first + job, start = a->out->start[row];
-    const ams_candidates *l = &a->s->lists[job];
-    for (uint64_t i = 0; i < l->count; i++) {
-        a->out->latent[start + i] = l->entries[i].latent;
-        a->out->value[start + i] = l->entries[i].value;
+    const uint64_t first = a->pass_first + job * AMS_FINISH_ROWS, end = ams_min(first + AMS_FINISH_ROWS, ams_pass_end(a));
+    for (uint64_t row = first; row < end; row++) {
+        const ams_candidates *l = &a->s->lists[row - a->pass_first];
+        for (uint64_t i = 0; i < l->count; i++) {
+            a->out->latent[a->out->start[row] + i] = l->entries[i].latent;
+            a->out->value[a->out->start[row] + i] = l->entries[i].value;
+        }
     }
 }

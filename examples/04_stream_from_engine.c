@@ -62,7 +62,7 @@ static bool on_tensor(struct ggml_tensor *t, bool ask, void *user_data)
     if (strcmp(t->name, layer) != 0) return !ask; /* not ours: not wanted; go on */
     if (ask) return true;
     sink *s = user_data;
-    if (t->type != GGML_TYPE_F32) return false;
+    if (t->type != GGML_TYPE_F32 || (s->trainer && (uint64_t)t->ne[0] != s->d)) return false;
     atmsae_status status = s->trainer ? ATMSAE_OK : start(s, (uint64_t)t->ne[0]);
     uint64_t n = (uint64_t)t->ne[1], row_bytes = s->d * sizeof(float);
     for (uint64_t done = 0, take; status >= 0 && done < n; done += take) {

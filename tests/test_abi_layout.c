@@ -5,7 +5,7 @@
  */
 #include <atmsae/eval.h>
 
-#define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " changed its size")
+#define SIZE(type, bytes) _Static_assert(sizeof(type) >= (bytes), #type " shrank")
 #define AT(type, field, offset) \
     _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
 #define IS(constant, value) _Static_assert((constant) == (value), #constant " changed")

@@ -765,9 +765,9 @@ enum { CASES = sizeof cases / sizeof *cases };
 /* All others, which allocate nothing: checked in others_allocate_nothing. */
 static const char *const others[] = {
     "atmsae_model_get_origin",
-    "atmsae_version_number", "atmsae_version_string", "atmsae_status_name", "atmsae_last_error", "atmsae_context_threads",
-    "atmsae_context_cpu", "atmsae_request_stop", "atmsae_clear_stop", "atmsae_stop_requested", "atmsae_decode",
-    "atmsae_model_view", "atmsae_model_set", "atmsae_codes_get", "atmsae_trainer_begin_cooldown",
+    "atmsae_version_number", "atmsae_version_string", "atmsae_status_name", "atmsae_last_error", "atmsae_copy_error",
+    "atmsae_context_threads", "atmsae_context_cpu", "atmsae_request_stop", "atmsae_clear_stop", "atmsae_stop_requested",
+    "atmsae_decode", "atmsae_model_view", "atmsae_model_set", "atmsae_codes_get", "atmsae_trainer_begin_cooldown",
     "atmsae_trainer_steps_done", "atmsae_trainer_model", "atmsae_trainer_tracker", "atmsae_trainer_masker",
     "atmsae_trainer_optimizer", "atmsae_trainer_set_total_rows", "atmsae_source_d", "atmsae_source_rows",
     "atmsae_backward", "atmsae_gradients_get", "atmsae_gradients_sums", "atmsae_optimizer_step", "atmsae_optimizer_lr",

@@ -2,10 +2,11 @@
  *
  * lib/base: contexts, error texts, memory, structs of the ABI, worker threads, Philox, CRC-64.
  */
-#include "base/base.h"
+#include "base/context.h"
 
 #include <check.h>
 #include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static atmsae_context *new_context(uint32_t threads)
 {
@@ -118,6 +121,12 @@ START_TEST(error_text)
     ck_assert_str_eq(atmsae_last_error(ctx), "k = 3, must be 0.5");
     ck_assert_int_eq(ams_fail_in(ctx, ATMSAE_E_FORMAT, "file.json"), ATMSAE_E_FORMAT);
     ck_assert_str_eq(atmsae_last_error(ctx), "file.json: k = 3, must be 0.5");
+    char text[12] = "unchanged..";
+    ck_assert_uint_eq(atmsae_copy_error(ctx, NULL, 0), 29);
+    ck_assert_uint_eq(atmsae_copy_error(ctx, text, 0), 29);
+    ck_assert_str_eq(text, "unchanged..");
+    ck_assert_uint_eq(atmsae_copy_error(ctx, text, sizeof text), 29);
+    ck_assert_str_eq(text, "file.json: ");
     ck_assert_int_eq(ams_fail_errno(ctx, "dir/x", "open", ENOENT), ATMSAE_E_IO);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "dir/x: open: "));
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "No such file"));
@@ -330,6 +339,138 @@ START_TEST(grow_keeps_what_it_is_told)
 }
 END_TEST
 
+/* ---- texts ------------------------------------------------------------------------------------ */
+
+static void keep_message(void *opaque, int32_t level, const char *message)
+{
+    (void)level;
+    snprintf(opaque, 600, "%s", message);
+}
+
+/* A terminal obeys what comes to it; a message quotes what anyone may have written into a file. */
+START_TEST(messages_command_no_terminal)
+{
+    static const struct {
+        const char *quoted, *shown;
+    } cases[] = {
+        {"\x1b[31mred\x07", "\\x1b[31mred\\x07"},
+        {"line\nline\r\t\x7f", "line\\x0aline\\x0d\\x09\\x7f"},
+        {"\xc2\x9b" "2J", "\\xc2\\x9b2J"},                              /* CSI as one character */
+        {"\xe2\x80\xae" "exe.txt", "\\xe2\\x80\\xaeexe.txt"},           /* right-to-left override */
+        {"caf\xc3\xa9 \xce\xbc \xe2\x82\xac \xf0\x9f\x90\x98 caf\xe9", "caf\xc3\xa9 \xce\xbc \xe2\x82\xac \xf0\x9f\x90\x98 caf\xe9"},
+        {"\xc2", "\xc2"},
+        {"\xe2\x80", "\xe2\x80"},
+    };
+    char line[600];
+    atmsae_context_config config;
+    atmsae_context_config_init(&config, sizeof config);
+    config.log = keep_message;
+    config.log_opaque = line;
+    atmsae_context *ctx;
+    ck_assert_int_eq(atmsae_context_create(&config, &ctx), ATMSAE_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ams_fail(ctx, ATMSAE_E_ARG, "%s", cases[i].quoted);
+        ck_assert_str_eq(atmsae_last_error(ctx), cases[i].shown);
+        ams_fail_in(ctx, ATMSAE_E_ARG, cases[i].quoted); /* the text before it is not escaped again */
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), cases[i].shown));
+        ck_assert_ptr_null(strchr(atmsae_last_error(ctx), '\x1b'));
+        ams_log(ctx, ATMSAE_LOG_WARNING, "%s", cases[i].quoted);
+        ck_assert_str_eq(line, cases[i].shown);
+    }
+    char many[2000];
+    for (size_t n = 1; n < sizeof many; n++) { /* cut, but never within an escape */
+        memset(many, n % 2 ? 1 : 'x', n);
+        many[n] = '\0';
+        ams_fail(ctx, ATMSAE_E_ARG, "%s", many);
+        const size_t shown = strlen(atmsae_last_error(ctx));
+        ck_assert_uint_lt(shown, sizeof ctx->error);
+        if (n % 2) ck_assert_uint_eq(shown % 4, 0);
+    }
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+/* ---- the default number of threads ----------------------------------------------------------- */
+
+static void write_text(const char *folder, const char *name, const char *text)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_ge(fputs(text, file), 0);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+START_TEST(cpus_of_a_cgroup)
+{
+    static const struct {
+        const char *membership, *top, *a, *b; /* cpu.max of the mount, of /a and of /a/b; NULL: not there */
+        unsigned cpus;
+    } cases[] = {
+        {"0::/a/b\n", NULL, "max 100000\n", "150000 100000\n", 2},
+        {"0::/a/b\n", NULL, "100000 100000\n", "max 100000\n", 1},    /* a group above it is narrower */
+        {"0::/a\n", NULL, "400000 100000\n", "100000 100000\n", 4},   /* one below it does not count */
+        {"12:cpu,cpuacct:/x\n0::/a/b\n1:name=systemd:/y\n", "300000 100000\n", NULL, NULL, 3},
+        {"0::/\n", "50000 100000\n", NULL, NULL, 1},
+        {"0::/not/in/this/container\n", "250000 100000\n", NULL, NULL, 3},
+        {"0::/a/b\n", "max 100000\n", "max 100000\n", "max 100000\n", UINT_MAX},
+        {"0::/a/b\n", "", "x", "100000", UINT_MAX},
+        {"0::/a/b\n", "0 100000", "-1 -1", "99999999999999999999999 1", UINT_MAX},
+        {"4:memory:/a\n1:cpu:/a\n", "100000 100000", "100000 100000", NULL, UINT_MAX}, /* cgroup v1 */
+        {"", "100000 100000", NULL, NULL, UINT_MAX},
+    };
+    char folder[] = "cgroup-XXXXXX", path[64];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, i ? "a/b" : "a");
+        ck_assert_int_eq(mkdir(path, 0700), 0);
+    }
+    static const char *const names[] = {"cpu.max", "a/cpu.max", "a/b/cpu.max", "membership"};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const texts[] = {cases[i].top, cases[i].a, cases[i].b, cases[i].membership};
+        for (int k = 0; k < 4; k++)
+            if (texts[k]) write_text(folder, names[k], texts[k]);
+        snprintf(path, sizeof path, "%s/membership", folder);
+        const unsigned cpus = ams_cgroup_cpus(path, folder);
+        ck_assert_msg(cpus == cases[i].cpus, "case %zu: %u CPUs, expected %u", i, cpus, cases[i].cpus);
+        for (int k = 0; k < 4; k++) {
+            snprintf(path, sizeof path, "%s/%s", folder, names[k]);
+            unlink(path);
+        }
+    }
+    ck_assert_uint_eq(ams_cgroup_cpus("cgroup-not-there", folder), UINT_MAX);
+    for (int i = 2; i >= 0; i--) {
+        snprintf(path, sizeof path, "%s%s", folder, i == 2 ? "/a/b" : i ? "/a" : "");
+        ck_assert_int_eq(rmdir(path), 0);
+    }
+}
+END_TEST
+
+START_TEST(threads_follow_the_affinity_mask)
+{
+    cpu_set_t before, one;
+    ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
+    size_t cpu = 0;
+    while (!CPU_ISSET(cpu, &before))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+    atmsae_context *ctx;
+    ck_assert_int_eq(atmsae_context_create(NULL, &ctx), ATMSAE_OK);
+    ck_assert_uint_eq(atmsae_context_threads(ctx), 1);
+    atmsae_context_destroy(ctx);
+    ctx = new_context(3); /* as asked for, all the same */
+    ck_assert_uint_eq(atmsae_context_threads(ctx), 3);
+    atmsae_context_destroy(ctx);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
+    ck_assert_int_eq(atmsae_context_create(NULL, &ctx), ATMSAE_OK);
+    ck_assert_uint_le(atmsae_context_threads(ctx), (unsigned)CPU_COUNT(&before));
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
 /* ---- structs of the ABI --------------------------------------------------------------------- */
 
 /* A library whose struct has grown from v1 by `c`, and what callers of all ages hand it. */
@@ -339,6 +480,7 @@ typedef struct thing {
     uint64_t c;
 } thing;
 enum { THING_V1 = offsetof(thing, c) };
+static const ams_struct described = {"thing", sizeof(thing), THING_V1};
 typedef struct newer_thing {
     thing known;
     uint64_t d;
@@ -353,29 +495,29 @@ START_TEST(struct_in)
 
     memset(&caller, 0x77, sizeof caller);
     caller.known = (thing){THING_V1, 1, 2, 333};
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_OK);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_OK);
     ck_assert(local.size == sizeof local && local.a == 1 && local.b == 2 && local.c == 30);
 
     local = defaults;
     caller.known = (thing){sizeof(thing), 1, 2, 3};
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_OK);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_OK);
     ck_assert(local.size == sizeof local && local.a == 1 && local.b == 2 && local.c == 3);
 
     local = defaults;
     caller.known.size = sizeof caller;
     caller.d = 0;
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_OK);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_OK);
     ck_assert(local.size == sizeof local && local.c == 3);
     caller.d = (uint64_t)1 << 60;
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_E_ABI);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_E_ABI);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "thing"));
 
     static const size_t wrong[] = {0, 1, THING_V1 - 1, 4097, SIZE_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         caller.known.size = wrong[i];
-        ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, &caller), ATMSAE_E_ABI);
+        ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, &caller), ATMSAE_E_ABI);
     }
-    ck_assert_int_eq(ams_struct_in(ctx, "thing", &local, sizeof local, THING_V1, NULL), ATMSAE_E_ARG);
+    ck_assert_int_eq(ams_struct_copy_in(ctx, &described, &local, NULL), ATMSAE_E_ARG);
     atmsae_context_destroy(ctx);
 }
 END_TEST
@@ -390,16 +532,16 @@ START_TEST(struct_out)
         memset(&caller, 0x77, sizeof caller);
         const uint64_t untouched = caller.d;
         caller.known.size = sizes[i];
-        ck_assert_int_eq(ams_struct_out(ctx, "thing", &caller, &local, sizeof local, THING_V1), ATMSAE_OK);
+        ck_assert_int_eq(ams_struct_copy_out(ctx, &described, &caller, &local), ATMSAE_OK);
         ck_assert_uint_eq(caller.known.size, sizes[i]);
         ck_assert(caller.known.a == 1 && caller.known.b == 2);
         ck_assert_uint_eq(caller.known.c, i == 0 ? untouched : 3);
         ck_assert_uint_eq(caller.d, untouched);
     }
     caller.known.size = 0;
-    ck_assert_int_eq(ams_struct_out(ctx, "thing", &caller, &local, sizeof local, THING_V1), ATMSAE_E_ABI);
+    ck_assert_int_eq(ams_struct_copy_out(ctx, &described, &caller, &local), ATMSAE_E_ABI);
     ck_assert_uint_eq(caller.known.a, 1);
-    ck_assert_int_eq(ams_struct_out(ctx, "thing", NULL, &local, sizeof local, THING_V1), ATMSAE_E_ARG);
+    ck_assert_int_eq(ams_struct_copy_out(ctx, &described, NULL, &local), ATMSAE_E_ARG);
     atmsae_context_destroy(ctx);
 }
 END_TEST
@@ -689,6 +831,9 @@ int main(void)
     tcase_add_test(tcase, allocator_must_be_whole);
     tcase_add_test(tcase, alloc_checks_products);
     tcase_add_test(tcase, grow_keeps_what_it_is_told);
+    tcase_add_test(tcase, messages_command_no_terminal);
+    tcase_add_test(tcase, cpus_of_a_cgroup);
+    tcase_add_test(tcase, threads_follow_the_affinity_mask);
     tcase_add_test(tcase, struct_in);
     tcase_add_test(tcase, struct_out);
     tcase_add_test(tcase, struct_init);

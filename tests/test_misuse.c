@@ -351,6 +351,10 @@ START_TEST(null_handles_have_nothing)
     ck_assert_uint_eq(n, 0);
     ck_assert_ptr_null(atmsae_model_view(NULL, ATMSAE_W_DEC, &n));
     ck_assert_str_eq(atmsae_last_error(NULL), "");
+    char text[8] = "before";
+    ck_assert_uint_eq(atmsae_copy_error(NULL, text, sizeof text), 0);
+    ck_assert_str_eq(text, "");
+    ck_assert_uint_eq(atmsae_copy_error(NULL, NULL, 0), 0);
     ck_assert_str_eq(atmsae_context_cpu(NULL), "");
     atmsae_request_stop(NULL);
     atmsae_clear_stop(NULL);
@@ -494,7 +498,12 @@ START_TEST(models_and_measures_that_do_not_fit)
     ck_assert_int_eq(atmsae_optimizer_step(optimizer, w->model, w->gradients, NULL), ATMSAE_E_STATE);
     ck_assert_int_eq(atmsae_optimizer_step(optimizer, wide, w->gradients, NULL), ATMSAE_E_STATE);
     atmsae_optimizer_destroy(optimizer);
-    REFUSED("ld too small", atmsae_decode(w->model, w->codes, w->out, 1));
+    REFUSED("decode: out: ld = 1", atmsae_decode(w->model, w->codes, w->out, 1));
+    REFUSED("not aligned", atmsae_decode(w->model, w->codes, (float *)((char *)w->out + 1), 0));
+    for (int bits = 61; bits < 64; bits++) { /* rows beyond what a pointer reaches, or whose places overflow */
+        ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, (uint64_t)1 << bits), ATMSAE_E_LIMIT);
+        ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, UINT64_MAX >> (63 - bits)), ATMSAE_E_LIMIT);
+    }
     atmsae_masker *masker;
     atmsae_forward_options options;
     w->masker_config.d_sae = F + 1;

@@ -661,13 +661,13 @@ START_TEST(bad_batches_are_refused)
         float old = x[5 * d + 2];
         x[5 * d + 2] = special == 0 ? NAN : special == 1 ? INFINITY : -INFINITY;
         ck_assert_int_eq(atmsae_encode(m, &b, codes), ATMSAE_E_NONFINITE);
-        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "row 5 of x"));
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "x: row 5"));
         ck_assert_int_eq(atmsae_model_prepare(m, &b), ATMSAE_E_NONFINITE);
         b.y = x;
         float *good = random_rows(n, d, 3);
         b.x = good;
         ck_assert_int_eq(atmsae_forward(m, &b, NULL, codes, NULL), ATMSAE_E_NONFINITE);
-        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "row 5 of y"));
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "y: row 5"));
         free(good);
         x[5 * d + 2] = old;
     }

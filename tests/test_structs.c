@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Every struct of the public interface, from both sides of the ABI: callers whose struct is larger
- * than this library's (a newer header), as large, or of no known size. That of version 1 is the
- * smallest there is; what an older caller's smaller struct does is tested in test_base.c.
+ * than this library's (a newer header), as large, as small as in the struct's first release, or of no
+ * known size.
  */
 #include <atmsae/eval.h>
 
@@ -177,29 +177,28 @@ static void fill_sums(world *w, void *c)
 
 static const struct {
     const char *name;
-    size_t size, first; /* now, and in the first release */
+    size_t size, first; /* now, and in the first release: a number here never changes (64-bit machines) */
     void (*fill)(world *, void *);
     use *read;
 } inputs[] = {
-#define IN(type, fill, read) {#type, sizeof(type), sizeof(type), fill, read}
-#define GREW(type, field, fill, read) {#type, sizeof(type), offsetof(type, field), fill, read}
-    GREW(atmsae_context_config, precision, fill_context, context),
-    IN(atmsae_model_config, fill_model, model),
-    IN(atmsae_batch, fill_batch, batch),
-    GREW(atmsae_save_options, format, fill_save, save_options),
-    IN(atmsae_optimizer_config, fill_optimizer, optimizer),
-    IN(atmsae_tracker_config, fill_tracker, tracker),
-    IN(atmsae_masker_config, fill_masker, masker),
-    IN(atmsae_trainer_config, fill_trainer, trainer),
-    IN(atmsae_source_config, fill_source, source),
-    IN(atmsae_mask, fill_mask, mask),
-    IN(atmsae_forward_options, fill_forward, forward_options),
-    IN(atmsae_latent_sums, fill_sums, observed_sums),
-    IN(atmsae_absorption_config, fill_absorption, absorption),
-    IN(atmsae_synth_config, fill_synth, synth),
-    IN(atmsae_probing_config, fill_probing, probing),
-    IN(atmsae_tree_config, fill_tree, tree),
-    IN(atmsae_language_model, fill_language, language_model),
+#define IN(type, first, fill, read) {#type, sizeof(type), first, fill, read}
+    IN(atmsae_context_config, 40, fill_context, context),
+    IN(atmsae_model_config, 160, fill_model, model),
+    IN(atmsae_batch, 64, fill_batch, batch),
+    IN(atmsae_save_options, 24, fill_save, save_options),
+    IN(atmsae_optimizer_config, 80, fill_optimizer, optimizer),
+    IN(atmsae_tracker_config, 64, fill_tracker, tracker),
+    IN(atmsae_masker_config, 80, fill_masker, masker),
+    IN(atmsae_trainer_config, 64, fill_trainer, trainer),
+    IN(atmsae_source_config, 32, fill_source, source),
+    IN(atmsae_mask, 48, fill_mask, mask),
+    IN(atmsae_forward_options, 40, fill_forward, forward_options),
+    IN(atmsae_latent_sums, 48, fill_sums, observed_sums),
+    IN(atmsae_absorption_config, 40, fill_absorption, absorption),
+    IN(atmsae_synth_config, 96, fill_synth, synth),
+    IN(atmsae_probing_config, 56, fill_probing, probing),
+    IN(atmsae_tree_config, 128, fill_tree, tree),
+    IN(atmsae_language_model, 32, fill_language, language_model),
 };
 
 /* ---- what the library writes ---------------------------------------------------------------- */
@@ -228,18 +227,27 @@ static atmsae_status get_tensor(world *w, void *c) { return atmsae_tensors_info(
 
 static const struct {
     const char *name;
-    size_t size;
+    size_t size, first;
     use *write;
 } outputs[] = {
-#define OUT(type, write) {#type, sizeof(type), write}
-    OUT(atmsae_model_config, get_model),       OUT(atmsae_trainer_config, get_trainer),
-    OUT(atmsae_model_origin, get_origin),      OUT(atmsae_codes_view, get_codes),         OUT(atmsae_step_stats, get_stats),
-    OUT(atmsae_loss, get_loss),                OUT(atmsae_latent_sums, get_sums),
-    OUT(atmsae_metrics_result, get_metrics),   OUT(atmsae_absorption_result, get_absorption),
-    OUT(atmsae_synth_result, get_synth),       OUT(atmsae_tensor_info, get_tensor),
-    OUT(atmsae_absorption_measures, get_measures), OUT(atmsae_metrics_details, get_details),
-    OUT(atmsae_lm_result, get_lm),             OUT(atmsae_match_result, get_match),
-    OUT(atmsae_hedging_result, get_hedging),   OUT(atmsae_truth_result, get_truth),
+#define OUT(type, first, write) {#type, sizeof(type), first, write}
+    OUT(atmsae_model_config, 160, get_model),
+    OUT(atmsae_trainer_config, 64, get_trainer),
+    OUT(atmsae_model_origin, 32, get_origin),
+    OUT(atmsae_codes_view, 48, get_codes),
+    OUT(atmsae_step_stats, 120, get_stats),
+    OUT(atmsae_loss, 72, get_loss),
+    OUT(atmsae_latent_sums, 48, get_sums),
+    OUT(atmsae_metrics_result, 80, get_metrics),
+    OUT(atmsae_absorption_result, 64, get_absorption),
+    OUT(atmsae_synth_result, 72, get_synth),
+    OUT(atmsae_tensor_info, 96, get_tensor),
+    OUT(atmsae_absorption_measures, 144, get_measures),
+    OUT(atmsae_metrics_details, 112, get_details),
+    OUT(atmsae_lm_result, 72, get_lm),
+    OUT(atmsae_match_result, 32, get_match),
+    OUT(atmsae_hedging_result, 32, get_hedging),
+    OUT(atmsae_truth_result, 152, get_truth),
 };
 
 /* ---- a small world -------------------------------------------------------------------------- */
@@ -363,6 +371,10 @@ START_TEST(outputs_of_all_ages)
         const char *name = outputs[i].name;
         const size_t ours = outputs[i].size;
         memset(caller, 0xA5, sizeof caller);
+        *size = outputs[i].first; /* the oldest caller: nothing is written behind what it has */
+        ck_assert_msg(outputs[i].write(&w, caller) == ATMSAE_OK, "%s, oldest: %s", name, atmsae_last_error(w.ctx));
+        for (size_t at = outputs[i].first; at < sizeof caller; at++)
+            ck_assert_msg(caller[at] == 0xA5, "%s, oldest: byte %zu was written", name, at);
         for (size_t grown = 0; grown <= TAIL; grown += TAIL) { /* a newer caller's fields stay as they were */
             *size = ours + grown;
             ck_assert_msg(outputs[i].write(&w, caller) == ATMSAE_OK, "%s: %s", name, atmsae_last_error(w.ctx));
@@ -374,7 +386,7 @@ START_TEST(outputs_of_all_ages)
         }
         memset(caller, 0xA5, sizeof caller);
         for (size_t s = 0; s < sizeof wrong_sizes / sizeof *wrong_sizes + 1; s++) {
-            *size = s ? wrong_sizes[s - 1] : ours - 1;
+            *size = s ? wrong_sizes[s - 1] : outputs[i].first - 1;
             memcpy(before, caller, sizeof before);
             ck_assert_msg(outputs[i].write(&w, caller) == ATMSAE_E_ABI, "%s: size %zu", name, *size);
             ck_assert_msg(memcmp(before, caller, sizeof before) == 0, "%s: written despite size %zu", name, *size);

@@ -413,17 +413,51 @@ START_TEST(gradients_in_use)
     set_scene(&s);
     atmsae_status (*const calls[])(scene *) = {backward, gradients_get, gradients_sums, optimizer_step};
     const ams_claim claims[] = {AMS_CHANGES("gradients", s.gradients), {0}};
-    ams_call call;
+    ams_call call = {.claims = claims};
     ok(backward(&s), s.ctx);
-    ok(ams_call_begin(&call, s.ctx, "test", claims), s.ctx);
+    ok(ams_call_begin(&call, s.ctx, "test"), s.ctx);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         ck_assert_int_eq(calls[i](&s), ATMSAE_E_STATE);
         ck_assert_ptr_nonnull(strstr(atmsae_last_error(s.ctx), "gradients is in use by another call"));
     }
-    ok(ams_call_end(&call, ATMSAE_OK), s.ctx);
+    ams_call_end(&call);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         ok(calls[i](&s), s.ctx);
     clear_scene(&s);
+}
+END_TEST
+
+/* ---- the text of the last failure ----------------------------------------------------------------------- */
+
+/* Threads fail on one context with texts of one letter each, and take the text each time: all of one
+ * failure, whosever. A text that another thread wrote over while it was copied has two letters. */
+static void *fail_and_copy(void *arg)
+{
+    atmsae_context *ctx = *(atmsae_context *const *)arg;
+    static atomic_int threads;
+    char mine[1000], text[1024];
+    memset(mine, 'a' + atomic_fetch_add(&threads, 1), sizeof mine - 1);
+    mine[sizeof mine - 1] = 0;
+    for (int i = 0; i < 20000; i++) {
+        ams_fail(ctx, ATMSAE_E_ARG, "%s", mine);
+        const size_t length = atmsae_copy_error(ctx, text, sizeof text);
+        if (length != sizeof mine - 1 || strspn(text, (char[]){text[0], 0}) != length) return arg;
+    }
+    return NULL;
+}
+
+START_TEST(error_texts_are_whole)
+{
+    atmsae_context *ctx = new_context(1);
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, fail_and_copy, &ctx), 0);
+    for (int i = 0; i < 4; i++) {
+        void *mixed;
+        ck_assert_int_eq(pthread_join(threads[i], &mixed), 0);
+        ck_assert_ptr_null(mixed);
+    }
+    atmsae_context_destroy(ctx);
 }
 END_TEST
 
@@ -504,6 +538,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, one_trainer_many_threads);
     tcase_add_loop_test(tests, contest, 0, 2 * (int)(sizeof contests / sizeof *contests));
     tcase_add_test(tests, gradients_in_use);
+    tcase_add_test(tests, error_texts_are_whole);
     tcase_add_test(tests, stop_changes_nothing);
     tcase_add_test(tests, stop_by_signal);
 }

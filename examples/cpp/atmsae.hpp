@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * libatmsae for C++17: move-only handles that free themselves, failures as exceptions. The header
+ * libatmsae for C++17: move-only handles that free themselves, failures as exceptions, also those that a
+ * source's callback throws. A handle that was moved from throws. What a trainer or a model lends keeps
+ * it alive; other lent memory is valid as long as its handle, which must be a variable. The header
  * atmsae.h is the manual; what is not wrapped here is called as in C with get().
  *
  *     atmsae::context ctx;
@@ -12,22 +14,39 @@
 #define ATMSAE_HPP
 
 #include <atmsae/atmsae.h>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace atmsae {
 
 struct error : std::runtime_error {
     atmsae_status status;
-    error(atmsae_status s, const atmsae_context *context)
-        : std::runtime_error(std::string(atmsae_status_name(s)) + ": " + (context ? atmsae_last_error(context) : "")), status(s)
-    {
-    }
+    error(atmsae_status s, const std::string &text) : std::runtime_error(atmsae_status_name(s) + (": " + text)), status(s) {}
 };
+
+/* What a callback threw in the call that this thread is in. Nothing flies through C: the callback keeps
+ * it here and fails, the call ends as it does on a failure, and check throws it. */
+inline thread_local std::exception_ptr thrown;
+
 inline void check(atmsae_status status, const atmsae_context *context)
 {
-    if (status < 0) throw error(status, context);
+    if (thrown) std::rethrow_exception(std::exchange(thrown, nullptr));
+    if (status >= 0) return;
+    char text[1024];
+    atmsae_copy_error(context, text, sizeof text);
+    throw error(status, text);
+}
+
+/* A path as C takes it: up to the first 0. */
+inline const char *path(const std::string &text)
+{
+    if (text.find('\0') != std::string::npos) throw error(ATMSAE_E_ARG, "a path with a NUL byte");
+    return text.c_str();
 }
 
 inline void init(atmsae_context_config &c) { atmsae_context_config_init(&c, sizeof c); }
@@ -63,117 +82,164 @@ inline atmsae_batch rows(const float *x, uint64_t n, uint64_t ld = 0)
     batch.ld_x = ld;
     return batch;
 }
-struct floats { /* lent until the next call that changes the model */
+struct floats { /* of a model, which they keep; they change with it */
     const float *data;
     uint64_t size;
+    std::shared_ptr<const atmsae_model> owner;
     const float *begin() const { return data; }
     const float *end() const { return data + size; }
     float operator[](uint64_t i) const { return data[i]; }
 };
 
-/* Owns a handle, or borrows one that belongs to a trainer and lives as long as it. */
+/* Owns a handle, alone or, of a part of another handle, together with that one. */
 template <class T, void (*Destroy)(T *)> class handle {
 public:
-    T *get() const { return pointer.get(); }
-    atmsae_context *context() const { return ctx; }
+    handle(handle &&other) noexcept = default;
+    handle &operator=(handle &&other) noexcept = default;
+    T *get() const { return pointer.get(); } /* NULL: moved from */
+    T *live() const { return shared().get(); } /* that throws then */
+    atmsae_context *context() const { return live() ? ctx : nullptr; }
 
 protected:
-    struct release {
-        bool owned = true;
-        void operator()(T *p) const
-        {
-            if (owned) Destroy(p);
-        }
-    };
-    handle(atmsae_context *context, T *borrowed) : ctx(context), pointer(borrowed, release{false}) {}
+    handle(atmsae_context *context, std::shared_ptr<T> part) : ctx(context), pointer(std::move(part)) {}
     template <class Create, class... Args> handle(atmsae_context *context, Create create, Args... args) : ctx(context)
     {
         T *made = nullptr;
-        atmsae::check(create(args..., &made), context);
-        pointer.reset(made);
+        const atmsae_status status = create(args..., &made);
+        if (made) pointer.reset(made, Destroy); /* before anything is thrown */
+        atmsae::check(status, context);
+    }
+    const std::shared_ptr<T> &shared() const
+    {
+        if (!pointer) throw error(ATMSAE_E_STATE, "this handle was moved from");
+        return pointer;
     }
     void check(atmsae_status status) const { atmsae::check(status, ctx); }
 
 private:
-    atmsae_context *ctx; /* kept alive by the handle */
-    std::unique_ptr<T, release> pointer;
+    atmsae_context *ctx; /* kept alive by the handle; not to be read without one */
+    std::shared_ptr<T> pointer;
 };
 
 class context : public handle<atmsae_context, atmsae_context_destroy> {
 public:
     context() : handle(nullptr, atmsae_context_create, nullptr) {}
     explicit context(const atmsae_context_config &config) : handle(nullptr, atmsae_context_create, &config) {}
-    operator atmsae_context *() const { return get(); }
+    operator atmsae_context *() const { return live(); }
 };
 
 struct codes : handle<atmsae_codes, atmsae_codes_destroy> {
     explicit codes(atmsae_context *c) : handle(c, atmsae_codes_create, c) {}
-    atmsae_codes_view view() const /* lent until the codes are filled again */
+    atmsae_codes_view view() const & /* lent until the codes are filled again */
     {
         auto v = sized<atmsae_codes_view>();
-        check(atmsae_codes_get(get(), &v));
+        check(atmsae_codes_get(live(), &v));
         return v;
     }
+    atmsae_codes_view view() && = delete;
 };
 
 struct model : handle<atmsae_model, atmsae_model_destroy> {
     model(atmsae_context *c, const atmsae_model_config &config) : handle(c, atmsae_model_create, c, &config) {}
-    model(atmsae_context *c, const std::string &folder) : handle(c, atmsae_model_load, c, folder.c_str()) {}
-    model(atmsae_context *c, atmsae_model *borrowed) : handle(c, borrowed) {}
+    model(atmsae_context *c, const std::string &folder) : handle(c, atmsae_model_load, c, path(folder)) {}
+    model(atmsae_context *c, std::shared_ptr<atmsae_model> part) : handle(c, std::move(part)) {}
     atmsae_model_config config() const
     {
         auto c = sized<atmsae_model_config>();
-        check(atmsae_model_get_config(get(), &c));
+        check(atmsae_model_get_config(live(), &c));
         return c;
     }
     floats operator[](int32_t parameter) const /* model[ATMSAE_W_DEC] */
     {
         floats f{};
-        f.data = atmsae_model_view(get(), parameter, &f.size);
+        f.data = atmsae_model_view(live(), parameter, &f.size);
+        f.owner = shared();
         return f;
     }
-    void set(int32_t parameter, const float *values, uint64_t n) { check(atmsae_model_set(get(), parameter, values, n)); }
-    void prepare(const atmsae_batch &b) { check(atmsae_model_prepare(get(), &b)); }
-    void calibrate(const atmsae_batch &b) { check(atmsae_model_calibrate(get(), &b)); }
-    void encode(const atmsae_batch &b, codes &out) const { check(atmsae_encode(get(), &b, out.get())); }
-    void decode(const codes &in, float *out, uint64_t ld = 0) const { check(atmsae_decode(get(), in.get(), out, ld)); }
-    void save(const std::string &folder) const { check(atmsae_model_save(get(), folder.c_str(), nullptr)); }
+    void set(int32_t parameter, const float *values, uint64_t n) { check(atmsae_model_set(live(), parameter, values, n)); }
+    void prepare(const atmsae_batch &b) { check(atmsae_model_prepare(live(), &b)); }
+    void calibrate(const atmsae_batch &b) { check(atmsae_model_calibrate(live(), &b)); }
+    void encode(const atmsae_batch &b, codes &out) const { check(atmsae_encode(live(), &b, out.live())); }
+    void decode(const codes &in, float *out, uint64_t ld = 0) const { check(atmsae_decode(live(), in.live(), out, ld)); }
+    void save(const std::string &folder) const { check(atmsae_model_save(live(), path(folder), nullptr)); }
 };
 
 struct tracker : handle<atmsae_tracker, atmsae_tracker_destroy> {
     tracker(atmsae_context *c, const atmsae_tracker_config &config) : handle(c, atmsae_tracker_create, c, &config) {}
-    void observe(const atmsae_latent_sums &sums) { check(atmsae_tracker_observe(get(), &sums)); }
-    const double *importance() const { return atmsae_tracker_importance(get()); }
+    void observe(const atmsae_latent_sums &sums) { check(atmsae_tracker_observe(live(), &sums)); }
+    const double *importance() const & { return atmsae_tracker_importance(live()); }
+    const double *importance() && = delete;
 };
 
 struct masker : handle<atmsae_masker, atmsae_masker_destroy> {
     masker(atmsae_context *c, const atmsae_masker_config &config) : handle(c, atmsae_masker_create, c, &config) {}
-    const atmsae_mask &draw(uint64_t step)
+    const atmsae_mask &draw(uint64_t step) & /* lent until the next draw */
     {
-        check(atmsae_masker_draw(get(), step));
-        return *atmsae_masker_mask(get());
+        check(atmsae_masker_draw(live(), step));
+        return *atmsae_masker_mask(live());
     }
-    void update(const double *importance, uint64_t d_sae) { check(atmsae_masker_update(get(), importance, d_sae)); }
-    const double *p() const { return atmsae_masker_p(get()); }
+    void update(const double *importance, uint64_t d_sae) { check(atmsae_masker_update(live(), importance, d_sae)); }
+    const double *p() const & { return atmsae_masker_p(live()); }
+    const double *p() && = delete;
 };
 
 struct trainer : handle<atmsae_trainer, atmsae_trainer_destroy> {
     trainer(atmsae_context *c, const atmsae_trainer_config &config) : handle(c, atmsae_trainer_create, c, &config) {}
-    void prepare(const atmsae_batch &b) { check(atmsae_trainer_prepare(get(), &b)); }
-    void calibrate(const atmsae_batch &b) { check(atmsae_trainer_calibrate(get(), &b)); }
+    void prepare(const atmsae_batch &b) { check(atmsae_trainer_prepare(live(), &b)); }
+    void calibrate(const atmsae_batch &b) { check(atmsae_trainer_calibrate(live(), &b)); }
     atmsae_step_stats step(const atmsae_batch &b)
     {
         auto stats = sized<atmsae_step_stats>();
-        check(atmsae_trainer_step(get(), &b, &stats));
+        check(atmsae_trainer_step(live(), &b, &stats));
         return stats;
     }
-    atmsae::model model() const { return {context(), atmsae_trainer_model(get())}; }
-    void save(const std::string &path) const { check(atmsae_trainer_save(get(), nullptr, path.c_str())); }
+    atmsae::model model() const /* keeps the trainer */
+    {
+        return {context(), std::shared_ptr<atmsae_model>(shared(), atmsae_trainer_model(live()))};
+    }
+    void save(const std::string &file) const { check(atmsae_trainer_save(live(), nullptr, path(file))); }
+};
+
+class source : public handle<atmsae_source, atmsae_source_destroy> {
+public:
+    /* Writes up to max_rows rows to out and returns how many; 0: the end. It may throw. */
+    using reader = std::function<uint64_t(float *out, uint64_t max_rows)>;
+
+    source(atmsae_context *c, const atmsae_source_config &config) : handle(c, atmsae_source_create, c, &config) {}
+    void add_memory(const float *rows, uint64_t n, uint64_t d, uint64_t ld = 0) /* which must stay */
+    {
+        check(atmsae_source_add_memory(live(), rows, n, d, ld, ATMSAE_F32));
+    }
+    void add_file(const std::string &file) { check(atmsae_source_add_file(live(), path(file), nullptr, 0)); }
+    void add_callback(uint64_t d, reader read)
+    {
+        live();
+        readers.push_back(std::make_unique<reader>(std::move(read)));
+        check(atmsae_source_add_callback(live(), d, call, readers.back().get()));
+    }
+    uint64_t next(float *out, uint64_t n_rows) /* [n_rows, d]; fewer rows at the end */
+    {
+        uint64_t got = 0;
+        check(atmsae_source_next(live(), n_rows, out, &got));
+        return got;
+    }
+
+private:
+    static int64_t call(void *opaque, float *out, uint64_t max_rows) noexcept
+    {
+        try {
+            return static_cast<int64_t>((*static_cast<reader *>(opaque))(out, max_rows));
+        } catch (...) {
+            thrown = std::current_exception();
+            return -1;
+        }
+    }
+    std::vector<std::unique_ptr<reader>> readers;
 };
 
 struct synth : handle<atmsae_synth, atmsae_synth_destroy> {
     synth(atmsae_context *c, const atmsae_synth_config &config) : handle(c, atmsae_synth_create, c, &config) {}
-    void rows(uint64_t first, uint64_t n, float *x) const { check(atmsae_synth_rows(get(), first, n, x, nullptr)); }
+    void rows(uint64_t first, uint64_t n, float *x) const { check(atmsae_synth_rows(live(), first, n, x, nullptr)); }
 };
 
 } // namespace atmsae

@@ -78,10 +78,12 @@
  * Threads. Different handles may be used from different threads at the same time. One handle: one
  * thread at a time, except that functions taking it as `const` may run concurrently while no other
  * function uses it. A context may be shared by all of them; its worker threads serve one call at a
- * time. last_error is shared too: threads that need their own text need their own context.
+ * time. The text of the last failure is shared too: atmsae_copy_error takes it whole, but it may be that
+ * of another thread's failure. Threads that need their own text need their own context.
  * Callbacks run on the calling thread and must not use the handle that called them. Breaking these
  * rules gives ATMSAE_E_STATE and changes nothing (destroy and the functions that lend or return a
- * value without a status do not look).
+ * value without a status do not look). A C++ exception may leave a callback: it goes on through the call,
+ * which gives its handles back; memory that the call had taken for itself is lost. longjmp may not.
  *
  * Processes. After fork a child may destroy the handles it inherited; other calls on them give
  * ATMSAE_E_STATE. It may create a context of its own, whatever the flavour of BLIS, if no thread was
@@ -163,7 +165,8 @@ enum { ATMSAE_PRECISION_F32 = 0, ATMSAE_PRECISION_BF16 = 1 };
 
 typedef struct atmsae_context_config {
     size_t size;
-    uint32_t threads; /* threads that compute, the caller's included; 0 (default): one a CPU */
+    uint32_t threads; /* threads that compute, the caller's included; 0 (default): one for each CPU that this
+                         process may use (affinity mask, cgroup v2's cpu.max) */
     int32_t log_level; /* most verbose level passed to `log`; default ATMSAE_LOG_INFO */
     const atmsae_allocator *allocator; /* NULL (default): malloc */
     void (*log)(void *opaque, int32_t level, const char *message); /* NULL (default): silent */
@@ -185,6 +188,10 @@ atmsae_context_create(const atmsae_context_config *config, atmsae_context **out)
 ATMSAE_API void atmsae_context_destroy(atmsae_context *context);
 /* Text of the last failure on this context, "" if none. Valid until the next failure. */
 ATMSAE_API const char *atmsae_last_error(const atmsae_context *context);
+/* Copies that text to out, cut to room - 1 bytes and a 0 (out may be NULL if room is 0), and returns its
+ * full length, at most 1023. Any thread may call it at any time and gets a whole text: that of the last
+ * failure on the context, of whichever thread. */
+ATMSAE_API size_t atmsae_copy_error(const atmsae_context *context, char *out, size_t room);
 ATMSAE_API uint32_t atmsae_context_threads(const atmsae_context *context);
 /* Asks training to stop. It is one atomic store: a signal handler may do it. From then on
  * atmsae_trainer_step returns ATMSAE_E_STOPPED before it does anything; all else works, so that the

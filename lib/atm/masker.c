@@ -65,7 +65,7 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_masker_config *cal
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "masker_create: out is NULL");
     atmsae_masker_config config;
     atmsae_masker_config_init(&config, sizeof config);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_masker_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_masker_config, &config, caller));
     AMS_TRY(check(ctx, &config));
     atmsae_masker *m = ams_calloc(ctx, 1, sizeof *m);
     if (!m) return ams_nomem(ctx, "the masker");

@@ -47,7 +47,7 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_tracker_config *ca
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "tracker_create: out is NULL");
     atmsae_tracker_config config;
     atmsae_tracker_config_init(&config, sizeof config);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_tracker_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_tracker_config, &config, caller));
     if (config.dead_window == UINT64_MAX) config.dead_window = AMS_DEAD_WINDOW;
     AMS_TRY(check(ctx, &config));
     atmsae_tracker *t = ams_calloc(ctx, 1, sizeof *t);
@@ -160,7 +160,7 @@ static void observe_job(void *arg, uint64_t piece, uint64_t first, uint64_t last
 atmsae_status ams_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
 {
     observation a = {.t = t};
-    AMS_TRY(ams_struct_in(t->ctx, "atmsae_latent_sums", &a.s, sizeof a.s, sizeof a.s, caller));
+    AMS_TRY(ams_struct_in(t->ctx, atmsae_latent_sums, &a.s, caller));
     AMS_TRY(ams_tracker_check(t, &a.s));
     ams_pieces(t->ctx, a.s.d_sae, observe_job, &a, NULL);
     ams_tracker_derive(t);

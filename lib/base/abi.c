@@ -1,50 +1,49 @@
 /* SPDX-License-Identifier: MIT
  *
- * Structs that cross the ABI carry their size, so that either side may be the older one: fields
- * missing in an older caller's struct keep their defaults, fields of a newer caller's struct are
- * accepted as long as they are zero.
+ * See abi.h.
  */
-#include "base.h"
+#include "base/base.h"
 
 #include <string.h>
 
 enum { SANE_STRUCT = 4096 };
 
-static atmsae_status check_size(atmsae_context *ctx, const char *name, size_t size, size_t v1)
+#define END(type, last) (offsetof(type, last) + sizeof(((type *)NULL)->last))
+const ams_struct ams_structs[AMS_N_STRUCTS] = {
+#define ROW(type, last) {#type, sizeof(type), END(type, last)},
+    AMS_STRUCTS(ROW)
+};
+/* Without padding behind the last field, bytes that an older program never set are not taken for a new field. */
+#define NO_PADDING(type, last) _Static_assert(END(type, last) % _Alignof(type) == 0, #type " ends in padding");
+AMS_STRUCTS(NO_PADDING)
+
+atmsae_status ams_struct_check_size(atmsae_context *ctx, const ams_struct *s, const void *caller)
 {
-    if (size >= v1 && size <= SANE_STRUCT) return ATMSAE_OK;
+    if (!caller) return ams_fail(ctx, ATMSAE_E_ARG, "%s: NULL", s->name);
+    const size_t size = *(const size_t *)caller;
+    if (size >= s->first && size <= SANE_STRUCT) return ATMSAE_OK;
     return ams_fail(ctx, ATMSAE_E_ABI, "%s: size = %zu, expected %zu to %d; was it initialised by its init function?",
-                    name, size, v1, SANE_STRUCT);
+                    s->name, size, s->first, SANE_STRUCT);
 }
 
-atmsae_status ams_struct_check(atmsae_context *ctx, const char *name, const void *caller, size_t v1)
+atmsae_status ams_struct_copy_in(atmsae_context *ctx, const ams_struct *s, void *local, const void *caller)
 {
-    return caller ? check_size(ctx, name, *(const size_t *)caller, v1) : ams_fail(ctx, ATMSAE_E_ARG, "%s: NULL", name);
-}
-
-atmsae_status ams_struct_in(atmsae_context *ctx, const char *name, void *local, size_t local_size,
-                            size_t v1, const void *caller)
-{
-    if (!caller) return ams_fail(ctx, ATMSAE_E_ARG, "%s: NULL", name);
-    size_t size = *(const size_t *)caller;
-    AMS_TRY(check_size(ctx, name, size, v1));
-    for (size_t i = local_size; i < size; i++)
+    AMS_TRY(ams_struct_check_size(ctx, s, caller));
+    const size_t size = *(const size_t *)caller;
+    for (size_t i = s->size; i < size; i++)
         if (((const unsigned char *)caller)[i] != 0)
-            return ams_fail(ctx, ATMSAE_E_ABI, "%s: byte %zu is set, but this library (%s) knows only %zu bytes", name,
-                            i, atmsae_version_string(), local_size);
-    memcpy(local, caller, size < local_size ? size : local_size);
-    *(size_t *)local = local_size;
+            return ams_fail(ctx, ATMSAE_E_ABI, "%s: byte %zu is set, but this library (%s) knows only %zu bytes", s->name,
+                            i, atmsae_version_string(), s->size);
+    memcpy(local, caller, size < s->size ? size : s->size);
+    *(size_t *)local = s->size;
     return ATMSAE_OK;
 }
 
-atmsae_status ams_struct_out(atmsae_context *ctx, const char *name, void *caller, const void *local,
-                             size_t local_size, size_t v1)
+atmsae_status ams_struct_copy_out(atmsae_context *ctx, const ams_struct *s, void *caller, const void *local)
 {
-    if (!caller) return ams_fail(ctx, ATMSAE_E_ARG, "%s: NULL", name);
-    size_t size = *(const size_t *)caller;
-    AMS_TRY(check_size(ctx, name, size, v1));
-    memcpy((char *)caller + sizeof size, (const char *)local + sizeof size,
-           (size < local_size ? size : local_size) - sizeof size);
+    AMS_TRY(ams_struct_check_size(ctx, s, caller));
+    const size_t size = *(const size_t *)caller;
+    memcpy((char *)caller + sizeof size, (const char *)local + sizeof size, (size < s->size ? size : s->size) - sizeof size);
     return ATMSAE_OK;
 }
 

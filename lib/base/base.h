@@ -6,7 +6,8 @@
 #ifndef AMS_BASE_H
 #define AMS_BASE_H
 
-#include <atmsae/atmsae.h>
+#include "base/abi.h"
+
 #include <fenv.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -53,25 +54,27 @@ typedef struct ams_claim {
 
 /* The body of a public function: checks that the context is of this process, claims the handles
  * listed (E_STATE if one is in use), runs `work` in the default floating-point environment, and
- * gives both back. What the library calls on handles that the same call has claimed to change is the
- * ams_ function behind the public one.
+ * gives both back, also where a callback of a C++ program leaves `work` by an exception (the library is
+ * compiled with -fexceptions for that). What the library calls on handles that the same call has claimed
+ * to change is the ams_ function behind the public one.
  *
  *     AMS_CALL(ctx, ams_encode(model, batch, codes), AMS_READS("model", model), AMS_CHANGES("codes", codes)); */
 #define AMS_CALL(ctx, work, ...)                                                          \
     do {                                                                                  \
         const ams_claim claims_[] = {{0}, ##__VA_ARGS__, {0}}; /* {0}: the list may be empty */ \
-        ams_call call_;                                                                   \
-        AMS_TRY(ams_call_begin(&call_, ctx, __func__, claims_ + 1));                      \
-        return ams_call_end(&call_, work);                                                \
+        __attribute__((cleanup(ams_call_end))) ams_call call_ = {.claims = claims_ + 1};  \
+        AMS_TRY(ams_call_begin(&call_, ctx, __func__));                                   \
+        return work;                                                                      \
     } while (0)
 
 typedef struct ams_call {
-    fenv_t environment; /* the caller's */
     const ams_claim *claims;
-    size_t n;
+    size_t n;           /* of them that this call holds */
+    bool begun;
+    fenv_t environment; /* the caller's */
 } ams_call;
-atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function, const ams_claim *claims);
-atmsae_status ams_call_end(const ams_call *call, atmsae_status status);
+atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function);
+void ams_call_end(ams_call *call);
 /* The default floating-point environment for functions that only compute, and for new threads. */
 void ams_float_begin(fenv_t *caller);
 void ams_float_end(const fenv_t *caller);
@@ -105,20 +108,6 @@ atmsae_context *ams_context_ref(atmsae_context *ctx);
 struct ams_io;
 void ams_context_set_io(atmsae_context *ctx, const struct ams_io *io);
 const struct ams_io *ams_context_io(const atmsae_context *ctx);
-
-/* ---- structs of the ABI -------------------------------------------------------------------- */
-
-/* Copies a caller's struct (first field: size_t size) over `local`, which holds the defaults.
- * v1: the size of the first released version. Bytes we do not know must be 0. */
-atmsae_status ams_struct_in(atmsae_context *ctx, const char *name, void *local, size_t local_size,
-                            size_t v1, const void *caller);
-/* Writes what the caller's struct can hold, and keeps its size field. */
-atmsae_status ams_struct_out(atmsae_context *ctx, const char *name, void *caller, const void *local,
-                             size_t local_size, size_t v1);
-/* Only the size, ahead of work whose result will go there. */
-atmsae_status ams_struct_check(atmsae_context *ctx, const char *name, const void *caller, size_t v1);
-/* For the _init functions: copies the defaults into a struct of `size` bytes, zeroes the rest. */
-void ams_struct_init(void *caller, size_t size, const void *defaults, size_t defaults_size);
 
 /* ---- worker threads ------------------------------------------------------------------------ */
 

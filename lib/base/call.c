@@ -20,39 +20,38 @@ static bool claim(const ams_claim *c)
     return true;
 }
 
-static void release(const ams_claim *claims, size_t n)
+static void release(ams_call *call)
 {
-    while (n-- > 0)
-        if (claims[n].changes)
-            atomic_store_explicit(&claims[n].use->users, 0, memory_order_release);
+    for (; call->n > 0; call->n--) {
+        const ams_claim *c = &call->claims[call->n - 1];
+        if (c->changes)
+            atomic_store_explicit(&c->use->users, 0, memory_order_release);
         else
-            atomic_fetch_sub_explicit(&claims[n].use->users, 1, memory_order_release);
+            atomic_fetch_sub_explicit(&c->use->users, 1, memory_order_release);
+    }
 }
 
 bool ams_forked(const atmsae_context *ctx) { return ctx->pid != getpid(); }
 
-atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function, const ams_claim *claims)
+atmsae_status ams_call_begin(ams_call *call, atmsae_context *ctx, const char *function)
 {
     if (ams_forked(ctx)) /* its worker threads exist in the parent only */
         return ams_fail(ctx, ATMSAE_E_STATE, "%s: the context was made by another process, before fork; make a new one",
                         function);
-    *call = (ams_call){.claims = claims};
-    for (; claims[call->n].use; call->n++) {
-        if (claim(&claims[call->n])) continue;
-        release(claims, call->n);
-        return ams_fail(ctx, ATMSAE_E_STATE,
-                        "%s: the %s is in use by another call: of another thread, or the one whose "
-                        "callback this is", function, claims[call->n].name);
-    }
+    for (; call->claims[call->n].use; call->n++)
+        if (!claim(&call->claims[call->n]))
+            return ams_fail(ctx, ATMSAE_E_STATE,
+                            "%s: the %s is in use by another call: of another thread, or the one whose "
+                            "callback this is", function, call->claims[call->n].name);
     ams_float_begin(&call->environment);
+    call->begun = true;
     return ATMSAE_OK;
 }
 
-atmsae_status ams_call_end(const ams_call *call, atmsae_status status)
+void ams_call_end(ams_call *call)
 {
-    ams_float_end(&call->environment);
-    release(call->claims, call->n);
-    return status;
+    if (call->begun) ams_float_end(&call->environment);
+    release(call);
 }
 
 /* Round to nearest, denormals kept, no traps: fesetenv covers MXCSR with its FTZ and DAZ bits. */

@@ -101,8 +101,7 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
     if (caller)
-        AMS_TRY(ams_struct_in(NULL, "atmsae_context_config", &config, sizeof config,
-                              offsetof(atmsae_context_config, precision), caller));
+        AMS_TRY(ams_struct_in(NULL, atmsae_context_config, &config, caller));
 
     atmsae_allocator allocator = {NULL, default_alloc, default_free};
     if (config.allocator) allocator = *config.allocator;
@@ -123,11 +122,6 @@ static atmsae_status create(const atmsae_context_config *caller, atmsae_context 
     }
 
     ctx->threads = config.threads;
-    if (ctx->threads == 0) {
-        long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-        ctx->threads = cpus < 1 ? 1 : (unsigned)cpus;
-    }
-    if (ctx->threads > 1024) ctx->threads = 1024;
     ctx->pool = ams_pool_create(ctx, &ctx->threads);
     ams_kernels_describe(ctx->cpu, sizeof ctx->cpu);
     choose_product(ctx, config.precision);
@@ -162,8 +156,6 @@ void atmsae_context_destroy(atmsae_context *ctx)
     atmsae_allocator allocator = ctx->allocator;
     allocator.free(allocator.opaque, ctx);
 }
-
-const char *atmsae_last_error(const atmsae_context *ctx) { return ctx ? ctx->error : ""; }
 
 /* Lock-free, so that a signal handler may call them. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a stop request must be one store");
@@ -222,6 +214,33 @@ static int format_list(char *out, size_t capacity, const char *format, va_list l
     return length;
 }
 
+/* Length of the character at `c` if a terminal would obey it instead of showing it: control characters, of ASCII and
+ * the C1 set of Unicode, and those that turn the direction of writing; else 0. */
+static size_t commands(const unsigned char *c)
+{
+    if (*c < 0x20 || *c == 0x7f) return 1;
+    if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) return 2;
+    if (c[0] != 0xe2) return 0;
+    return (c[1] == 0x80 && c[2] >= 0xaa && c[2] <= 0xae) || (c[1] == 0x81 && c[2] >= 0xa6 && c[2] <= 0xa9) ? 3 : 0;
+}
+
+/* Messages quote names and texts of files that anyone may have written, and end up on terminals: what commands
+ * one is written as \xNN. */
+static void format_message(char *out, size_t room, const char *format, va_list list)
+{
+    char text[sizeof ((atmsae_context *)NULL)->error];
+    format_list(text, sizeof text, format, list);
+    size_t used = 0;
+    for (const unsigned char *c = (const unsigned char *)text; *c;) {
+        size_t n = commands(c);
+        if (used + (n ? 4 * n : 1) >= room) break;
+        if (n == 0) out[used++] = (char)*c++;
+        for (; n > 0; n--, used += 4)
+            ams_format(out + used, room - used, "\\x%02x", *c++);
+    }
+    out[used] = '\0';
+}
+
 int ams_format(char *out, size_t capacity, const char *format, ...)
 {
     va_list list;
@@ -250,13 +269,34 @@ static void unlock_text(atmsae_context *ctx)
     if (!ams_forked(ctx)) pthread_mutex_unlock(&ctx->text_lock);
 }
 
+static void copy_text(atmsae_context *ctx, char text[static sizeof ctx->error])
+{
+    lock_text(ctx);
+    memcpy(text, ctx->error, sizeof ctx->error);
+    unlock_text(ctx);
+}
+
+const char *atmsae_last_error(const atmsae_context *ctx) { return ctx ? ctx->error : ""; }
+
+size_t atmsae_copy_error(const atmsae_context *ctx, char *out, size_t room)
+{
+    char text[sizeof ctx->error] = "";
+    if (ctx) copy_text((atmsae_context *)ctx, text); /* the lock changes, the context does not */
+    const size_t length = strlen(text), n = ams_min(length, room ? room - 1 : 0);
+    if (room) {
+        memcpy(out, text, n);
+        out[n] = 0;
+    }
+    return length;
+}
+
 atmsae_status (ams_fail)(atmsae_context *ctx, atmsae_status status, const char *format, ...)
 {
     if (!ctx) return status;
     va_list list;
     va_start(list, format);
     char text[sizeof ctx->error];
-    format_list(text, sizeof text, format, list);
+    format_message(text, sizeof text, format, list);
     va_end(list);
     lock_text(ctx);
     memcpy(ctx->error, text, sizeof text);
@@ -267,9 +307,7 @@ atmsae_status (ams_fail)(atmsae_context *ctx, atmsae_status status, const char *
 atmsae_status (ams_fail_in)(atmsae_context *ctx, atmsae_status status, const char *prefix)
 {
     char text[sizeof ctx->error];
-    lock_text(ctx);
-    memcpy(text, ctx->error, sizeof text);
-    unlock_text(ctx);
+    copy_text(ctx, text);
     return ams_fail(ctx, status, "%s: %s", prefix, text);
 }
 
@@ -294,7 +332,7 @@ void ams_log(atmsae_context *ctx, int32_t level, const char *format, ...)
     char text[512];
     va_list list;
     va_start(list, format);
-    format_list(text, sizeof text, format, list);
+    format_message(text, sizeof text, format, list);
     va_end(list);
     ctx->log(ctx->log_opaque, level, text);
 }

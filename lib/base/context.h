@@ -29,8 +29,13 @@ struct atmsae_context {
     char cpu[160];
 };
 
-/* Starts up to threads - 1 workers; *threads becomes the number that will compute. */
+/* Starts up to threads - 1 workers (0: one for each CPU that the process may use, less one); *threads becomes the
+ * number that will compute. */
 ams_pool *ams_pool_create(atmsae_context *ctx, unsigned *threads);
+/* cpus.c: CPUs that this process may use, at least 1; and the part of it that a cgroup decides, UINT_MAX where none
+ * does: membership is /proc/self/cgroup, mount /sys/fs/cgroup. */
+unsigned ams_cpus(void);
+unsigned ams_cgroup_cpus(const char *membership, const char *mount);
 void ams_pool_destroy(atmsae_context *ctx, ams_pool *pool);
 void ams_pool_run(ams_pool *pool, uint64_t jobs, ams_job *job, void *arg);
 

@@ -20,7 +20,7 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_source_config *cal
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_source_create: out is NULL");
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_source_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_source_config, &config, caller));
     atmsae_source *source = ams_calloc(ctx, 1, sizeof *source);
     if (!source) return ams_nomem(ctx, "a source");
     source->ctx = ams_context_ref(ctx);

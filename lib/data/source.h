@@ -63,10 +63,12 @@ struct atmsae_source {
     uint64_t block_bytes, block_input, block_first, block_rows;
     uint64_t ahead; /* row of the pass up to which the kernel was asked to read */
 
-    /* Rows got from callbacks since the last call that succeeded, so that a failed call loses none;
-     * the first `taken` are in use by the current call. */
-    float *held;
-    uint64_t n_held, held_capacity, taken;
+    /* The call that goes on: how far it has come, and how many of the held rows it has used. Until it succeeds
+     * `position` and the held rows stay, so one that fails, or that a callback leaves by an exception, loses none. */
+    ams_position at;
+    uint64_t taken;
+    float *held; /* rows got from callbacks that no call has handed out yet */
+    uint64_t n_held, held_capacity;
 };
 
 /* Bytes read from a file at once, and rows of at most that size asked of a callback. */

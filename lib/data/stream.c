@@ -60,7 +60,7 @@ static atmsae_status read_callback(atmsae_source *source, ams_input *input, uint
 /* Lends rows at the current position; *count = 0: the input has no more. */
 static atmsae_status peek(atmsae_source *source, uint64_t want, const char **rows, uint64_t *count, size_t *stride)
 {
-    ams_position *at = &source->position;
+    const ams_position *at = &source->at;
     ams_input *input = &source->inputs[at->input];
     *count = 0;
     if (!input->read)
@@ -74,7 +74,7 @@ static atmsae_status peek(atmsae_source *source, uint64_t want, const char **row
 
 static atmsae_status take(atmsae_source *source, uint64_t want, char *out, size_t out_stride, uint64_t *got)
 {
-    ams_position *at = &source->position;
+    ams_position *at = &source->at;
     uint64_t done = 0;
     while (done < want && at->pass < source->plan.passes) {
         if (at->input == source->n_inputs) {
@@ -103,16 +103,12 @@ static atmsae_status take(atmsae_source *source, uint64_t want, char *out, size_
 
 atmsae_status ams_stream_take(atmsae_source *source, uint64_t want, char *out, size_t stride, uint64_t *got)
 {
-    ams_position start = source->position;
-    atmsae_status status = take(source, want, out, stride, got);
-    if (status < 0) {
-        source->position = start;
-    } else {
-        source->n_held -= source->taken;
-        if (source->n_held > 0)
-            memmove(source->held, source->held + source->taken * source->d,
-                    (size_t)(source->n_held * source->d) * sizeof(float));
-    }
+    source->at = source->position;
     source->taken = 0;
-    return status;
+    AMS_TRY(take(source, want, out, stride, got));
+    source->position = source->at;
+    source->n_held -= source->taken;
+    if (source->n_held > 0)
+        memmove(source->held, source->held + source->taken * source->d, (size_t)(source->n_held * source->d) * sizeof(float));
+    return ATMSAE_OK;
 }

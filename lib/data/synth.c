@@ -128,7 +128,7 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_synth_config *call
     if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_synth_create: out is NULL");
     atmsae_synth_config config;
     atmsae_synth_config_init(&config, sizeof config);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_synth_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_synth_config, &config, caller));
     AMS_TRY(check(ctx, &config));
     uint64_t features = count_features(&config); /* < 2^31, and d <= 2^24 */
 

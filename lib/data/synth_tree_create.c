@@ -183,7 +183,7 @@ atmsae_status ams_synth_create_tree(atmsae_context *ctx, const atmsae_tree_confi
     atmsae_tree_config config;
     uint64_t size;
     atmsae_tree_config_init(&config, sizeof config);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_tree_config", &config, sizeof config, sizeof config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_tree_config, &config, caller));
     AMS_TRY(check_numbers(ctx, &config));
     AMS_TRY(check_features(ctx, &config));
     if (!ams_mul(config.n_features * config.d, sizeof(float), &size)) return ams_nomem(ctx, "a generator");

@@ -145,7 +145,7 @@ static atmsae_status allocate(atmsae_absorption *a)
 static atmsae_status fill(atmsae_absorption *a, const atmsae_batch *batch, const int32_t *labels,
                           const uint8_t *is_train)
 {
-    ams_rows x = {"x", batch->x, batch->n_rows, a->d, batch->ld_x, batch->x_type};
+    ams_rows x = {"batch: x", batch->x, batch->n_rows, a->d, batch->ld_x, batch->x_type};
     uint64_t at = 0;
     a->n_given = x.n;
     AMS_TRY(ams_rows_check(a->ctx, &x));
@@ -174,8 +174,8 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_absorption_config 
     atmsae_batch batch;
     atmsae_absorption_config_init(&config, sizeof config);
     atmsae_batch_init(&batch, sizeof batch);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_absorption_config", &config, sizeof config, sizeof config, caller));
-    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", &batch, sizeof batch, sizeof batch, caller_batch));
+    AMS_TRY(ams_struct_in(ctx, atmsae_absorption_config, &config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_batch, &batch, caller_batch));
     AMS_TRY(check_config(ctx, &config));
 
     atmsae_absorption *a = ams_calloc(ctx, 1, sizeof *a);

@@ -311,13 +311,12 @@ static atmsae_status write_measures(const scoring *s, const wanted *w)
     for (uint64_t i = 0; i < a->config.n_classes && w->entries; i++) {
         char *entry = (char *)w->entries + i * stride;
         memcpy(entry, &stride, sizeof stride);
-        AMS_TRY(ams_struct_out(a->ctx, "atmsae_absorption_entry", entry, s->classes + i, sizeof *s->classes,
-                               sizeof *s->classes));
+        AMS_TRY(ams_struct_out(a->ctx, atmsae_absorption_entry, entry, s->classes + i));
     }
     if (w->rows) memset(w->rows, ATMSAE_ROW_NOT_COUNTED, a->n_given);
     for (uint64_t t = 0; t < a->n_test && w->rows; t++)
         w->rows[a->given[t]] = s->rows[t];
-    return ams_struct_out(a->ctx, "atmsae_absorption_measures", w->measures, &r, sizeof r, sizeof r);
+    return ams_struct_out(a->ctx, atmsae_absorption_measures, w->measures, &r);
 }
 
 static atmsae_status write_result(const scoring *s, const wanted *w)
@@ -326,7 +325,7 @@ static atmsae_status write_result(const scoring *s, const wanted *w)
     atmsae_absorption_result r = {.size = sizeof r, .classes = m.classes, .full_rate = m.full_rate,
                                   .recall = m.split_recall, .sparse_f1 = m.sparse_f1, .mean_split = m.mean_split,
                                   .probe_f1 = m.probe_f1, .true_positives = m.words};
-    AMS_TRY(ams_struct_out(s->a->ctx, "atmsae_absorption_result", w->result, &r, sizeof r, sizeof r));
+    AMS_TRY(ams_struct_out(s->a->ctx, atmsae_absorption_result, w->result, &r));
     for (uint64_t i = 0; i < s->a->config.n_classes && w->classes; i++) {
         const atmsae_absorption_entry *c = s->classes + i;
         w->classes[i] = (atmsae_absorption_class){
@@ -359,15 +358,15 @@ static atmsae_status score(const atmsae_absorption *a, const atmsae_model *model
 static atmsae_status score_old(const atmsae_absorption *a, const atmsae_model *model, atmsae_absorption_result *result,
                                atmsae_absorption_class *classes)
 {
-    AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_result", result, sizeof *result));
+    AMS_TRY(ams_struct_check(a->ctx, atmsae_absorption_result, result));
     return score(a, model, &(wanted){.result = result, .classes = classes});
 }
 
 static atmsae_status measure(const atmsae_absorption *a, const atmsae_model *model, atmsae_absorption_measures *measures,
                              atmsae_absorption_entry *entries, uint8_t *rows)
 {
-    AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_measures", measures, sizeof *measures));
-    if (entries) AMS_TRY(ams_struct_check(a->ctx, "atmsae_absorption_entry", entries, sizeof *entries));
+    AMS_TRY(ams_struct_check(a->ctx, atmsae_absorption_measures, measures));
+    if (entries) AMS_TRY(ams_struct_check(a->ctx, atmsae_absorption_entry, entries));
     return score(a, model, &(wanted){.measures = measures, .entries = entries, .rows = rows});
 }
 

@@ -91,7 +91,7 @@ static atmsae_status hedging(const atmsae_model *control, const atmsae_model *ex
 {
     atmsae_context *ctx = control->ctx;
     hedge s = {.control = control, .extended = extended, .h = control->d_sae, .d = control->d_out};
-    AMS_TRY(ams_struct_check(ctx, "atmsae_hedging_result", out, sizeof *out));
+    AMS_TRY(ams_struct_check(ctx, atmsae_hedging_result, out));
     if (extended->d_out != s.d || extended->d_sae <= s.h)
         return ams_fail(ctx, ATMSAE_E_ARG, "hedging: d_out = %llu and %llu latents, then %llu and %llu; expected more latents "
                         "of the same width", (unsigned long long)s.d, (unsigned long long)s.h,
@@ -116,7 +116,7 @@ static atmsae_status hedging(const atmsae_model *control, const atmsae_model *ex
             r.random_projection += moved(&s) / size / RANDOM_SUBSPACES;
         }
         r.score = fmax(0, (r.projection - r.random_projection) / (1 - r.random_projection));
-        status = ams_struct_out(ctx, "atmsae_hedging_result", out, &r, sizeof r, sizeof r);
+        status = ams_struct_out(ctx, atmsae_hedging_result, out, &r);
     }
     ams_free(ctx, s.basis);
     ams_free(ctx, s.projected);

@@ -128,8 +128,8 @@ static atmsae_status score(const atmsae_model *model, const atmsae_language_mode
 {
     atmsae_context *ctx = model->ctx;
     atmsae_language_model lm = {.size = sizeof lm};
-    AMS_TRY(ams_struct_in(ctx, "atmsae_language_model", &lm, sizeof lm, sizeof lm, caller));
-    AMS_TRY(ams_struct_check(ctx, "atmsae_lm_result", result, sizeof *result));
+    AMS_TRY(ams_struct_in(ctx, atmsae_language_model, &lm, caller));
+    AMS_TRY(ams_struct_check(ctx, atmsae_lm_result, result));
     if (!lm.run) return ams_fail(ctx, ATMSAE_E_ARG, "language model: run is NULL");
     runs s = {.ctx = ctx, .model = model, .lm = &lm};
     uint8_t *flags = NULL;
@@ -147,7 +147,7 @@ static atmsae_status score(const atmsae_model *model, const atmsae_language_mode
         r.kl_reconstruction = s.kl_tokens ? s.kl[1] / (double)s.kl_tokens : (double)NAN;
         r.kl_zero = s.kl_tokens ? s.kl[2] / (double)s.kl_tokens : (double)NAN;
         r.kl_score = share(s.kl[2], s.kl[2] - s.kl[1]);
-        status = ams_struct_out(ctx, "atmsae_lm_result", result, &r, sizeof r, sizeof r);
+        status = ams_struct_out(ctx, atmsae_lm_result, result, &r);
     }
     atmsae_codes_destroy(s.codes);
     void *memory[] = {s.replacement, s.ce, s.log_p, flags};

@@ -81,10 +81,10 @@ static atmsae_status match(const atmsae_model *a, const atmsae_model *b, int32_t
     if (d != d_b)
         return ams_fail(a->ctx, ATMSAE_E_ARG, "match: rows of %llu and of %llu numbers", (unsigned long long)d,
                         (unsigned long long)d_b);
-    AMS_TRY(ams_struct_check(a->ctx, "atmsae_match_result", out, sizeof *out));
+    AMS_TRY(ams_struct_check(a->ctx, atmsae_match_result, out));
     AMS_TRY(ams_match(a->ctx, encoder ? a->w_enc : a->w_dec, a->d_sae, encoder ? b->w_enc : b->w_dec, b->d_sae, d,
                       absolute == 1, partner, &result));
-    return ams_struct_out(a->ctx, "atmsae_match_result", out, &result, sizeof result, sizeof result);
+    return ams_struct_out(a->ctx, atmsae_match_result, out, &result);
 }
 
 atmsae_status atmsae_model_match(const atmsae_model *a, const atmsae_model *b, int32_t parameter, int32_t absolute,

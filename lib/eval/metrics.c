@@ -168,9 +168,9 @@ static atmsae_status add(atmsae_metrics *m, const atmsae_batch *caller)
 {
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
-    AMS_TRY(ams_struct_in(m->ctx, "atmsae_batch", &batch, sizeof batch, sizeof batch, caller));
-    ams_rows x = {"x", batch.x, batch.n_rows, m->d_in, batch.ld_x, batch.x_type};
-    ams_rows y = {"y", batch.y, batch.n_rows, m->d_out, batch.ld_y, batch.y_type};
+    AMS_TRY(ams_struct_in(m->ctx, atmsae_batch, &batch, caller));
+    ams_rows x = {"batch: x", batch.x, batch.n_rows, m->d_in, batch.ld_x, batch.x_type};
+    ams_rows y = {"batch: y", batch.y, batch.n_rows, m->d_out, batch.ld_y, batch.y_type};
     AMS_TRY(ams_rows_check(m->ctx, &x));
     if (batch.y) AMS_TRY(ams_rows_check(m->ctx, &y));
     else if (m->d_out != m->d_in)
@@ -224,7 +224,7 @@ static atmsae_status get(const atmsae_metrics *m, atmsae_metrics_result *out)
         r.dead += m->counts[i] == 0;
         r.dense += (double)m->counts[i] > 0.1 * n;
     }
-    return ams_struct_out(m->ctx, "atmsae_metrics_result", out, &r, sizeof r, sizeof r);
+    return ams_struct_out(m->ctx, atmsae_metrics_result, out, &r);
 }
 
 atmsae_status atmsae_metrics_get(const atmsae_metrics *m, atmsae_metrics_result *out)

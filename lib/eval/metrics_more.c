@@ -37,7 +37,7 @@ static atmsae_status details(const atmsae_metrics *m, atmsae_metrics_details *ou
     r.over_10_percent /= (double)m->d_sae;
     r.firings_over_1_percent = ratio(over[0], fires);
     r.firings_over_10_percent = ratio(over[1], fires);
-    return ams_struct_out(m->ctx, "atmsae_metrics_details", out, &r, sizeof r, sizeof r);
+    return ams_struct_out(m->ctx, atmsae_metrics_details, out, &r);
 }
 
 atmsae_status atmsae_metrics_get_details(const atmsae_metrics *m, atmsae_metrics_details *out)

@@ -94,7 +94,7 @@ static atmsae_status copy_labels(atmsae_probing *p, const int8_t *labels, const 
 static atmsae_status fill(atmsae_probing *p, const atmsae_batch *batch, const uint64_t *texts, const int8_t *labels,
                           const uint8_t *is_train)
 {
-    ams_rows x = {"x", batch->x, batch->n_rows, p->d, batch->ld_x, batch->x_type};
+    ams_rows x = {"batch: x", batch->x, batch->n_rows, p->d, batch->ld_x, batch->x_type};
     uint64_t size = 0, n_labels = 0;
     AMS_TRY(ams_rows_check(p->ctx, &x));
     AMS_TRY(ams_row_weights_check(p->ctx, batch->row_weights, x.n));
@@ -119,8 +119,8 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_probing_config *ca
     atmsae_batch batch;
     atmsae_probing_config_init(&config, sizeof config);
     atmsae_batch_init(&batch, sizeof batch);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_probing_config", &config, sizeof config, sizeof config, caller));
-    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", &batch, sizeof batch, sizeof batch, caller_batch));
+    AMS_TRY(ams_struct_in(ctx, atmsae_probing_config, &config, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_batch, &batch, caller_batch));
     AMS_TRY(check_config(ctx, &config));
 
     atmsae_probing *p = ams_calloc(ctx, 1, sizeof *p);

@@ -146,7 +146,7 @@ static atmsae_status run(scoring *s, const atmsae_model *model, uint64_t first_r
     AMS_TRY(count_rows(s, model, first_row, n_rows));
     atmsae_synth_result r = summarise(s, n_rows);
     r.mcc = match.mcc;
-    return ams_struct_out(ctx, "atmsae_synth_result", result, &r, sizeof r, sizeof r);
+    return ams_struct_out(ctx, atmsae_synth_result, result, &r);
 }
 
 static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row, uint64_t n_rows,
@@ -155,7 +155,7 @@ static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model,
     atmsae_context *ctx = synth->ctx;
     uint64_t d = synth->config.d;
     AMS_TRY(ams_synth_check(synth, model, first_row, n_rows, "synthetic score"));
-    AMS_TRY(ams_struct_check(ctx, "atmsae_synth_result", result, sizeof *result));
+    AMS_TRY(ams_struct_check(ctx, atmsae_synth_result, result));
     scoring s = {.synth = synth, .w_dec = model->w_dec, .d = d, .d_sae = model->d_sae, .features = synth->features};
     atmsae_status status = run(&s, model, first_row, n_rows, result);
     void *memory[] = {s.tracker, s.counts, s.x, s.truth, s.fired, s.child_on};

@@ -200,7 +200,7 @@ static atmsae_status run(scoring *s, uint64_t first_row, uint64_t n_rows, atmsae
     r.true_l0 = s->true_l0 / (double)n_rows;
     score_latents(s, (double)n_rows, &r);
     score_parents(s, &r);
-    return ams_struct_out(ctx, "atmsae_truth_result", result, &r, sizeof r, sizeof r);
+    return ams_struct_out(ctx, atmsae_truth_result, result, &r);
 }
 
 static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row, uint64_t n_rows,
@@ -209,7 +209,7 @@ static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model,
     atmsae_context *ctx = synth->ctx;
     uint64_t d = synth->config.d;
     AMS_TRY(ams_synth_check(synth, model, first_row, n_rows, "synthetic truth"));
-    AMS_TRY(ams_struct_check(ctx, "atmsae_truth_result", result, sizeof *result));
+    AMS_TRY(ams_struct_check(ctx, atmsae_truth_result, result));
     scoring s = {.synth = synth, .model = model, .d = d, .d_sae = model->d_sae, .n = synth->features};
     atmsae_status status = run(&s, first_row, n_rows, result);
     atmsae_codes_destroy(s.codes);

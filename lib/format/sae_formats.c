@@ -141,7 +141,7 @@ static atmsae_status get_origin(const atmsae_model *model, atmsae_model_origin *
 {
     const ams_model_origin *o = &model->origin;
     const atmsae_model_origin origin = {.format = o->format, .model_name = o->model_name, .hook_name = o->hook_name};
-    return ams_struct_out(model->ctx, "atmsae_model_origin", out, &origin, sizeof origin, sizeof origin);
+    return ams_struct_out(model->ctx, atmsae_model_origin, out, &origin);
 }
 
 atmsae_status atmsae_model_get_origin(const atmsae_model *model, atmsae_model_origin *origin)
@@ -174,7 +174,7 @@ static atmsae_status save(const atmsae_model *model, const char *path, const atm
     atmsae_save_options options;
     atmsae_save_options_init(&options, sizeof options);
     if (caller)
-        AMS_TRY(ams_struct_in(ctx, "atmsae_save_options", &options, sizeof options, offsetof(atmsae_save_options, format), caller));
+        AMS_TRY(ams_struct_in(ctx, atmsae_save_options, &options, caller));
     const struct format *format = format_to_write(options.format, path);
     if (!format)
         return ams_fail(ctx, ATMSAE_E_ARG, "model_save: format \"%.80s\", allowed: saelens, gemma-scope, gguf", options.format);

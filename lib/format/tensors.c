@@ -154,7 +154,7 @@ atmsae_status atmsae_tensors_info(const atmsae_tensors *t, uint64_t index, atmsa
     const ams_tensor *tensor = &t->items[index];
     atmsae_tensor_info info = {.name = tensor->name, .dtype = tensor->dtype->name, .rank = tensor->rank};
     memcpy(info.shape, tensor->shape, sizeof info.shape);
-    return ams_struct_out(t->ctx, "atmsae_tensor_info", out, &info, sizeof info, sizeof info);
+    return ams_struct_out(t->ctx, atmsae_tensor_info, out, &info);
 }
 
 uint64_t ams_tensors_index(const atmsae_tensors *t, const char *name)

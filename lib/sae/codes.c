@@ -68,7 +68,7 @@ static atmsae_status get(const atmsae_codes *codes, atmsae_codes_view *view)
         return ams_fail(codes->ctx, ATMSAE_E_STATE, "codes_get: nothing was encoded into these codes yet");
     const atmsae_codes_view local = {sizeof local, codes->n, codes->d_sae, codes->main.start, codes->main.latent,
                                      codes->main.value};
-    return ams_struct_out(codes->ctx, "atmsae_codes_view", view, &local, sizeof local, sizeof local);
+    return ams_struct_out(codes->ctx, atmsae_codes_view, view, &local);
 }
 
 atmsae_status atmsae_codes_get(const atmsae_codes *codes, atmsae_codes_view *view)
@@ -145,7 +145,7 @@ atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model
         int found;
         while ((found = load_row(&a, r)) == ROW_GOOD)
             r++;
-        return ams_fail(codes->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of x %s", (unsigned long long)r,
+        return ams_fail(codes->ctx, ATMSAE_E_NONFINITE, "batch: x: row %llu %s", (unsigned long long)r,
                         found == ROW_NONFINITE ? "has a NaN or infinite value" : "is so large that pre-activations overflow");
     }
     codes->n = n;

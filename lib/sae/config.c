@@ -83,7 +83,7 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
                                        atmsae_model_config *c, uint64_t prefixes[AMS_MAX_PREFIXES])
 {
     atmsae_model_config_init(c, sizeof *c);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_model_config", c, sizeof *c, sizeof *c, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_model_config, c, caller));
     AMS_TRY(check_integer(ctx, "d_in", c->d_in, 1, 1 << 22));
     AMS_TRY(check_integer(ctx, "d_out", c->d_out, 0, 1 << 22));
     AMS_TRY(check_integer(ctx, "d_sae", c->d_sae, 1, INT32_MAX));
@@ -132,10 +132,10 @@ atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, co
                               atmsae_batch *b)
 {
     atmsae_batch_init(b, sizeof *b);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", b, sizeof *b, sizeof *b, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_batch, b, caller));
     AMS_TRY(check_integer(ctx, "batch: n_rows", b->n_rows, 1, INT32_MAX));
-    ams_rows x = {"x", b->x, b->n_rows, model->d_in, b->ld_x, b->x_type};
-    ams_rows y = {"y", b->y, b->n_rows, model->d_out, b->ld_y, b->y_type};
+    ams_rows x = {"batch: x", b->x, b->n_rows, model->d_in, b->ld_x, b->x_type};
+    ams_rows y = {"batch: y", b->y, b->n_rows, model->d_out, b->ld_y, b->y_type};
     AMS_TRY(ams_rows_check(ctx, &x));
     if (b->y)
         AMS_TRY(ams_rows_check(ctx, &y));

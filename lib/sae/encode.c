@@ -2,6 +2,7 @@
  *
  * Inference: encode, decode, and the threshold that BATCHTOPK needs for it.
  */
+#include "kernels/rows.h"
 #include "sae/sae.h"
 
 #include <math.h>
@@ -61,7 +62,7 @@ static atmsae_status encode(const atmsae_model *m, const atmsae_batch *caller, a
     atmsae_context *ctx = codes->ctx;
     atmsae_batch given, b;
     atmsae_batch_init(&given, sizeof given);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_batch", &given, sizeof given, sizeof given, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_batch, &given, caller));
     given.row_weights = NULL;
     given.y = m->d_out == m->d_in ? NULL : given.x; /* targets are no part of inference: never read */
     given.ld_y = m->d_out;
@@ -123,11 +124,9 @@ static atmsae_status decode_rows(const atmsae_model *m, const atmsae_codes *code
 {
     if (codes->state == AMS_CODES_EMPTY || codes->d_sae != m->d_sae)
         return ams_fail(m->ctx, ATMSAE_E_STATE, "decode: these codes hold nothing of this model");
-    if (ld == 0) ld = m->d_out;
-    if (!out || ld < m->d_out)
-        return ams_fail(m->ctx, ATMSAE_E_ARG, "decode: %s, allowed: out not NULL, ld 0 or at least %llu",
-                        out ? "ld too small" : "out is NULL", (unsigned long long)m->d_out);
-    decode a = {m, &codes->main, out, ld};
+    ams_rows rows = {"decode: out", out, codes->n, m->d_out, ld, ATMSAE_F32};
+    AMS_TRY(ams_rows_check(m->ctx, &rows));
+    decode a = {m, &codes->main, out, rows.ld};
     ams_parallel(m->ctx, codes->n, decode_job, &a);
     return ATMSAE_OK;
 }

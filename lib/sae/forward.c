@@ -484,12 +484,12 @@ static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_o
                                    atmsae_forward_options *o, atmsae_mask *mask)
 {
     atmsae_forward_options_init(o, sizeof *o);
-    if (caller) AMS_TRY(ams_struct_in(c->ctx, "atmsae_forward_options", o, sizeof *o, sizeof *o, caller));
+    if (caller) AMS_TRY(ams_struct_in(c->ctx, atmsae_forward_options, o, caller));
     if (!(o->sparsity_scale >= 0 && o->sparsity_scale <= 1))
         return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: sparsity_scale = %g, allowed: 0 to 1", o->sparsity_scale);
     if (!o->mask) return ATMSAE_OK;
     memset(mask, 0, sizeof *mask);
-    AMS_TRY(ams_struct_in(c->ctx, "atmsae_mask", mask, sizeof *mask, sizeof *mask, o->mask));
+    AMS_TRY(ams_struct_in(c->ctx, atmsae_mask, mask, o->mask));
     o->mask = mask;
     const uint64_t bad = mask->p ? ams_find(c->ctx, mask->d_sae, is_no_probability, mask) : mask->d_sae;
     if (bad < mask->d_sae)
@@ -506,7 +506,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     atmsae_mask mask;
     AMS_TRY(ams_batch_check(c->ctx, m, caller, &b));
     AMS_TRY(check_options(c, options, &o, &mask));
-    if (out) AMS_TRY(ams_struct_check(c->ctx, "atmsae_loss", out, sizeof *out));
+    if (out) AMS_TRY(ams_struct_check(c->ctx, atmsae_loss, out));
     if (o.mask && mask.d_sae != m->d_sae)
         return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: the mask is for %llu latents, the model has %llu",
                         (unsigned long long)mask.d_sae, (unsigned long long)m->d_sae);
@@ -520,7 +520,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     ams_parallel(c->ctx, c->n, target_job, &a);
     const uint64_t bad = ams_find(c->ctx, c->n, is_bad_row, c);
     if (bad < c->n)
-        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of y has a NaN or infinite value",
+        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: y: row %llu has a NaN or infinite value",
                         (unsigned long long)bad);
     double centred = spread_of_targets(&a) / c->weight_sum;
 
@@ -536,7 +536,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     if (!isfinite(loss.total))
         return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g)", loss.total,
                         loss.mse, loss.sparsity, loss.aux);
-    if (out) AMS_TRY(ams_struct_out(c->ctx, "atmsae_loss", out, &loss, sizeof loss, sizeof loss));
+    if (out) AMS_TRY(ams_struct_out(c->ctx, atmsae_loss, out, &loss));
     c->state = AMS_CODES_FORWARD;
     return ATMSAE_OK;
 }

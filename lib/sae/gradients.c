@@ -97,7 +97,7 @@ static atmsae_status get_sums(const atmsae_gradients *g, atmsae_latent_sums *sum
         return ams_fail(g->ctx, ATMSAE_E_STATE, "gradients_sums: no backward was run yet");
     uint64_t F = g->d_sae;
     const atmsae_latent_sums local = {sizeof local, F, g->sums, g->sums + F, g->sums + 2 * F, g->sums + 3 * F};
-    return ams_struct_out(g->ctx, "atmsae_latent_sums", sums, &local, sizeof local, sizeof local);
+    return ams_struct_out(g->ctx, atmsae_latent_sums, sums, &local);
 }
 
 atmsae_status atmsae_gradients_sums(const atmsae_gradients *g, atmsae_latent_sums *sums)

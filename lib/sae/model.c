@@ -160,7 +160,7 @@ void atmsae_model_destroy(atmsae_model *m)
 
 static atmsae_status get_config(const atmsae_model *m, atmsae_model_config *config)
 {
-    return ams_struct_out(m->ctx, "atmsae_model_config", config, &m->config, sizeof m->config, sizeof m->config);
+    return ams_struct_out(m->ctx, atmsae_model_config, config, &m->config);
 }
 
 atmsae_status atmsae_model_get_config(const atmsae_model *m, atmsae_model_config *config)

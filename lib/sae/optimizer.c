@@ -39,7 +39,7 @@ static atmsae_status create(const atmsae_model *model, const atmsae_optimizer_co
     atmsae_optimizer_config config;
     atmsae_optimizer_config_init(&config, sizeof config);
     if (caller)
-        AMS_TRY(ams_struct_in(ctx, "atmsae_optimizer_config", &config, sizeof config, sizeof config, caller));
+        AMS_TRY(ams_struct_in(ctx, atmsae_optimizer_config, &config, caller));
     if (isnan(config.lr)) config.lr = 2e-4 / sqrt((double)model->d_sae / 16384);
     AMS_TRY(check(ctx, &config));
 

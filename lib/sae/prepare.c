@@ -50,8 +50,8 @@ static atmsae_status mean_norm(sample *a, double *out)
     ams_parallel(a->ctx, a->rows.n, norm_job, a);
     for (uint64_t r = 0; r < a->rows.n; r++) {
         if (!isfinite(a->norm[r]))
-            return ams_fail(a->ctx, ATMSAE_E_NONFINITE, "batch: row %llu of %s has a NaN or infinite value",
-                            (unsigned long long)r, a->rows.name);
+            return ams_fail(a->ctx, ATMSAE_E_NONFINITE, "%s: row %llu has a NaN or infinite value", a->rows.name,
+                            (unsigned long long)r);
         total += weight(a, r) * a->norm[r];
         weights += weight(a, r);
     }
@@ -138,8 +138,8 @@ atmsae_status ams_model_prepare(atmsae_model *m, const atmsae_batch *caller)
     float *one = ams_alloc(ctx, ams_workers(ctx) * widest, sizeof *one);
     float *centre = ams_calloc(ctx, m->d_out, sizeof *centre);
     double *norm = ams_alloc(ctx, b.n_rows, sizeof *norm), *sum = ams_alloc(ctx, widest, sizeof *sum);
-    sample x = {ctx, {"x", b.x, b.n_rows, m->d_in, b.ld_x, b.x_type}, b.row_weights, one, norm, sum, NULL}, y = x;
-    if (b.y) y.rows = (ams_rows){"y", b.y, b.n_rows, m->d_out, b.ld_y, b.y_type};
+    sample x = {ctx, {"batch: x", b.x, b.n_rows, m->d_in, b.ld_x, b.x_type}, b.row_weights, one, norm, sum, NULL}, y = x;
+    if (b.y) y.rows = (ams_rows){"batch: y", b.y, b.n_rows, m->d_out, b.ld_y, b.y_type};
     atmsae_status status =
         one && centre && norm && sum ? prepare(m, &x, &y, b.y != NULL, centre) : ams_nomem(ctx, "prepare");
     if (status >= 0) ams_advise_rows(m, &x.rows, b.row_weights);

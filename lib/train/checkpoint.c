@@ -5,7 +5,7 @@
  * safetensors file with a checksum at its end, so that any reader of tensors can look inside.
  */
 #include "data/data.h"
-#include "format/format.h"
+#include "format/tensors.h"
 #include "train/train.h"
 
 #include <errno.h>
@@ -20,11 +20,16 @@
 
 /* ---- settings: one table for both directions ---------------------------------------------------------- */
 
+/* A key of the metadata with a dot in it is a setting. Settings that came after the first release of checkpoints
+ * have a value that stood for them before they existed: a file that lacks one means that value, and a file in
+ * which it has that value does not hold it, so that older versions go on reading what they understand. What they
+ * do not, they refuse by the setting's name. */
 enum { U64, I32, F64 };
 typedef struct field {
     const char *key;
     int type;
     void *value;
+    const char *stood; /* as text; NULL: the setting was there from the first release on */
 } field;
 
 typedef struct settings {
@@ -41,59 +46,61 @@ enum { FIELDS = 56 };
 
 static unsigned list_fields(settings *s, field out[FIELDS])
 {
+#define FIRST(key, type, member) {key, type, &s->member, NULL}
+#define LATER(key, type, member, stood) {key, type, &s->member, stood}
     const field table[] = {
-        {"model.d_in", U64, &s->model.d_in},
-        {"model.d_out", U64, &s->model.d_out},
-        {"model.d_sae", U64, &s->model.d_sae},
-        {"model.seed", U64, &s->model.seed},
-        {"model.activation", I32, &s->model.activation},
-        {"model.decoder_norm", I32, &s->model.decoder_norm},
-        {"model.input_norm", I32, &s->model.input_norm},
-        {"model.b_dec_init", I32, &s->model.b_dec_init},
-        {"model.transcoder", I32, &s->model.transcoder},
-        {"model.k", F64, &s->model.k},
-        {"model.sparsity_coef", F64, &s->model.sparsity_coef},
-        {"model.target_l0", F64, &s->model.target_l0},
-        {"model.bandwidth", F64, &s->model.bandwidth},
-        {"model.init_threshold", F64, &s->model.init_threshold},
-        {"model.tanh_scale", F64, &s->model.tanh_scale},
-        {"model.pre_act_coef", F64, &s->model.pre_act_coef},
-        {"model.decoder_init_norm", F64, &s->model.decoder_init_norm},
-        {"model.aux_coef", F64, &s->model.aux_coef},
-        {"model.aux_k", U64, &s->model.aux_k},
-        {"model.n_prefixes", U64, &s->model.n_prefixes},
-        {"optimizer.lr", F64, &s->optimizer.lr},
-        {"optimizer.beta1", F64, &s->optimizer.beta1},
-        {"optimizer.beta2", F64, &s->optimizer.beta2},
-        {"optimizer.eps", F64, &s->optimizer.eps},
-        {"optimizer.clip", F64, &s->optimizer.clip},
-        {"optimizer.warmup_steps", U64, &s->optimizer.warmup_steps},
-        {"optimizer.decay_steps", U64, &s->optimizer.decay_steps},
-        {"optimizer.freeze_masked", I32, &s->optimizer.freeze_masked},
-        {"optimizer.steps", U64, &s->optimizer_steps},
-        {"optimizer.cooldown_from", U64, &s->optimizer_cooldown_from},
-        {"optimizer.cooldown_steps", U64, &s->optimizer_cooldown_steps},
-        {"tracker.decay", F64, &s->tracker.decay},
-        {"tracker.weight_magnitude", F64, &s->tracker.weight_magnitude},
-        {"tracker.weight_frequency", F64, &s->tracker.weight_frequency},
-        {"tracker.weight_contribution", F64, &s->tracker.weight_contribution},
-        {"tracker.combine", I32, &s->tracker.combine},
-        {"tracker.observed_only", I32, &s->tracker.observed_only},
-        {"tracker.dead_window", U64, &s->tracker.dead_window},
-        {"masker.seed", U64, &s->masker.seed},
-        {"masker.kind", I32, &s->masker.kind},
-        {"masker.per_row", I32, &s->masker.per_row},
-        {"masker.c", F64, &s->masker.c},
-        {"masker.r", F64, &s->masker.r},
-        {"masker.warmup_steps", U64, &s->masker.warmup_steps},
-        {"masker.cooldown_start", F64, &s->masker.cooldown_start},
-        {"masker.cooldown_end", F64, &s->masker.cooldown_end},
-        {"masker.cooldown_from", U64, &s->masker_cooldown_from},
-        {"masker.cooldown_steps", U64, &s->masker_cooldown_steps},
-        {"trainer.total_rows", U64, &s->total_rows},
-        {"trainer.batch_rows", U64, &s->batch_rows},
-        {"trainer.steps", U64, &s->steps},
-        {"trainer.sparsity_warmup", F64, &s->sparsity_warmup},
+        FIRST("model.d_in", U64, model.d_in),
+        FIRST("model.d_out", U64, model.d_out),
+        FIRST("model.d_sae", U64, model.d_sae),
+        FIRST("model.seed", U64, model.seed),
+        FIRST("model.activation", I32, model.activation),
+        FIRST("model.decoder_norm", I32, model.decoder_norm),
+        FIRST("model.input_norm", I32, model.input_norm),
+        FIRST("model.b_dec_init", I32, model.b_dec_init),
+        FIRST("model.transcoder", I32, model.transcoder),
+        FIRST("model.k", F64, model.k),
+        FIRST("model.sparsity_coef", F64, model.sparsity_coef),
+        FIRST("model.target_l0", F64, model.target_l0),
+        FIRST("model.bandwidth", F64, model.bandwidth),
+        FIRST("model.init_threshold", F64, model.init_threshold),
+        FIRST("model.tanh_scale", F64, model.tanh_scale),
+        FIRST("model.pre_act_coef", F64, model.pre_act_coef),
+        FIRST("model.decoder_init_norm", F64, model.decoder_init_norm),
+        FIRST("model.aux_coef", F64, model.aux_coef),
+        FIRST("model.aux_k", U64, model.aux_k),
+        FIRST("model.n_prefixes", U64, model.n_prefixes),
+        FIRST("optimizer.lr", F64, optimizer.lr),
+        FIRST("optimizer.beta1", F64, optimizer.beta1),
+        FIRST("optimizer.beta2", F64, optimizer.beta2),
+        FIRST("optimizer.eps", F64, optimizer.eps),
+        FIRST("optimizer.clip", F64, optimizer.clip),
+        FIRST("optimizer.warmup_steps", U64, optimizer.warmup_steps),
+        FIRST("optimizer.decay_steps", U64, optimizer.decay_steps),
+        FIRST("optimizer.freeze_masked", I32, optimizer.freeze_masked),
+        FIRST("optimizer.steps", U64, optimizer_steps),
+        FIRST("optimizer.cooldown_from", U64, optimizer_cooldown_from),
+        FIRST("optimizer.cooldown_steps", U64, optimizer_cooldown_steps),
+        FIRST("tracker.decay", F64, tracker.decay),
+        FIRST("tracker.weight_magnitude", F64, tracker.weight_magnitude),
+        FIRST("tracker.weight_frequency", F64, tracker.weight_frequency),
+        FIRST("tracker.weight_contribution", F64, tracker.weight_contribution),
+        FIRST("tracker.combine", I32, tracker.combine),
+        FIRST("tracker.observed_only", I32, tracker.observed_only),
+        FIRST("tracker.dead_window", U64, tracker.dead_window),
+        FIRST("masker.seed", U64, masker.seed),
+        FIRST("masker.kind", I32, masker.kind),
+        FIRST("masker.per_row", I32, masker.per_row),
+        FIRST("masker.c", F64, masker.c),
+        FIRST("masker.r", F64, masker.r),
+        FIRST("masker.warmup_steps", U64, masker.warmup_steps),
+        FIRST("masker.cooldown_start", F64, masker.cooldown_start),
+        FIRST("masker.cooldown_end", F64, masker.cooldown_end),
+        FIRST("masker.cooldown_from", U64, masker_cooldown_from),
+        FIRST("masker.cooldown_steps", U64, masker_cooldown_steps),
+        FIRST("trainer.total_rows", U64, total_rows),
+        FIRST("trainer.batch_rows", U64, batch_rows),
+        FIRST("trainer.steps", U64, steps),
+        FIRST("trainer.sparsity_warmup", F64, sparsity_warmup),
     };
     _Static_assert(sizeof table / sizeof *table < FIELDS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -102,10 +109,21 @@ static unsigned list_fields(settings *s, field out[FIELDS])
 
 static void collect(const atmsae_trainer *t, settings *s)
 {
-    *s = (settings){t->model->config, t->optimizer->config, t->tracker->config, t->masker->config,
-                    t->total_rows, t->batch_rows, t->steps, t->optimizer->steps,
-                    t->optimizer->cooldown_from, t->optimizer->cooldown_steps,
-                    t->masker->cooldown_from, t->masker->cooldown_steps, t->sparsity_warmup};
+    *s = (settings){
+        .model = t->model->config,
+        .optimizer = t->optimizer->config,
+        .tracker = t->tracker->config,
+        .masker = t->masker->config,
+        .total_rows = t->total_rows,
+        .batch_rows = t->batch_rows,
+        .steps = t->steps,
+        .optimizer_steps = t->optimizer->steps,
+        .optimizer_cooldown_from = t->optimizer->cooldown_from,
+        .optimizer_cooldown_steps = t->optimizer->cooldown_steps,
+        .masker_cooldown_from = t->masker->cooldown_from,
+        .masker_cooldown_steps = t->masker->cooldown_steps,
+        .sparsity_warmup = t->sparsity_warmup,
+    };
 }
 
 enum { TEXT = 32 };
@@ -122,6 +140,7 @@ static void print_field(const field *f, char out[TEXT])
 
 static atmsae_status parse_field(atmsae_context *ctx, const field *f, const char *text)
 {
+    if (!text) text = f->stood;
     if (!text) return ams_fail(ctx, ATMSAE_E_FORMAT, "the checkpoint has no setting %s", f->key);
     char *end = NULL;
     bool in_range = true;
@@ -212,10 +231,13 @@ static atmsae_status write_contents(const atmsae_trainer *t, const atmsae_source
     c->metadata[0] = (ams_metadata_out){"format", "libatmsae checkpoint 1"};
     c->metadata[1] = (ams_metadata_out){"version", atmsae_version_string()};
     collect(t, &c->s);
+    uint64_t n_metadata = 2;
     unsigned n_fields = list_fields(&c->s, c->fields);
     for (unsigned i = 0; i < n_fields; i++) {
-        print_field(&c->fields[i], c->text[i]);
-        c->metadata[i + 2] = (ams_metadata_out){c->fields[i].key, c->text[i]};
+        const field *f = &c->fields[i];
+        print_field(f, c->text[i]);
+        if (!f->stood || strcmp(f->stood, c->text[i]) != 0)
+            c->metadata[n_metadata++] = (ams_metadata_out){f->key, c->text[i]};
     }
 
     ams_tensor_out *out = c->out;
@@ -232,7 +254,7 @@ static atmsae_status write_contents(const atmsae_trainer *t, const atmsae_source
         out_tensor(out, &n_out, "source.rows", "F32", state.n_rows * d, state.rows);
         out_tensor(out, &n_out, "source.held", "F32", state.n_held * d, state.held);
     }
-    atmsae_status status = ams_safetensors_write(t->ctx, path, out, n_out, c->metadata, n_fields + 2, true);
+    atmsae_status status = ams_safetensors_write(t->ctx, path, out, n_out, c->metadata, n_metadata, true);
     if (source) ams_source_state_free(source, &state);
     return status;
 }
@@ -351,6 +373,27 @@ static atmsae_status check_format(const atmsae_tensors *file, atmsae_context *ct
     return ATMSAE_OK;
 }
 
+/* What we do not know would be left out of the run without a word. */
+static atmsae_status fail_newer(const atmsae_tensors *file, atmsae_context *ctx, const char *kind, const char *name, const char *value)
+{
+    const char *writer = ams_tensors_metadata(file, "version");
+    return ams_fail(ctx, ATMSAE_E_VERSION, "%s %.80s%s%.80s is not known to this library (%s); version %.40s, which wrote the "
+                    "file, can read it", kind, name, *value ? " = " : "", value, atmsae_version_string(), writer ? writer : "unknown");
+}
+
+static atmsae_status check_known(const atmsae_tensors *file, atmsae_context *ctx, const field *fields, unsigned n_fields)
+{
+    for (uint64_t i = 0; i < file->n_metadata; i++) {
+        const ams_metadata_out *m = &file->metadata[i];
+        unsigned known = 0;
+        while (known < n_fields && strcmp(fields[known].key, m->key) != 0)
+            known++;
+        if (known < n_fields || !strchr(m->key, '.')) continue;
+        return fail_newer(file, ctx, "setting", m->key, m->value);
+    }
+    return ATMSAE_OK;
+}
+
 static atmsae_status read_settings(const atmsae_tensors *file, atmsae_context *ctx, settings *s)
 {
     memset(s, 0, sizeof *s);
@@ -362,6 +405,19 @@ static atmsae_status read_settings(const atmsae_tensors *file, atmsae_context *c
     unsigned n_fields = list_fields(s, fields);
     for (unsigned i = 0; i < n_fields; i++)
         AMS_TRY(parse_field(ctx, &fields[i], ams_tensors_metadata(file, fields[i].key)));
+    return check_known(file, ctx, fields, n_fields);
+}
+
+static atmsae_status check_tensors_known(const atmsae_tensors *file, atmsae_context *ctx, const tensor *list, unsigned n)
+{
+    for (uint64_t i = 0; i < file->count; i++) {
+        const char *name = file->items[i].name;
+        unsigned known = 0;
+        while (known < n && strcmp(list[known].name, name) != 0)
+            known++;
+        if (known < n || strncmp(name, "source.", 7) == 0 || strcmp(name, "checksum") == 0) continue;
+        return fail_newer(file, ctx, "tensor", name, "");
+    }
     return ATMSAE_OK;
 }
 
@@ -371,7 +427,7 @@ static atmsae_status read_state(const atmsae_tensors *file, const atmsae_trainer
     unsigned n = list_tensors(t, list);
     for (unsigned i = 0; i < n; i++)
         AMS_TRY(read_tensor(file, t->ctx, &list[i]));
-    return ATMSAE_OK;
+    return check_tensors_known(file, t->ctx, list, n);
 }
 
 /* The file has as many weights as its settings ask for, so that a wrong number cannot ask for memory. */

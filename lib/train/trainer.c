@@ -26,13 +26,13 @@ static atmsae_status build_parts(atmsae_trainer *t, const atmsae_trainer_config 
     atmsae_optimizer_config optimizer;
     atmsae_optimizer_config_init(&optimizer, sizeof optimizer);
     if (c->optimizer)
-        AMS_TRY(ams_struct_in(ctx, "atmsae_optimizer_config", &optimizer, sizeof optimizer, sizeof optimizer, c->optimizer));
+        AMS_TRY(ams_struct_in(ctx, atmsae_optimizer_config, &optimizer, c->optimizer));
     optimizer.total_steps = t->total_steps;
     AMS_TRY(atmsae_optimizer_create(t->model, &optimizer, &t->optimizer));
 
     atmsae_tracker_config tracker;
     atmsae_tracker_config_init(&tracker, sizeof tracker);
-    if (c->tracker) AMS_TRY(ams_struct_in(ctx, "atmsae_tracker_config", &tracker, sizeof tracker, sizeof tracker, c->tracker));
+    if (c->tracker) AMS_TRY(ams_struct_in(ctx, atmsae_tracker_config, &tracker, c->tracker));
     tracker.d_sae = t->model->d_sae;
     if (tracker.dead_window == UINT64_MAX && t->total_rows > 0)
         tracker.dead_window = ams_min(AMS_DEAD_WINDOW, ams_max(1, t->total_rows / 10));
@@ -40,7 +40,7 @@ static atmsae_status build_parts(atmsae_trainer *t, const atmsae_trainer_config 
 
     atmsae_masker_config masker;
     atmsae_masker_config_init(&masker, sizeof masker);
-    if (c->masker) AMS_TRY(ams_struct_in(ctx, "atmsae_masker_config", &masker, sizeof masker, sizeof masker, c->masker));
+    if (c->masker) AMS_TRY(ams_struct_in(ctx, atmsae_masker_config, &masker, c->masker));
     masker.d_sae = t->model->d_sae;
     if (masker.seed == 0) masker.seed = t->model->config.seed;
     masker.total_steps = t->total_steps;
@@ -60,7 +60,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
 {
     atmsae_trainer_config c;
     atmsae_trainer_config_init(&c, sizeof c);
-    AMS_TRY(ams_struct_in(ctx, "atmsae_trainer_config", &c, sizeof c, sizeof c, caller));
+    AMS_TRY(ams_struct_in(ctx, atmsae_trainer_config, &c, caller));
     if (!c.model) return ams_fail(ctx, ATMSAE_E_ARG, "trainer_create: config.model is NULL");
     if (c.batch_rows < 1 || c.batch_rows > INT32_MAX)
         return ams_fail(ctx, ATMSAE_E_ARG, "batch_rows = %llu, allowed: 1 to 2^31 - 1", (unsigned long long)c.batch_rows);
@@ -162,7 +162,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = options.n_dead, .r = t->masker->rate,
                            .mean_p = t->masker->mean_p, .masked = count_masked(t->ctx, options.mask),
                            .lr = ams_optimizer_lr(t->optimizer)};
-    if (stats) AMS_TRY(ams_struct_check(t->ctx, "atmsae_step_stats", stats, sizeof s));
+    if (stats) AMS_TRY(ams_struct_check(t->ctx, atmsae_step_stats, stats));
 
     atmsae_loss loss = {.size = sizeof loss};
     AMS_TRY(ams_forward(t->model, batch, &options, t->codes, &loss));
@@ -183,7 +183,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     s.fvu = loss.fvu;
     s.l0 = loss.l0;
     ams_advise_step(t, &s);
-    return stats ? ams_struct_out(t->ctx, "atmsae_step_stats", stats, &s, sizeof s, sizeof s) : ATMSAE_OK;
+    return stats ? ams_struct_out(t->ctx, atmsae_step_stats, stats, &s) : ATMSAE_OK;
 }
 
 atmsae_status atmsae_trainer_step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_step_stats *stats)
@@ -239,7 +239,7 @@ static atmsae_status get_config(const atmsae_trainer *t, atmsae_trainer_config *
 {
     const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->shown_optimizer, &t->tracker->config,
                                          &t->shown_masker, t->total_rows, t->batch_rows, t->sparsity_warmup};
-    return ams_struct_out(t->ctx, "atmsae_trainer_config", config, &local, sizeof local, sizeof local);
+    return ams_struct_out(t->ctx, atmsae_trainer_config, config, &local);
 }
 
 atmsae_status atmsae_trainer_get_config(const atmsae_trainer *t, atmsae_trainer_config *config)

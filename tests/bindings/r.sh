@@ -15,6 +15,7 @@ hello() { Rscript "$source/examples/r/hello.R" && [ -e hello-sae/cfg.json ]; }
 
 try "the package installs" install
 try "same bits as C, errors" same_as_c
+try "handles, settings, garbage collection at every allocation" Rscript "$source/tests/bindings/memory.R"
 try "hello" hello
 try "hello in under 20 lines" short "$source/examples/r/hello.R"
 finish

@@ -6,11 +6,14 @@
 #include <R_ext/Rdynload.h>
 #include <Rinternals.h>
 #include <atmsae/atmsae.h>
+#include <math.h>
 #include <string.h>
 
 /* ---- handles -------------------------------------------------------------------------------- */
 
-/* The tag names the type; the protected value is the context, which also has the error text. */
+/* The tag names the type; the protected value is a pair of the context, which also has the error text, and
+ * the number of latents where arrays of that length are lent. R code can change a handle's attributes but
+ * not these. A handle that was saved and restored has no address. */
 #define FINALIZER(type)                                                        \
     static void free_##type(SEXP handle)                                       \
     {                                                                          \
@@ -20,14 +23,17 @@
 FINALIZER(context)
 FINALIZER(trainer)
 FINALIZER(model)
+FINALIZER(codes)
 FINALIZER(tracker)
 FINALIZER(masker)
 
-static SEXP wrap(void *pointer, const char *type, SEXP context, R_CFinalizer_t finalizer)
+/* An empty handle, made before what it will own, so that a failing allocation of R's loses nothing. */
+static SEXP handle_for(const char *type, SEXP context, uint64_t d_sae, R_CFinalizer_t finalizer)
 {
-    SEXP handle = PROTECT(R_MakeExternalPtr(pointer, Rf_install(type), context));
+    SEXP keep = PROTECT(Rf_cons(context, Rf_ScalarReal((double)d_sae)));
+    SEXP handle = PROTECT(R_MakeExternalPtr(NULL, Rf_install(type), keep));
     R_RegisterCFinalizerEx(handle, finalizer, TRUE);
-    UNPROTECT(1);
+    UNPROTECT(2);
     return handle;
 }
 
@@ -38,9 +44,11 @@ static int is(SEXP handle, const char *type)
 
 static void *get(SEXP handle, const char *type)
 {
-    if (!is(handle, type)) Rf_error("expected a %s", type);
+    if (!is(handle, type)) Rf_error("expected a %s of this session", type);
     return R_ExternalPtrAddr(handle);
 }
+
+static size_t latents_of(SEXP handle) { return (size_t)Rf_asReal(CDR(R_ExternalPtrProtected(handle))); }
 
 static atmsae_model *model_of(SEXP handle)
 {
@@ -51,8 +59,10 @@ static atmsae_model *model_of(SEXP handle)
 static void check(atmsae_status status, SEXP handle)
 {
     if (status >= 0) return;
-    SEXP context = is(handle, "context") ? handle : R_ExternalPtrProtected(handle);
-    Rf_error("%s: %s", atmsae_status_name(status), atmsae_last_error(R_ExternalPtrAddr(context)));
+    SEXP context = is(handle, "context") ? handle : CAR(R_ExternalPtrProtected(handle));
+    char text[1024];
+    atmsae_copy_error(R_ExternalPtrAddr(context), text, sizeof text);
+    Rf_error("%s: %s", atmsae_status_name(status), text);
 }
 
 /* ---- settings --------------------------------------------------------------------------------- */
@@ -79,26 +89,49 @@ static const setting masker_settings[] = {
     AT(masker, 'u', total_steps), AT(masker, 'u', warmup_steps), AT(masker, 'd', cooldown_start),
     AT(masker, 'd', cooldown_end), {0}};
 
-static uint64_t whole(double value, const char *name)
+/* One number; NA is none, and neither is NaN: a setting that is left out has its default. */
+static double number(SEXP value, const char *name)
 {
-    if (!(value >= 0 && value < 0x1p53)) Rf_error("%s = %g must be a whole number from 0 on", name, value);
-    return (uint64_t)value;
+    if (!(Rf_isNumeric(value) || Rf_isLogical(value)) || Rf_xlength(value) != 1 || ISNAN(Rf_asReal(value)))
+        Rf_error("%s must be one number", name);
+    return Rf_asReal(value);
 }
+
+static double whole(SEXP value, const char *name, double least, double most)
+{
+    const double n = number(value, name);
+    if (!(n >= least && n <= most && n == floor(n)))
+        Rf_error("%s = %g must be a whole number, %.0f .. %.0f", name, n, least, most);
+    return n;
+}
+
+static const double MOST = 0x1p53; /* up to here doubles are whole numbers without gaps */
+
+static uint64_t count(SEXP value, const char *name) { return (uint64_t)whole(value, name, 0, MOST); }
 
 static void fill(void *config, const setting *settings, SEXP list)
 {
-    SEXP names = Rf_getAttrib(list, R_NamesSymbol);
+    if (TYPEOF(list) != VECSXP) Rf_error("settings must be a list, as list(d_in = 768)");
+    SEXP names = PROTECT(Rf_getAttrib(list, R_NamesSymbol));
     for (R_xlen_t i = 0; i < Rf_xlength(list); i++) {
         const char *name = names == R_NilValue ? "" : CHAR(STRING_ELT(names, i));
         const setting *s = settings;
         while (s->name && strcmp(s->name, name) != 0) s++;
         if (!s->name) Rf_error("no setting named '%s'", name);
-        double value = Rf_asReal(VECTOR_ELT(list, i));
+        SEXP value = VECTOR_ELT(list, i);
         char *field = (char *)config + s->offset;
-        if (s->type == 'd') *(double *)field = value;
-        else if (s->type == 'i') *(int32_t *)field = (int32_t)value;
-        else *(uint64_t *)field = whole(value, name);
+        if (s->type == 'd') *(double *)field = number(value, name);
+        else if (s->type == 'i') *(int32_t *)field = (int32_t)whole(value, name, INT32_MIN, INT32_MAX);
+        else *(uint64_t *)field = count(value, name);
     }
+    UNPROTECT(1);
+}
+
+/* One string that is there, as a path in R's own encoding; lent until the call ends. */
+static const char *path(SEXP value)
+{
+    if (!Rf_isString(value) || Rf_xlength(value) != 1 || STRING_ELT(value, 0) == NA_STRING) Rf_error("a path must be one string");
+    return R_ExpandFileName(Rf_translateChar(STRING_ELT(value, 0)));
 }
 
 /* ---- rows --------------------------------------------------------------------------------------- */
@@ -109,9 +142,10 @@ static atmsae_batch batch_of(SEXP x, uint64_t d_in)
     if (!Rf_isMatrix(x) || !Rf_isReal(x)) Rf_error("rows must be a numeric matrix");
     size_t n = (size_t)Rf_nrows(x), d = (size_t)Rf_ncols(x);
     if (d != d_in) Rf_error("rows of %d columns, expected %d", (int)d, (int)d_in);
+    const double *values = REAL(x);
     float *rows = (float *)R_alloc(n * d, sizeof *rows);
     for (size_t r = 0; r < n; r++)
-        for (size_t j = 0; j < d; j++) rows[r * d + j] = (float)REAL(x)[j * n + r];
+        for (size_t j = 0; j < d; j++) rows[r * d + j] = (float)values[j * n + r];
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     batch.n_rows = n;
@@ -121,6 +155,7 @@ static atmsae_batch batch_of(SEXP x, uint64_t d_in)
 
 static SEXP matrix_of(const float *rows, size_t n, size_t d)
 {
+    if (n > INT32_MAX || d > INT32_MAX) Rf_error("a matrix of R has at most 2147483647 rows and columns");
     SEXP x = Rf_allocMatrix(REALSXP, (int)n, (int)d);
     for (size_t r = 0; r < n; r++)
         for (size_t j = 0; j < d; j++) REAL(x)[j * n + r] = (double)rows[r * d + j];
@@ -147,10 +182,13 @@ static SEXP r_context(SEXP threads)
 {
     atmsae_context_config config;
     atmsae_context_config_init(&config, sizeof config);
-    config.threads = (uint32_t)whole(Rf_asReal(threads), "threads");
+    config.threads = (uint32_t)whole(threads, "threads", 0, 1024);
+    SEXP handle = PROTECT(handle_for("context", R_NilValue, 0, free_context));
     atmsae_context *context;
     if (atmsae_context_create(&config, &context) < 0) Rf_error("no context could be made");
-    return wrap(context, "context", R_NilValue, free_context);
+    R_SetExternalPtrAddr(handle, context);
+    UNPROTECT(1);
+    return handle;
 }
 
 static SEXP r_trainer(SEXP context, SEXP model, SEXP optimizer, SEXP tracker, SEXP masker, SEXP batch_rows, SEXP total_rows)
@@ -173,11 +211,15 @@ static SEXP r_trainer(SEXP context, SEXP model, SEXP optimizer, SEXP tracker, SE
     config.optimizer = &o;
     config.tracker = &t;
     config.masker = &k;
-    config.batch_rows = whole(Rf_asReal(batch_rows), "batch_rows");
-    config.total_rows = whole(Rf_asReal(total_rows), "total_rows");
+    config.batch_rows = count(batch_rows, "batch_rows");
+    config.total_rows = count(total_rows, "total_rows");
+    atmsae_context *c = get(context, "context");
+    SEXP handle = PROTECT(handle_for("trainer", context, m.d_sae, free_trainer));
     atmsae_trainer *trainer;
-    check(atmsae_trainer_create(get(context, "context"), &config, &trainer), context);
-    return wrap(trainer, "trainer", context, free_trainer);
+    check(atmsae_trainer_create(c, &config, &trainer), context);
+    R_SetExternalPtrAddr(handle, trainer);
+    UNPROTECT(1);
+    return handle;
 }
 
 static SEXP r_prepare(SEXP trainer, SEXP x)
@@ -217,6 +259,7 @@ static SEXP r_parameter(SEXP model, SEXP name)
     static const char *names[] = {"W_enc", "b_enc", "W_dec", "b_dec", "threshold", "r_mag", "b_mag", "batch_threshold",
                                   "input_scale", "output_scale"};
     atmsae_model_config c = shape(model);
+    if (!Rf_isString(name) || Rf_xlength(name) != 1) Rf_error("a parameter's name must be one string");
     for (int32_t i = 0; i < (int32_t)(sizeof names / sizeof *names); i++) {
         if (strcmp(names[i], CHAR(Rf_asChar(name))) != 0) continue;
         uint64_t n;
@@ -230,29 +273,26 @@ static SEXP r_parameter(SEXP model, SEXP name)
     Rf_error("no parameter is named '%s'", CHAR(Rf_asChar(name)));
 }
 
-/* Codes of rows; freed by R when the call ends, or fails. */
-static void free_codes(SEXP handle) { atmsae_codes_destroy(R_ExternalPtrAddr(handle)); }
-static atmsae_codes *encode(SEXP model, SEXP x, SEXP *keep)
+/* A handle of the codes of rows. */
+static SEXP encode(SEXP model, SEXP x)
 {
-    SEXP context = R_ExternalPtrProtected(model);
     atmsae_model *m = model_of(model);
+    SEXP context = CAR(R_ExternalPtrProtected(model));
     atmsae_batch batch = batch_of(x, shape(model).d_in);
+    SEXP handle = PROTECT(handle_for("codes", context, 0, free_codes));
     atmsae_codes *codes;
     check(atmsae_codes_create(get(context, "context"), &codes), context);
-    *keep = wrap(codes, "codes", context, free_codes);
-    PROTECT(*keep);
+    R_SetExternalPtrAddr(handle, codes);
     check(atmsae_encode(m, &batch, codes), model);
     UNPROTECT(1);
-    return codes;
+    return handle;
 }
 
 static SEXP r_encode(SEXP model, SEXP x)
 {
-    SEXP keep;
-    atmsae_codes *codes = encode(model, x, &keep);
-    PROTECT(keep);
+    SEXP codes = PROTECT(encode(model, x));
     atmsae_codes_view v = {.size = sizeof v};
-    check(atmsae_codes_get(codes, &v), model);
+    check(atmsae_codes_get(R_ExternalPtrAddr(codes), &v), model);
     static const char *names[] = {"row", "latent", "value", ""};
     SEXP result = PROTECT(Rf_mkNamed(VECSXP, names));
     R_xlen_t n = (R_xlen_t)v.row_start[v.n_rows];
@@ -271,40 +311,34 @@ static SEXP r_encode(SEXP model, SEXP x)
 
 static SEXP r_decode(SEXP model, SEXP x)
 {
-    SEXP keep;
-    atmsae_codes *codes = encode(model, x, &keep);
-    PROTECT(keep);
+    SEXP codes = PROTECT(encode(model, x));
     size_t n = (size_t)Rf_nrows(x), d = shape(model).d_out;
     float *out = (float *)R_alloc(n * d, sizeof *out);
-    check(atmsae_decode(model_of(model), codes, out, 0), model);
+    check(atmsae_decode(model_of(model), R_ExternalPtrAddr(codes), out, 0), model);
     UNPROTECT(1);
     return matrix_of(out, n, d);
 }
 
 static SEXP r_save(SEXP model, SEXP folder)
 {
-    check(atmsae_model_save(model_of(model), R_ExpandFileName(CHAR(Rf_asChar(folder))), NULL), model);
+    atmsae_model *m = model_of(model);
+    check(atmsae_model_save(m, path(folder), NULL), model);
     return R_NilValue;
 }
 
 static SEXP r_load(SEXP context, SEXP folder)
 {
+    atmsae_context *c = get(context, "context");
+    SEXP handle = PROTECT(handle_for("model", context, 0, free_model));
     atmsae_model *model;
-    check(atmsae_model_load(get(context, "context"), R_ExpandFileName(CHAR(Rf_asChar(folder))), &model), context);
-    return wrap(model, "model", context, free_model);
+    check(atmsae_model_load(c, path(folder), &model), context);
+    R_SetExternalPtrAddr(handle, model);
+    UNPROTECT(1);
+    return handle;
 }
 
 /* ---- tracker and masker ------------------------------------------------------------------------------ */
 
-/* The number of latents stands in an attribute, for arrays of the right length. */
-static SEXP with_size(SEXP handle, uint64_t d_sae)
-{
-    PROTECT(handle);
-    Rf_setAttrib(handle, Rf_install("d_sae"), Rf_ScalarReal((double)d_sae));
-    UNPROTECT(1);
-    return handle;
-}
-static size_t size_of(SEXP handle) { return (size_t)Rf_asReal(Rf_getAttrib(handle, Rf_install("d_sae"))); }
 static const double *doubles(SEXP values, size_t n)
 {
     if (!Rf_isReal(values) || (size_t)Rf_xlength(values) != n) Rf_error("expected %d doubles", (int)n);
@@ -316,15 +350,19 @@ static SEXP r_tracker(SEXP context, SEXP settings)
     atmsae_tracker_config config;
     atmsae_tracker_config_init(&config, sizeof config);
     fill(&config, tracker_settings, settings);
+    atmsae_context *c = get(context, "context");
+    SEXP handle = PROTECT(handle_for("tracker", context, config.d_sae, free_tracker));
     atmsae_tracker *tracker;
-    check(atmsae_tracker_create(get(context, "context"), &config, &tracker), context);
-    return with_size(wrap(tracker, "tracker", context, free_tracker), config.d_sae);
+    check(atmsae_tracker_create(c, &config, &tracker), context);
+    R_SetExternalPtrAddr(handle, tracker);
+    UNPROTECT(1);
+    return handle;
 }
 
 static SEXP r_observe(SEXP tracker, SEXP rows, SEXP magnitude, SEXP frequency, SEXP contribution)
 {
     atmsae_tracker *t = get(tracker, "tracker");
-    size_t n = size_of(tracker);
+    size_t n = latents_of(tracker);
     atmsae_latent_sums sums = {.size = sizeof sums, .d_sae = n};
     sums.rows = doubles(rows, n);
     sums.magnitude = doubles(magnitude, n);
@@ -336,7 +374,8 @@ static SEXP r_observe(SEXP tracker, SEXP rows, SEXP magnitude, SEXP frequency, S
 
 static SEXP r_importance(SEXP tracker)
 {
-    return vector_of(atmsae_tracker_importance(get(tracker, "tracker")), size_of(tracker));
+    const double *importance = atmsae_tracker_importance(get(tracker, "tracker"));
+    return vector_of(importance, latents_of(tracker));
 }
 
 static SEXP r_masker(SEXP context, SEXP settings)
@@ -344,38 +383,49 @@ static SEXP r_masker(SEXP context, SEXP settings)
     atmsae_masker_config config;
     atmsae_masker_config_init(&config, sizeof config);
     fill(&config, masker_settings, settings);
+    atmsae_context *c = get(context, "context");
+    SEXP handle = PROTECT(handle_for("masker", context, config.d_sae, free_masker));
     atmsae_masker *masker;
-    check(atmsae_masker_create(get(context, "context"), &config, &masker), context);
-    return with_size(wrap(masker, "masker", context, free_masker), config.d_sae);
+    check(atmsae_masker_create(c, &config, &masker), context);
+    R_SetExternalPtrAddr(handle, masker);
+    UNPROTECT(1);
+    return handle;
 }
 
 static SEXP r_draw(SEXP masker, SEXP step)
 {
     atmsae_masker *m = get(masker, "masker");
-    check(atmsae_masker_draw(m, whole(Rf_asReal(step), "step")), masker);
+    check(atmsae_masker_draw(m, count(step, "step")), masker);
     const uint8_t *masked = atmsae_masker_mask(m)->masked;
-    SEXP result = Rf_allocVector(LGLSXP, (R_xlen_t)size_of(masker));
-    for (size_t i = 0; i < size_of(masker); i++) LOGICAL(result)[i] = masked && masked[i];
+    const size_t n = latents_of(masker);
+    SEXP result = Rf_allocVector(LGLSXP, (R_xlen_t)n);
+    for (size_t i = 0; i < n; i++) LOGICAL(result)[i] = masked && masked[i];
     return result;
 }
 
 static SEXP r_update(SEXP masker, SEXP importance)
 {
-    size_t n = size_of(masker);
-    check(atmsae_masker_update(get(masker, "masker"), doubles(importance, n), n), masker);
+    atmsae_masker *m = get(masker, "masker");
+    size_t n = latents_of(masker);
+    check(atmsae_masker_update(m, doubles(importance, n), n), masker);
     return R_NilValue;
 }
 
-static SEXP r_p(SEXP masker) { return vector_of(atmsae_masker_p(get(masker, "masker")), size_of(masker)); }
+static SEXP r_p(SEXP masker)
+{
+    const double *p = atmsae_masker_p(get(masker, "masker"));
+    return vector_of(p, latents_of(masker));
+}
 
 static SEXP r_synth_rows(SEXP context, SEXP first, SEXP n)
 {
     atmsae_synth_config config;
     atmsae_synth_config_init(&config, sizeof config);
-    uint64_t from = whole(Rf_asReal(first), "first"), rows = whole(Rf_asReal(n), "n");
+    uint64_t from = count(first, "first"), rows = (uint64_t)whole(n, "n", 0, INT32_MAX);
+    atmsae_context *c = get(context, "context");
     float *x = (float *)R_alloc(rows * config.d, sizeof *x);
     atmsae_synth *synth;
-    check(atmsae_synth_create(get(context, "context"), &config, &synth), context);
+    check(atmsae_synth_create(c, &config, &synth), context);
     atmsae_status status = atmsae_synth_rows(synth, from, rows, x, NULL);
     atmsae_synth_destroy(synth);
     check(status, context);

@@ -94,6 +94,13 @@ extern "C" {
     pub fn atmsae_last_error(context: *const atmsae_context) -> *const ::std::os::raw::c_char;
 }
 extern "C" {
+    pub fn atmsae_copy_error(
+        context: *const atmsae_context,
+        out: *mut ::std::os::raw::c_char,
+        room: usize,
+    ) -> usize;
+}
+extern "C" {
     pub fn atmsae_context_threads(context: *const atmsae_context) -> u32;
 }
 extern "C" {

@@ -21,7 +21,8 @@ pub use sys::{
     atmsae_step_stats as StepStats, atmsae_synth_config as SynthConfig, atmsae_tracker_config as TrackerConfig,
 };
 
-/// A call failed: its code (`sys::ATMSAE_E_ARG` ...) and the library's text.
+/// A call failed: its code (`sys::ATMSAE_E_ARG` ...) and the library's text. The code is of this call; the
+/// text is the context's last, whole, but where threads share a context it may be of another's failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     pub status: i32,
@@ -45,11 +46,9 @@ fn check(context: *const sys::atmsae_context, status: i32) -> Result<()> {
     if status >= 0 {
         return Ok(());
     }
-    // Another thread that shares the context may write its text just now: bytes are copied as they are,
-    // up to the last of 1024, which is always 0.
-    let source = unsafe { sys::atmsae_last_error(context) } as *const u8;
-    let bytes: Vec<u8> = (0..1023).map(|i| unsafe { source.add(i).read_volatile() }).take_while(|&b| b != 0).collect();
-    Err(Error { status, text: String::from_utf8_lossy(&bytes).into_owned() })
+    let mut text = [0u8; 1024];
+    let n = unsafe { sys::atmsae_copy_error(context, text.as_mut_ptr().cast(), text.len()) };
+    Err(Error { status, text: String::from_utf8_lossy(&text[..n.min(text.len() - 1)]).into_owned() })
 }
 
 fn make<T>(context: *const sys::atmsae_context, create: impl FnOnce(*mut *mut T) -> i32) -> Result<*mut T> {
@@ -60,6 +59,13 @@ fn make<T>(context: *const sys::atmsae_context, create: impl FnOnce(*mut *mut T)
 
 fn path(path: impl AsRef<Path>) -> Result<CString> {
     CString::new(path.as_ref().as_os_str().as_bytes()).map_err(|_| wrong("a path with a NUL byte".into()))
+}
+
+/// Zeros for n rows of d numbers that C will write, which knows nothing of the vector's length.
+fn room(n: usize, d: u64) -> Result<Vec<f32>> {
+    let d = d as usize;
+    let fits = n.checked_mul(d).filter(|&numbers| numbers <= isize::MAX as usize / size_of::<f32>());
+    Ok(vec![0.0; fits.ok_or_else(|| wrong(format!("{n} rows of {d} are more than memory can hold")))?])
 }
 
 unsafe fn lend<'a, T>(data: *const T, n: u64) -> &'a [T] {
@@ -255,7 +261,7 @@ impl Model {
     }
     /// The reconstructions of all rows, one after the other.
     pub fn decode(&self, codes: &Codes) -> Result<Vec<f32>> {
-        let mut out = vec![0.0; codes.view()?.n_rows() * self.d.1 as usize];
+        let mut out = room(codes.view()?.n_rows(), self.d.1)?;
         check(self.context, unsafe { sys::atmsae_decode(self.raw, codes.raw, out.as_mut_ptr(), 0) })?;
         Ok(out)
     }
@@ -425,6 +431,15 @@ impl Trainer {
     pub fn steps_done(&self) -> u64 {
         unsafe { sys::atmsae_trainer_steps_done(self.raw) }
     }
+    /// The model, until the trainer changes or goes.
+    ///
+    /// ```compile_fail,E0505
+    /// fn gone(trainer: atmsae::Trainer) -> f32 {
+    ///     let model = trainer.model();
+    ///     drop(trainer);
+    ///     model.view(atmsae::sys::ATMSAE_W_DEC)[0]
+    /// }
+    /// ```
     pub fn model(&self) -> Lent<'_, Model> {
         let model = Model::wrap(unsafe { sys::atmsae_trainer_model(self.raw) }, self.context);
         Lent { value: ManuallyDrop::new(model), owner: PhantomData }
@@ -443,6 +458,16 @@ impl Trainer {
 
 handle!(
     /// A shuffled stream of rows, which stay where they are for `'a`.
+    ///
+    /// ```compile_fail,E0505
+    /// fn gone(out: &mut [f32]) {
+    ///     let context = atmsae::Context::new(1).unwrap();
+    ///     let (rows, mut source) = (vec![0.0; 96], atmsae::Source::new(&context, &Default::default()).unwrap());
+    ///     source.add_memory(&rows, 96).unwrap();
+    ///     drop(rows);
+    ///     source.next(out).unwrap();
+    /// }
+    /// ```
     Source<'a>, atmsae_source, atmsae_source_destroy { rows: PhantomData<&'a [f32]> }
 );
 
@@ -488,7 +513,7 @@ impl Synth {
         Ok(Synth { raw, context: context.raw, d: config.d })
     }
     pub fn rows(&self, first: u64, n: usize) -> Result<Vec<f32>> {
-        let mut x = vec![0.0; n * self.d as usize];
+        let mut x = room(n, self.d)?;
         check(self.context, unsafe { sys::atmsae_synth_rows(self.raw, first, n as u64, x.as_mut_ptr(), null_mut()) })?;
         Ok(x)
     }

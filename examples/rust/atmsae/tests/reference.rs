@@ -2,7 +2,7 @@
 //! The wrapper: the same bits as the C program tests/bindings/reference.c, whose output ATMSAE_REFERENCE
 //! names; errors; rows that are too short; handles on other threads.
 
-use atmsae::{sys, Codes, Context, LatentSums, Masker, MaskerConfig, Model, ModelConfig, Rows, Source, Synth};
+use atmsae::{sys, Codes, Context, LatentSums, Masker, MaskerConfig, Model, ModelConfig, Rows, Source, Synth, SynthConfig};
 use atmsae::{Tracker, TrackerConfig, Trainer, TrainerConfig};
 
 fn bytes<T: Copy>(data: &[T]) -> &[u8] {
@@ -123,6 +123,59 @@ fn one_model_serves_several_threads() {
         let others: Vec<_> = (0..3).map(|_| scope.spawn(encode)).collect();
         others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), expected));
     });
+}
+
+/// The text of a failure may be another thread's, but it is one text, whole.
+#[test]
+fn texts_of_failures_are_whole() {
+    let context = Context::new(1).unwrap();
+    let load = |letter: &str| {
+        let name = letter.repeat(900);
+        for _ in 0..3000 {
+            let text = Model::load(&context, &name).err().expect("there is no such file").text;
+            let named = text.split(':').next().unwrap();
+            assert!(named.len() == 900 && ["a", "b", "c"].iter().any(|l| named == l.repeat(900)), "{text}");
+        }
+    };
+    std::thread::scope(|scope| ["a", "b", "c"].map(|letter| scope.spawn(move || load(letter))).map(|t| t.join().unwrap()));
+}
+
+/// Shared references from two threads are at worst an error.
+#[test]
+fn everything_may_be_shared_and_sent() {
+    fn both<T: Send + Sync>() {}
+    both::<Context>();
+    both::<Model>();
+    both::<Trainer>();
+    both::<Codes>();
+    both::<Source<'static>>();
+    let context = Context::new(1).unwrap();
+    let mut trainer = trainer(&context).unwrap();
+    let x = vec![0.5; 96 * 4];
+    trainer.step(&x).unwrap();
+    let (model, mut codes) = (trainer.model(), Codes::new(&context).unwrap());
+    model.encode(&x, &mut codes).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    assert_eq!(model.decode(&codes).unwrap().len(), x.len());
+                    assert_eq!(codes.view().unwrap().n_rows(), 4);
+                    context.request_stop();
+                    context.clear_stop();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn more_rows_than_memory_holds() {
+    let context = Context::new(1).unwrap();
+    let synth = Synth::new(&context, &SynthConfig { d: 64, ..Default::default() }).unwrap();
+    for n in [1 << 58, 1 << 59, usize::MAX] {
+        assert!(synth.rows(0, n).is_err()); // n * 64 is 0 in 64 bits
+    }
 }
 
 #[test]

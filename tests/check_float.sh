@@ -14,8 +14,8 @@ echo 'int main(void) { return 0; }' >"$tmp/probe.c"
 # shellcheck disable=SC2086  # words are flags
 $cc $flags "$tmp/probe.c" -o "$tmp/probe" 2>/dev/null || { echo "skipped: $cc has no such sanitizer here"; exit 77; }
 
-tests='test_kernels test_panels test_precision test_model test_gradients test_atm test_trainer test_reference test_synth test_eval
-    test_measures test_source test_input test_numbers'
+tests='test_elementary test_kernels test_panels test_precision test_model test_gradients test_atm test_trainer test_reference test_synth
+    test_eval test_measures test_source test_input test_numbers'
 # shellcheck disable=SC2086  # words are names
 targets=$(printf 'tests/%s ' $tests)
 # shellcheck disable=SC2086  # words are targets

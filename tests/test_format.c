@@ -21,6 +21,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define OK ATMSAE_OK
@@ -953,7 +954,7 @@ START_TEST(file_size_limit)
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
     ck_assert_int_eq(ams_write_file(ctx, path, big, sizeof big), ATMSAE_E_IO);
     ams_writer w; /* without the size: the limit is met while writing */
-    ck_assert_int_eq(ams_writer_begin(&w, ctx, path, 0, false), OK);
+    ck_assert_int_eq(ams_writer_begin(&w, ctx, path, false), OK);
     ck_assert_uint_eq(entries(dir), 2);
     ams_writer_append(&w, big, sizeof big);
     ams_writer_append(&w, big, sizeof big);
@@ -974,26 +975,22 @@ START_TEST(kept_and_replaced)
     char text[16];
     ams_writer w;
     put(path, "old", 3);
-    ck_assert_int_eq(ams_writer_begin(&w, ctx, path, 3, true), OK);
+    ck_assert_int_eq(ams_writer_begin(&w, ctx, path, true), OK);
     ams_writer_append(&w, "123456789", 9);
     ck_assert_uint_eq(w.crc, 0x995dc9bbdf1939fau);
     expect_old(path);
     /* A second writer of the same file is turned away while the first is at it. */
     ck_assert_int_eq(ams_write_file(ctx, path, "x", 1), ATMSAE_E_IO);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "another writer"));
-    ams_writer_abandon(&w);
+    ams_writer_end(&w);
     expect_old(path);
     ck_assert_uint_eq(entries(dir), 1);
 
     /* What a dead writer left is swept. */
     put(temp, "half", 4);
-    umask(027);
     ck_assert_int_eq(ams_write_file(ctx, path, "new!", 4), OK);
     ck_assert_uint_eq(get(path, text, sizeof text), 4);
     ck_assert_uint_eq(entries(dir), 1);
-    struct stat st;
-    ck_assert_int_eq(stat(path, &st), 0);
-    ck_assert_int_eq(st.st_mode & 07777, 0640);
 
     /* Not what a living one holds. */
     put(temp, "half", 4);
@@ -1004,6 +1001,125 @@ START_TEST(kept_and_replaced)
     close(fd);
     ck_assert_int_eq(ams_write_file(ctx, path, "", 0), OK);
     ck_assert_uint_eq(get(path, text, sizeof text), 0);
+}
+END_TEST
+
+/* A file keeps its access rights when it is saved over, and what becomes the new one never has more of them. */
+START_TEST(access_rights)
+{
+    const char *path = in_dir("file"), *temp = in_dir(".file.tmp");
+    const mode_t modes[] = {0600, 0640, 0444, 0666, 0604};
+    struct stat st, during;
+    umask(027);
+    ck_assert_int_eq(ams_write_file(ctx, path, "new", 3), OK);
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_int_eq(st.st_mode & 07777, 0640);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        ams_writer w;
+        ck_assert_int_eq(chmod(path, modes[i]), 0);
+        ck_assert_int_eq(ams_writer_begin(&w, ctx, path, false), OK);
+        ck_assert_int_eq(stat(temp, &during), 0);
+        ck_assert_int_eq(during.st_mode & 0777 & ~modes[i], 0);
+        ams_writer_append(&w, "new", 3);
+        ck_assert_int_eq(ams_writer_commit(&w), OK);
+        ck_assert_int_eq(stat(path, &st), 0);
+        ck_assert_int_eq(st.st_mode & 07777, modes[i]);
+    }
+
+    /* A list: user 1 may read, the file's own group may not. */
+    static const unsigned char list[] = {2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 0, 0, 0, 4, 0, 0, 0, 255, 255, 255, 255,
+                                         16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255};
+    unsigned char now[sizeof list + 1];
+    if (setxattr(path, "system.posix_acl_access", list, sizeof list, 0) == 0) {
+        ck_assert_int_eq(ams_write_file(ctx, path, "new", 3), OK);
+        ck_assert_int_eq(getxattr(path, "system.posix_acl_access", now, sizeof now), sizeof list);
+        ck_assert_mem_eq(now, list, sizeof list);
+    }
+    if (geteuid() != 0) return; /* owner and group, which root may give away */
+    ck_assert_int_eq(unlink(path), 0);
+    put(path, "old", 3);
+    ck_assert(chown(path, 12345, 12346) == 0 && chmod(path, 0640) == 0);
+    ck_assert_int_eq(ams_write_file(ctx, path, "new", 3), OK);
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert(st.st_uid == 12345 && st.st_gid == 12346 && (st.st_mode & 07777) == 0640);
+}
+END_TEST
+
+/* Somebody else's link or file in a folder like /tmp is not trusted. */
+START_TEST(links_of_others)
+{
+    if (geteuid() != 0) return; /* who alone can make some */
+    char shared[100], place[120], precious[100], new[100], text[16];
+    snprintf(shared, sizeof shared, "%s/shared", dir);
+    snprintf(place, sizeof place, "%s/place", shared);
+    snprintf(precious, sizeof precious, "%s/precious", dir);
+    snprintf(new, sizeof new, "%s/new", dir);
+    ck_assert(mkdir(shared, 0700) == 0 && chmod(shared, 01777) == 0);
+    put(precious, "old", 3);
+    for (int i = 0; i < 3; i++) { /* a link to a file, one to none, a file */
+        if (i < 2) ck_assert_int_eq(symlink(i == 0 ? precious : new, place), 0);
+        else put(place, "old", 3);
+        ck_assert_int_eq(lchown(place, 12345, 12345), 0);
+        ck_assert_int_eq(ams_write_file(ctx, place, "evil", 4), ATMSAE_E_IO);
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "shared/place is a"));
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "of user 12345"));
+        expect_old(precious);
+        ck_assert_int_ne(access(new, F_OK), 0);
+        ck_assert_uint_eq(entries(shared), 1);
+        char *file = NULL;
+        struct stat st;
+        ck_assert_int_eq(ams_path_resolve(ctx, place, false, &file, &st), i < 2 ? ATMSAE_E_IO : OK); /* such a file may be read */
+        ams_free(ctx, file);
+        /* The caller's own are trusted, and so is anybody's in other folders. */
+        ck_assert_int_eq(lchown(place, 0, 0), 0);
+        ck_assert_int_eq(ams_write_file(ctx, place, "fine", 4), OK);
+        ck_assert(lchown(place, 12345, 12345) == 0 && chmod(shared, 0755) == 0);
+        ck_assert_int_eq(ams_write_file(ctx, place, "old", 3), OK);
+        ck_assert_uint_eq(get(place, text, sizeof text), 3);
+        ck_assert(chmod(shared, 01777) == 0 && unlink(place) == 0);
+        (void)unlink(new);
+    }
+    ck_assert_int_eq(rmdir(shared), 0);
+}
+END_TEST
+
+/* Names as long as they may be: that of the temporary file is a short one then. */
+START_TEST(long_names)
+{
+    char name[257], path[400], text[16];
+    for (size_t length = 248; length <= 256; length++) {
+        memset(name, 'n', length);
+        name[length] = '\0';
+        snprintf(path, sizeof path, "%s/%s", dir, name);
+        for (int i = 0; i < 2; i++) {
+            ck_assert_int_eq(ams_write_file(ctx, path, "12", (uint64_t)i + 1), length < 256 ? OK : ATMSAE_E_IO);
+            if (length == 256) continue;
+            ck_assert_uint_eq(get(path, text, sizeof text), (size_t)i + 1);
+            ck_assert_uint_eq(entries(dir), 1);
+        }
+        (void)unlink(path);
+    }
+}
+END_TEST
+
+/* What has the temporary file's name, and is none, stays as it is, and is named. */
+START_TEST(names_in_the_way)
+{
+    const char *path = in_dir("file"), *temp = in_dir(".file.tmp"), *precious = in_dir("precious");
+    put(path, "old", 3);
+    put(precious, "old", 3);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(i == 0 ? symlink("precious", temp) : i == 1 ? symlink("nothing", temp) : i == 2 ? mkfifo(temp, 0600) : mkdir(temp, 0700),
+                         0);
+        ck_assert_int_eq(ams_write_file(ctx, path, "new", 3), ATMSAE_E_IO);
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), ".file.tmp"));
+        ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "remove it"));
+        expect_old(path);
+        expect_old(precious);
+        ck_assert_uint_eq(entries(dir), 3);
+        ck_assert_int_eq(remove(temp), 0);
+    }
+    ck_assert_int_eq(ams_write_file(ctx, path, "new", 3), OK);
 }
 END_TEST
 
@@ -1123,7 +1239,8 @@ int main(void)
     const TTest *const tests[] = {
         json_table, json_depth, json_many_keys, json_values, json_written, safetensors_table, safetensors_lengths,
         npy_table, npy_frames, cut_at_every_byte, every_bit_flipped, crc_check_value, values_come_back, long_tensors,
-        package_order, comma_locale, refused_targets, file_size_limit, kept_and_replaced, symbolic_links,
+        package_order, comma_locale, refused_targets, file_size_limit, kept_and_replaced, access_rights, links_of_others,
+        long_names, names_in_the_way, symbolic_links,
         reading_whole_files, failing_allocations,
     };
     Suite *suite = suite_create("format");

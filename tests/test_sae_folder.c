@@ -568,6 +568,38 @@ static void expect_values(const atmsae_model *m, int32_t parameter, const float 
                       (double)values[i], (double)want[i]);
 }
 
+/* What is no regular file, or longer than any of its kind, in the place of each file of a folder: an error, at once and
+ * without memory (teardown looks), and nobody waits for a pipe's writer. */
+START_TEST(odd_files)
+{
+    static const char *const files[] = {"cfg.json", "sae_weights.safetensors", "sae_weights.staged.safetensors"};
+    enum { PIPE, FOLDER, ENDLESS, SPARSE, SELF, NOWHERE, ODD };
+    atmsae_model *m = make(ATMSAE_RELU, 0, 0, 0, 1, 1), *again;
+    for (int i = 0; i < 3; i++)
+        for (int kind = 0; kind < ODD; kind++) {
+            char path[128];
+            ck_assert_int_eq(atmsae_model_save(m, in_root("odd"), NULL), ATMSAE_OK);
+            snprintf(path, sizeof path, "%s/odd/%s", root, files[i]);
+            (void)unlink(path);
+            if (kind == PIPE) ck_assert_int_eq(mkfifo(path, 0600), 0);
+            if (kind == FOLDER) ck_assert_int_eq(mkdir(path, 0700), 0);
+            if (kind == ENDLESS) ck_assert_int_eq(symlink("/dev/zero", path), 0);
+            if (kind == SPARSE) put(path, "{");
+            if (kind == SPARSE) ck_assert_int_eq(truncate(path, 6ll << 30), 0);
+            if (kind == SELF) ck_assert_int_eq(symlink("/proc/self/maps", path), 0);
+            if (kind == NOWHERE) ck_assert_int_eq(symlink("nothing", path), 0);
+            const atmsae_status status = atmsae_model_load(ctx, in_root("odd"), &again);
+            /* A staged file that cfg.json does not name says nothing. (The sparse one has to be read to know.) */
+            if (i == 2) ck_assert_msg(status == ATMSAE_OK, "kind %d: %s", kind, atmsae_last_error(ctx));
+            else ck_assert_msg(status == ATMSAE_E_IO || status == ATMSAE_E_LIMIT || status == ATMSAE_E_FORMAT || status == ATMSAE_E_TRUNCATED,
+                               "%s, kind %d: %s", files[i], kind, atmsae_status_name(status));
+            atmsae_model_destroy(again);
+            ck_assert_int_eq(remove(path), 0);
+        }
+    atmsae_model_destroy(m);
+}
+END_TEST
+
 START_TEST(layouts_and_folds)
 {
     atmsae_model *m;
@@ -723,7 +755,7 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {
-        saved_and_loaded, options_and_refusals, config_table, tensor_faults, layouts_and_folds, rescaled_topk,
+        saved_and_loaded, options_and_refusals, config_table, tensor_faults, odd_files, layouts_and_folds, rescaled_topk,
         large_transpose, failing_allocations,
     };
     Suite *suite = suite_create("sae folder");

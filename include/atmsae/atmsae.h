@@ -94,9 +94,9 @@
  * the default one.
  *
  * Results. Same inputs, same bits: whatever the number of threads, the split of rows into encode
- * calls, the x86 vector level, and across a checkpoint. Matrix products only propose candidates;
- * every reported pre-activation is one dot product in a fixed order of additions. Ties in any
- * top-k go to the lower index.
+ * calls, the x86 vector level, the C library (exp, log and the like are the library's own), and
+ * across a checkpoint. Matrix products only propose candidates; every reported pre-activation is
+ * one dot product in a fixed order of additions. Ties in any top-k go to the lower index.
  */
 #ifndef ATMSAE_H
 #define ATMSAE_H
@@ -366,14 +366,20 @@ atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
  *   "gguf"                llama.cpp's control vector of chosen latents                     written
  * doc/formats.md says what of each is represented and how.
  *
- * save writes temporary files, which it syncs and renames. Scales are folded into the weights.
- *   saelens: path is the folder, made if its parent exists; load refuses two files that are not of the
- *     same save. BATCHTOPK and both JumpReLU forms are written as "jumprelu", Matryoshka likewise.
+ * save writes temporary files, which it syncs and renames: whatever fails, also in several saves one after the
+ * other, the old or the new SAE can be loaded. A file keeps its access rights, and a symbolic link stays one; one of
+ * another user in a folder that anyone may write to is refused. E_IO with a text that says "in place": the new SAE
+ * can be loaded, and only what comes after that failed, which the next save makes up for. Scales are folded into the
+ * weights.
+ *   saelens: path is the folder, made if its parent exists; load refuses two files that are not of the same save.
+ *     A save that does not end may leave sae_weights.staged.safetensors, which load knows (doc/formats.md).
+ *     BATCHTOPK and both JumpReLU forms are written as "jumprelu", Matryoshka likewise.
  *   gemma-scope: JumpReLU, BATCHTOPK and RELU models. The centring of the input is folded into b_enc.
  *     At most 4 GiB.
  *   gguf: one direction, sum of strength_i W_dec_i in the units of the rows: what the latents add to the
  *     reconstruction when their values are strength_i. llama.cpp adds it to the output of block `layer`.
- * E_UNSUPPORTED: the model cannot be written so that the format's readers compute the same. */
+ * E_UNSUPPORTED: the model cannot be written so that the format's readers compute the same, be it that a value with
+ * the scales folded in is more or less than single precision holds, which the text names. Nothing is written then. */
 typedef struct atmsae_save_options {
     size_t size;
     const char *model_name; /* of the language model; NULL: as in the file the model was loaded from, if any */

@@ -10,6 +10,7 @@
  * doc/method.md, section 3.
  */
 #include "atm/atm.h"
+#include "base/elementary.h"
 
 #include <math.h>
 #include <string.h>
@@ -218,7 +219,7 @@ atmsae_status atmsae_masker_begin_cooldown(atmsae_masker *m, uint64_t first_step
 static double probability(double importance, double theta, double r)
 {
     if (!(theta > 0) || importance >= theta) return 0;
-    return -expm1(-r * ((theta - importance) / theta));
+    return -ams_expm1(-r * ((theta - importance) / theta));
 }
 
 static void probability_job(void *masker, uint64_t piece, uint64_t first, uint64_t last, double *sums)

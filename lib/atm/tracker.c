@@ -6,6 +6,7 @@
  * form and the combination are ours. doc/method.md, section 3.
  */
 #include "atm/atm.h"
+#include "base/elementary.h"
 
 #include <math.h>
 
@@ -212,7 +213,7 @@ static void importance_job(void *arg, uint64_t piece, uint64_t first, uint64_t l
             if (weights[k] == 0) continue;
             double term = a->means[k] > 0 ? t->average[k][i] / a->means[k] : 0;
             if (geometric)
-                combined *= pow(term, weights[k] / total);
+                combined *= ams_pow(term, weights[k] / total);
             else
                 combined += weights[k] / total * term;
         }

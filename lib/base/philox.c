@@ -5,6 +5,7 @@
  * the same numbers.
  */
 #include "base.h"
+#include "elementary.h"
 
 #include <math.h>
 
@@ -34,8 +35,8 @@ void ams_philox(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_
 void ams_normal2(const uint32_t words[4], double out[2])
 {
     double u = ams_uniform(words[0], words[1]), v = ams_uniform(words[2], words[3]);
-    double radius = sqrt(-2.0 * log(1.0 - u)); /* 1 - u is in (0, 1] */
-    double angle = 6.283185307179586 * v;
-    out[0] = radius * cos(angle);
-    out[1] = radius * sin(angle);
+    double radius = sqrt(-2.0 * ams_ln(1.0 - u)); /* 1 - u is in (0, 1] */
+    ams_cos_sin(v, out);
+    out[0] *= radius;
+    out[1] *= radius;
 }

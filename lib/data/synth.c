@@ -4,6 +4,7 @@
  * independent features. Every draw has its own place in a counter-based stream, so a row does not
  * depend on which rows were asked for before or beside it.
  */
+#include "base/elementary.h"
 #include "data/synth.h"
 
 #include "kernels/kernels.h"
@@ -93,17 +94,17 @@ static void draw_direction(void *arg, uint64_t feature, unsigned worker)
 static void set_probabilities(atmsae_synth *synth)
 {
     const atmsae_synth_config *c = &synth->config;
-    double total = 0, sum = 0, low = log(c->p_independent_min), high = log(c->p_independent_max);
+    double total = 0, sum = 0, low = ams_ln(c->p_independent_min), high = ams_ln(c->p_independent_max);
     for (uint64_t j = 0; j < c->n_children; j++)
-        total += pow((double)(j + 1), -c->child_power);
+        total += ams_pow((double)(j + 1), -c->child_power);
     for (uint64_t j = 0; j < c->n_children; j++) {
-        sum += pow((double)(j + 1), -c->child_power);
+        sum += ams_pow((double)(j + 1), -c->child_power);
         synth->child_sums[j] = j + 1 == c->n_children ? c->p_child : c->p_child * (sum / total);
     }
     for (uint64_t i = 0; i < c->n_independent; i++) {
         uint32_t words[4];
         ams_synth_words(synth, AMS_SYNTH_PROBABILITY, i, 0, words);
-        synth->p_independent[i] = exp(low + (high - low) * ams_uniform(words[0], words[1]));
+        synth->p_independent[i] = ams_exp(low + (high - low) * ams_uniform(words[0], words[1]));
     }
 }
 

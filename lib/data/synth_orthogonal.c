@@ -4,6 +4,7 @@
  * With G = E^T E its gradient is 4 (e_i G - |e_i|^2 e_i) + 4 n (|e_i|^2 - 1) e_i, so that n d^2 products do, not n^2 d.
  * All sums are in a fixed order: the same directions everywhere.
  */
+#include "base/elementary.h"
 #include "data/synth.h"
 #include "kernels/kernels.h"
 
@@ -63,8 +64,8 @@ atmsae_status ams_synth_orthogonalise(atmsae_synth *synth, uint64_t steps, doubl
         ams_parallel(ctx, d, turn, &w);
         ams_parallel(ctx, d, gram_row, &w);
         w.adam = (ams_adam){.beta1 = 0.9f, .rest1 = (float)(1 - 0.9), .beta2 = 0.999f, .rest2 = (float)(1 - 0.999),
-                            .eps = 1e-8f, .rate = (float)(lr / (1 - pow(0.9, (double)t))),
-                            .inv_c2 = (float)(1 / sqrt(1 - pow(0.999, (double)t)))};
+                            .eps = 1e-8f, .rate = (float)(lr / (1 - ams_pow(0.9, (double)t))),
+                            .inv_c2 = (float)(1 / sqrt(1 - ams_pow(0.999, (double)t)))};
         ams_parallel(ctx, n, move_row, &w);
     }
     for (uint64_t i = 0; good && i < n; i++) {

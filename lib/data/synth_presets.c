@@ -2,6 +2,7 @@
  *
  * Published generators as descriptions of trees; sources and figures in doc/evaluation.md.
  */
+#include "base/elementary.h"
 #include "data/synth.h"
 
 #include <math.h>
@@ -22,7 +23,7 @@ static void describe_bench(const features *f, uint64_t seed, atmsae_tree_config 
 {
     atmsae_synth drawing = {.config.seed = seed};
     uint64_t child = ROOTS;
-    double low = pow(BENCH_FEATURES, -0.5);
+    double low = ams_pow(BENCH_FEATURES, -0.5);
     for (uint64_t i = 0; i < BENCH_FEATURES; i++) {
         uint32_t words[4];
         double two[2];
@@ -30,7 +31,7 @@ static void describe_bench(const features *f, uint64_t seed, atmsae_tree_config 
         ams_normal2(words, two);
         if (i < ROOTS || i >= ROOTS + BENCH_PARENTS * BRANCHING) f->parent[i] = i;
         f->children[i] = ATMSAE_CHILDREN_FREE;
-        f->probability[i] = 5e-4 + (0.4 - 5e-4) * (pow((double)(i + 1), -0.5) - low) / (1 - low);
+        f->probability[i] = 5e-4 + (0.4 - 5e-4) * (ams_pow((double)(i + 1), -0.5) - low) / (1 - low);
         f->mean[i] = 5 - (double)i / (BENCH_FEATURES - 1);
         f->sd[i] = fabs(0.5 + 0.5 * two[0]);
     }

@@ -4,6 +4,7 @@
  * is off; draws may be correlated; siblings may exclude each other. It is the model of SynthSAEBench
  * (Chanin & Garriga-Alonso 2026), and its special cases are the small toys. synth_tree_create.c makes one.
  */
+#include "base/elementary.h"
 #include "data/synth.h"
 #include "kernels/kernels.h"
 
@@ -15,7 +16,7 @@
  * values at the two ends of a grid cell decide nearly all cases, and erfc only the rest. */
 enum { GRID_END = 9, GRID_STEPS = 32, GRID = 2 * GRID_END * GRID_STEPS + 1 };
 
-static double tail(double c) { return 0.5 * erfc(c * 0.70710678118654752440); }
+static double tail(double c) { return 0.5 * ams_erfc(c * 0.70710678118654752440); }
 
 static bool below_tail(const ams_tree *t, double u, double c)
 {

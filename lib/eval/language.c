@@ -3,6 +3,7 @@
  * What a language model loses when activations are replaced by an SAE's reconstruction. The caller runs
  * the language model; this file asks for three runs of each batch and compares them.
  */
+#include "base/elementary.h"
 #include "sae/sae.h"
 
 #include <atmsae/eval.h>
@@ -46,8 +47,8 @@ static double log_sum_exp(const float *z, uint64_t n)
     for (uint64_t i = 1; i < n; i++)
         most = fmax(most, (double)z[i]);
     for (uint64_t i = 0; i < n; i++)
-        sum += exp((double)z[i] - most);
-    return most + log(fmax(sum, 1)); /* one term is exp(0) */
+        sum += ams_exp((double)z[i] - most);
+    return most + ams_ln(fmax(sum, 1)); /* one term is exp(0) */
 }
 
 /* Keeps what later runs are compared with, and makes the reconstruction. */
@@ -87,7 +88,7 @@ static void add_kl(runs *s, const atmsae_lm_output *out, const uint8_t *flags, i
         const float *z = out->logits + t * s->vocab, *log_p = s->log_p + t * s->vocab;
         double total = log_sum_exp(z, s->vocab), kl = 0;
         for (uint64_t v = 0; v < s->vocab; v++)
-            kl += exp((double)log_p[v]) * ((double)log_p[v] - ((double)z[v] - total));
+            kl += ams_exp((double)log_p[v]) * ((double)log_p[v] - ((double)z[v] - total));
         s->kl[which] += kl;
     }
 }

@@ -10,6 +10,7 @@
 #define AMS_EVAL_LOGISTIC_H
 
 #include "base/base.h"
+#include "base/elementary.h"
 
 #include <math.h>
 
@@ -27,7 +28,7 @@ typedef struct ams_logistic {
 /* 1 / (1 + exp(-z)) and what is left of it to 1, each to its last digits. */
 static inline double ams_sigmoid(double z, double *rest)
 {
-    const double e = exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e);
+    const double e = ams_exp(-fabs(z)), large = 1 / (1 + e), small = e / (1 + e);
     *rest = z > 0 ? small : large;
     return z > 0 ? large : small;
 }

@@ -2,6 +2,7 @@
  *
  * What else the sums of metrics.c tell: other packages' forms, densities; and merging two of them.
  */
+#include "base/elementary.h"
 #include "eval/metrics.h"
 #include "sae/sae.h"
 
@@ -55,7 +56,7 @@ static atmsae_status histogram(const atmsae_metrics *m, double low, double high,
         bins[b] = 0;
     for (uint64_t i = 0; i < m->d_sae; i++) {
         if (m->counts[i] == 0) continue;
-        double at = (log10((double)m->counts[i] / (double)m->sums.rows) - low) / (high - low) * (double)n_bins;
+        double at = (ams_log10((double)m->counts[i] / (double)m->sums.rows) - low) / (high - low) * (double)n_bins;
         bins[at < 0 ? 0 : ams_min((uint64_t)at, n_bins - 1)]++;
     }
     return ATMSAE_OK;

@@ -3,6 +3,7 @@
  * The probes of k-sparse probing: ranks columns by how far the class means lie apart, fits a logistic
  * regression on the first k and on all, and tests it. One job a task.
  */
+#include "base/elementary.h"
 #include "eval/absorption.h"
 #include "eval/logistic.h"
 #include "eval/probing.h"
@@ -163,7 +164,7 @@ static double choose_c(const ams_logistic *all, double *work, double *w, scored 
     for (int i = 0; i < N_C; i++) {
         ams_logistic p = *all;
         p.n = n;
-        p.c = pow(10, 5 - 10.0 * i / (N_C - 1));
+        p.c = ams_pow(10, 5 - 10.0 * i / (N_C - 1));
         (void)ams_logistic_fit(&p, 1, work, w);
         apply(all, w, n, all->n, scores);
         double area = auc(scores, held_out);

@@ -5,29 +5,38 @@
  *
  * The temporary file is ".NAME.tmp" in the same folder, held by a lock: one left by a process that
  * died is recognised (nobody holds it) and removed by the next writer, so at most one stays behind.
+ * It is never more readable than the file that it will replace, whose access rights it gets.
  */
 #include "format/format.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
-enum { BLOCK = 1 << 20 };
+enum { BLOCK = 1 << 20, MOST_SIGNALS = 100 };
+
+/* A call that a signal ended is made again, but not for ever: where signals come faster than the call can
+ * end it would never do so. (Closing is not here: Linux has closed the descriptor also where it says EINTR.) */
+#define AGAIN(call)                                                            \
+    ({                                                                         \
+        __typeof__(call) result_;                                              \
+        int signals_ = 0;                                                      \
+        do                                                                     \
+            result_ = (call);                                                  \
+        while (result_ < 0 && errno == EINTR && ++signals_ < MOST_SIGNALS);    \
+        result_;                                                               \
+    })
 
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 atmsae_status ams_open_read(atmsae_context *ctx, const char *path, int *fd, uint64_t *bytes)
 {
     /* Without O_NONBLOCK, opening a pipe would wait for its writer. */
-    int file;
-    do
-        file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    while (file < 0 && errno == EINTR);
+    int file = AGAIN(open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
     if (file < 0) return ams_fail_errno(ctx, path, "cannot open", errno);
     struct stat st;
     int error = fstat(file, &st) < 0 ? errno : S_ISDIR(st.st_mode) ? EISDIR : S_ISREG(st.st_mode) ? 0 : ESPIPE;
@@ -43,8 +52,7 @@ atmsae_status ams_open_read(atmsae_context *ctx, const char *path, int *fd, uint
 atmsae_status ams_pread(atmsae_context *ctx, const char *path, int fd, void *out, uint64_t bytes, uint64_t offset)
 {
     while (bytes > 0) {
-        ssize_t got = pread(fd, out, (size_t)ams_min(bytes, 1u << 30), (off_t)offset);
-        if (got < 0 && errno == EINTR) continue;
+        ssize_t got = AGAIN(pread(fd, out, (size_t)ams_min(bytes, 1u << 30), (off_t)offset));
         if (got < 0) return ams_fail_errno(ctx, path, "cannot read", errno);
         if (got == 0)
             return ams_fail(ctx, ATMSAE_E_TRUNCATED, "%s: the file ends at byte %llu, %llu bytes early", path,
@@ -81,17 +89,22 @@ atmsae_status ams_read_file(atmsae_context *ctx, const char *path, uint64_t limi
     return ATMSAE_OK;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+atmsae_status ams_file_crc(atmsae_context *ctx, const char *path, int fd, uint64_t bytes, uint64_t *crc)
+{
+    char *block = ams_alloc(ctx, ams_min(BLOCK, bytes), 1);
+    if (!block) return ams_nomem(ctx, path);
+    atmsae_status status = ATMSAE_OK;
+    *crc = 0;
+    for (uint64_t at = 0; at < bytes && status == ATMSAE_OK; at += BLOCK) {
+        uint64_t n = ams_min(BLOCK, bytes - at);
+        status = ams_pread(ctx, path, fd, block, n, at);
+        if (status == ATMSAE_OK) *crc = ams_crc64(*crc, block, (size_t)n);
+    }
+    ams_free(ctx, block);
+    return status;
+}
 
-/* Closing is not here: Linux has closed the descriptor also where it says EINTR. */
-#define AGAIN(call)                                   \
-    ({                                                \
-        __typeof__(call) result_;                     \
-        do                                            \
-            result_ = (call);                         \
-        while (result_ < 0 && errno == EINTR);        \
-        result_;                                      \
-    })
+/* ---- writing: the temporary file ---------------------------------------------------------------- */
 
 static const ams_io system_io = {openat, flock, fallocate, write, fsync, renameat, unlinkat, close};
 
@@ -100,81 +113,57 @@ static atmsae_status fail_writing(ams_writer *w, const char *what, int error)
     return w->status = ams_fail_errno(w->ctx, w->path, what, error);
 }
 
-/* The file that `path` names when symbolic links in its last part are followed, also to a file that
- * does not exist yet. */
-static atmsae_status resolve(ams_writer *w)
-{
-    size_t length = strlen(w->path);
-    if (length >= PATH_MAX) return fail_writing(w, "cannot write", ENAMETOOLONG);
-    char *link = ams_alloc(w->ctx, PATH_MAX, 1);
-    w->file = ams_alloc(w->ctx, (uint64_t)2 * PATH_MAX, 1);
-    if (!link || !w->file) {
-        ams_free(w->ctx, link);
-        return w->status = ams_nomem(w->ctx, "a path");
-    }
-    memcpy(w->file, w->path, length + 1);
-    int error = 0;
-    for (int hops = 0;; hops++) {
-        struct stat st;
-        error = 0;
-        if (lstat(w->file, &st) < 0) {
-            if (errno != ENOENT) error = errno;
-            break; /* a new file; a missing folder shows when it is opened */
-        }
-        if (!S_ISLNK(st.st_mode)) {
-            if (S_ISDIR(st.st_mode)) error = EISDIR;
-            else if (!S_ISREG(st.st_mode)) error = ENOTSUP; /* a rename would destroy the device or pipe */
-            break;
-        }
-        error = ELOOP;
-        ssize_t n = readlink(w->file, link, PATH_MAX - 1);
-        if (n < 0) error = errno;
-        if (n < 0 || hops == 40) break;
-        char *slash = strrchr(w->file, '/');
-        size_t keep = link[0] == '/' || !slash ? 0 : (size_t)(slash - w->file) + 1;
-        if (keep + (size_t)n >= PATH_MAX) {
-            error = ENAMETOOLONG;
-            break;
-        }
-        memcpy(w->file + keep, link, (size_t)n);
-        w->file[keep + (size_t)n] = '\0';
-    }
-    ams_free(w->ctx, link);
-    const char *what = error == ENOTSUP ? "cannot replace what is not a regular file" : "cannot write";
-    return error ? fail_writing(w, what, error) : ATMSAE_OK;
-}
-
-static bool still_named(const ams_writer *w, int fd)
+static bool is_named(const ams_writer *w, int fd, const char *name)
 {
     struct stat a, b;
-    return fstat(fd, &a) == 0 && fstatat(w->dir, w->temp, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
+    return fstat(fd, &a) == 0 && fstatat(w->dir, name, &b, AT_SYMLINK_NOFOLLOW) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Opens and locks a file that an earlier writer may have left: 0, and -1 for one that is not there. EBUSY: it is in
+ * use; EEXIST: it is no file of a writer, or nobody can tell. */
+static int lock_left(const ams_writer *w, const char *name, int *fd)
+{
+    const int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    struct stat st;
+    *fd = AGAIN(w->io->openat(w->dir, name, O_WRONLY | flags)); /* which locks need on some network file systems */
+    if (*fd < 0 && errno == EACCES) *fd = AGAIN(w->io->openat(w->dir, name, O_RDONLY | flags));
+    if (*fd < 0) return errno == ENOENT ? 0 : errno == ELOOP || errno == ENXIO || errno == EISDIR ? EEXIST : errno;
+    int locked = AGAIN(w->io->flock(*fd, LOCK_EX | LOCK_NB)), error = errno;
+    if (locked == 0 && fstat(*fd, &st) == 0 && S_ISREG(st.st_mode)) return 0;
+    (void)w->io->close(*fd);
+    *fd = -1;
+    return locked < 0 && error == EWOULDBLOCK ? EBUSY : EEXIST;
 }
 
 /* Removes a temporary file whose writer is gone. 0: try again to create one. */
 static int sweep(const ams_writer *w)
 {
-    int old = AGAIN(w->io->openat(w->dir, w->temp, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-    if (old < 0) return errno == ENOENT ? 0 : errno;
-    int locked = AGAIN(w->io->flock(old, LOCK_EX | LOCK_NB));
-    int error = locked == 0 ? 0 : errno == EWOULDBLOCK ? EBUSY : EEXIST;
-    if (!error && still_named(w, old) && AGAIN(w->io->unlinkat(w->dir, w->temp, 0)) < 0 &&
-        errno != ENOENT)
-        error = errno;
+    int old, error = lock_left(w, w->temp, &old);
+    if (old < 0) return error;
+    if (is_named(w, old, w->temp) && AGAIN(w->io->unlinkat(w->dir, w->temp, 0)) < 0 && errno != ENOENT) error = errno;
     (void)w->io->close(old);
     return error;
 }
 
-static atmsae_status open_temp(ams_writer *w)
+/* EBUSY, EEXIST: what has the name `name`, which only writers use. */
+static atmsae_status fail_opening(ams_writer *w, const char *name, int error)
+{
+    if (error == EBUSY) return fail_writing(w, "another writer is at it", error);
+    if (error != EEXIST) return fail_writing(w, "cannot create a temporary file", error);
+    return w->status = ams_fail(w->ctx, ATMSAE_E_IO, "%s: cannot tell if %s, beside it, is a file of another writer, or of somebody else; "
+                                "remove it if not", w->path, name);
+}
+
+static atmsae_status open_temp(ams_writer *w, mode_t mode)
 {
     for (int tries = 0; tries < 100; tries++) {
-        int fd = AGAIN(w->io->openat(w->dir, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+        int fd = AGAIN(w->io->openat(w->dir, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
         if (fd >= 0) {
             /* A sweeper may have come between creation and lock: it owns the file then. File systems
              * without locks are fine, as long as nobody dies there. */
             int locked = AGAIN(w->io->flock(fd, LOCK_EX | LOCK_NB));
             bool ours = locked == 0 || errno != EWOULDBLOCK;
-            if (ours && still_named(w, fd)) {
+            if (ours && is_named(w, fd, w->temp)) {
                 w->fd = fd;
                 return ATMSAE_OK;
             }
@@ -182,65 +171,103 @@ static atmsae_status open_temp(ams_writer *w)
             continue;
         }
         int error = errno == EEXIST ? sweep(w) : errno;
-        if (error == EBUSY) return fail_writing(w, "another writer is at it", error);
-        if (error == EEXIST) return fail_writing(w, "cannot tell if its .tmp file is in use; remove it", error);
-        if (error) return fail_writing(w, "cannot create a temporary file", error);
+        if (error) return fail_opening(w, w->temp, error);
     }
-    return fail_writing(w, "cannot create a temporary file", EBUSY);
+    return fail_opening(w, w->temp, EBUSY);
 }
 
-static atmsae_status end(ams_writer *w)
+/* Gives the temporary file, which only its owner may read so far, the access rights of the file that it is
+ * to replace: group, owner, access control list and mode, as far as the caller may. Where group or list
+ * cannot be kept, the mode's bits for the group would mean others than they did: it gets those of all. */
+static void keep_access(const ams_writer *w, const struct stat *old)
 {
+    static const char acl[] = "system.posix_acl_access";
+    mode_t mode = old->st_mode & 0777;
+    struct stat now = {0};
+    char list[4096];
+    bool kept = fstat(w->fd, &now) == 0 && (now.st_gid == old->st_gid || fchown(w->fd, (uid_t)-1, old->st_gid) == 0);
+    if (now.st_uid != old->st_uid) (void)!fchown(w->fd, old->st_uid, (gid_t)-1); /* else it is the caller's now */
+    ssize_t n = getxattr(w->file, acl, list, sizeof list);
+    if (n > 0 || (n < 0 && errno == ERANGE)) kept = n > 0 && fsetxattr(w->fd, acl, list, (size_t)n, 0) == 0 && kept;
+    else (void)fremovexattr(w->fd, acl); /* one that the folder gives new files */
+    if (!kept) mode = (mode & 0707) | (mode & 07) << 3;
+    (void)fchmod(w->fd, mode);
+}
+
+/* ---- writing: from the first byte to its place --------------------------------------------------- */
+
+void ams_writer_end(ams_writer *w)
+{
+    /* Unlink before close: the lock is still ours. */
+    if (w->fd >= 0 && !w->placed && !w->kept) (void)AGAIN(w->io->unlinkat(w->dir, w->temp, 0));
     if (w->fd >= 0) (void)w->io->close(w->fd);
+    if (w->left >= 0) (void)w->io->close(w->left);
     if (w->dir >= 0) (void)w->io->close(w->dir);
     ams_free(w->ctx, w->file);
-    ams_free(w->ctx, w->temp);
-    atmsae_status status = w->status;
-    *w = (ams_writer){.dir = -1, .fd = -1, .status = status};
+    ams_free(w->ctx, w->names);
+    *w = (ams_writer){.dir = -1, .fd = -1, .left = -1, .status = w->status, .placed = w->placed};
+}
+
+static atmsae_status open_folder(ams_writer *w)
+{
+    char *slash = strrchr(w->file, '/');
+    w->base = slash ? slash + 1 : w->file;
+    if (!*w->base) return fail_writing(w, "cannot write: the name is empty or ends in '/'", EISDIR);
+    if (slash) *slash = '\0';
+    const char *folder = !slash ? "." : slash == w->file ? "/" : w->file;
+    w->dir = AGAIN(w->io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    int error = errno;
+    if (slash) *slash = '/';
+    return w->dir < 0 ? fail_writing(w, "cannot open its folder", error) : ATMSAE_OK;
+}
+
+/* ".NAME.tmp"; where that is longer than names may be, one of NAME's checksum. Then the staged name. */
+static atmsae_status make_names(ams_writer *w)
+{
+    size_t size = strlen(w->base) + 32;
+    w->names = ams_alloc(w->ctx, 2, size);
+    if (!w->names) return w->status = ams_nomem(w->ctx, "a path");
+    w->temp = w->names;
+    w->staged = w->names + size;
+    long most = fpathconf(w->dir, _PC_NAME_MAX);
+    if (ams_format(w->names, size, ".%s.tmp", w->base) > most && most > 0)
+        ams_format(w->names, size, ".%016llx.tmp", (unsigned long long)ams_crc64(0, w->base, strlen(w->base)));
+    ams_staged_name(w->names + size, size, w->base);
+    return ATMSAE_OK;
+}
+
+static atmsae_status begin(ams_writer *w)
+{
+    struct stat old;
+    w->status = ams_path_resolve(w->ctx, w->path, true, &w->file, &old);
+    AMS_TRY(w->status);
+    bool there = old.st_mode != 0;
+    if (S_ISDIR(old.st_mode)) return fail_writing(w, "cannot write", EISDIR);
+    if (there && !S_ISREG(old.st_mode)) /* a rename would destroy the device or pipe */
+        return fail_writing(w, "cannot replace what is not a regular file", ENOTSUP);
+    AMS_TRY(open_folder(w));
+    AMS_TRY(make_names(w));
+    AMS_TRY(open_temp(w, there ? 0600 : 0666));
+    if (there) keep_access(w, &old);
+    return ATMSAE_OK;
+}
+
+atmsae_status ams_writer_begin(ams_writer *w, atmsae_context *ctx, const char *path, bool with_crc)
+{
+    *w = (ams_writer){.ctx = ctx, .io = ams_context_io(ctx), .path = path, .dir = -1, .fd = -1, .left = -1,
+                      .with_crc = with_crc};
+    if (!w->io) w->io = &system_io;
+    atmsae_status status = begin(w);
+    if (status < 0) ams_writer_end(w);
     return status;
 }
 
-void ams_writer_abandon(ams_writer *w)
+void ams_writer_reserve(ams_writer *w, uint64_t bytes)
 {
-    /* Unlink before close: the lock is still ours. */
-    if (w->fd >= 0) (void)AGAIN(w->io->unlinkat(w->dir, w->temp, 0));
-    (void)end(w);
-}
-
-atmsae_status ams_writer_begin(ams_writer *w, atmsae_context *ctx, const char *path, uint64_t bytes, bool with_crc)
-{
-    *w = (ams_writer){.ctx = ctx, .io = ams_context_io(ctx), .path = path, .dir = -1, .fd = -1, .with_crc = with_crc};
-    if (!w->io) w->io = &system_io;
-    if (resolve(w) < 0) return end(w);
-
-    char *slash = strrchr(w->file, '/');
-    w->base = slash ? slash + 1 : w->file;
-    size_t temp_size = strlen(w->base) + sizeof "..tmp";
-    w->temp = ams_alloc(ctx, temp_size, 1);
-    if (!w->temp) {
-        w->status = ams_nomem(ctx, "a path");
-        return end(w);
-    }
-    ams_format(w->temp, temp_size, ".%s.tmp", w->base);
-    if (!*w->base) {
-        fail_writing(w, "cannot write: the name is empty or ends in '/'", EISDIR);
-        return end(w);
-    }
-    if (slash && slash != w->file) *slash = '\0';
-    const char *folder = !slash ? "." : slash == w->file ? "/" : w->file;
-    w->dir = AGAIN(w->io->openat(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (w->dir < 0) {
-        fail_writing(w, "cannot open its folder", errno);
-        return end(w);
-    }
-    if (open_temp(w) < 0) return end(w);
-    if (bytes > 0 && bytes <= INT64_MAX && AGAIN(w->io->fallocate(w->fd, 0, 0, (off_t)bytes)) < 0 &&
-        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT)) {
+    /* Not again after a signal, which undoes all of the work on some file systems. */
+    if (w->status == ATMSAE_OK && bytes > 0 && bytes <= INT64_MAX && w->io->fallocate(w->fd, 0, 0, (off_t)bytes) < 0 &&
+        (errno == ENOSPC || errno == EFBIG || errno == EDQUOT))
         fail_writing(w, "cannot write", errno);
-        ams_writer_abandon(w);
-        return w->status;
-    }
-    return ATMSAE_OK;
 }
 
 void ams_writer_append(ams_writer *w, const void *data, uint64_t bytes)
@@ -271,23 +298,65 @@ atmsae_status ams_writer_sync(ams_writer *w)
     return w->status;
 }
 
+atmsae_status ams_writer_sync_folder(ams_writer *w)
+{
+    if (w->status == ATMSAE_OK && AGAIN(w->io->fsync(w->dir)) < 0 && errno != EINVAL) /* EINVAL: folders cannot be synced there */
+        fail_writing(w, w->placed ? "the new file is in place, but may not outlast a power cut: cannot sync its folder" : "cannot sync its folder",
+                     errno);
+    return w->status;
+}
+
+/* From `from` to `to`. What a file system on a network answers to a request that it had to repeat may be an error
+ * though the file, `fd`, has its new name. */
+static atmsae_status move(ams_writer *w, int fd, const char *from, const char *to)
+{
+    if (w->status < 0 || AGAIN(w->io->renameat(w->dir, from, w->dir, to)) == 0) return w->status;
+    int error = errno;
+    return is_named(w, fd, to) ? ATMSAE_OK : fail_writing(w, "cannot put the new file in place", error);
+}
+
+atmsae_status ams_writer_stage(ams_writer *w)
+{
+    ams_writer_sync(w);
+    ams_writer_sync_folder(w); /* first: the staged name may be in use by a rename that is not on the disk yet */
+    AMS_TRY(move(w, w->fd, w->temp, w->staged));
+    w->temp = w->staged;
+    return ams_writer_sync_folder(w);
+}
+
+atmsae_status ams_writer_place(ams_writer *w)
+{
+    ams_writer_sync(w);
+    AMS_TRY(move(w, w->fd, w->temp, w->base));
+    w->placed = true;
+    return ams_writer_sync_folder(w);
+}
+
 atmsae_status ams_writer_commit(ams_writer *w)
 {
-    if (ams_writer_sync(w) == ATMSAE_OK && AGAIN(w->io->renameat(w->dir, w->temp, w->dir, w->base)) < 0)
-        fail_writing(w, "cannot put the new file in place", errno);
-    if (w->status < 0) {
-        ams_writer_abandon(w);
-        return w->status;
-    }
-    if (AGAIN(w->io->fsync(w->dir)) < 0 && errno != EINVAL) /* EINVAL: folders cannot be synced there */
-        fail_writing(w, "the new file is in place, but may not outlast a power cut: cannot sync its folder", errno);
-    return end(w);
+    ams_writer_place(w);
+    ams_writer_end(w);
+    return w->status;
+}
+
+atmsae_status ams_writer_claim_staged(ams_writer *w, bool *there)
+{
+    int error = w->status < 0 ? 0 : lock_left(w, w->staged, &w->left);
+    *there = w->left >= 0;
+    return error ? fail_opening(w, w->staged, error) : w->status;
+}
+
+atmsae_status ams_writer_place_staged(ams_writer *w)
+{
+    AMS_TRY(move(w, w->left, w->staged, w->base));
+    return ams_writer_sync_folder(w);
 }
 
 atmsae_status ams_write_file(atmsae_context *ctx, const char *path, const void *data, uint64_t bytes)
 {
     ams_writer writer;
-    AMS_TRY(ams_writer_begin(&writer, ctx, path, bytes, false));
+    AMS_TRY(ams_writer_begin(&writer, ctx, path, false));
+    ams_writer_reserve(&writer, bytes);
     ams_writer_append(&writer, data, bytes);
     return ams_writer_commit(&writer);
 }

@@ -7,7 +7,10 @@
 
 #include "base/base.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
+
+typedef struct ams_writer ams_writer; /* below */
 
 /* ---- tensor files in: the public atmsae_tensors handle, plus raw access ------------------------ */
 
@@ -50,6 +53,9 @@ typedef struct ams_metadata_out {
 atmsae_status ams_safetensors_write(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
                                     uint64_t n_tensors, const ams_metadata_out *metadata,
                                     uint64_t n_metadata, bool checksum);
+/* The same into a writer that was begun, without the commit. */
+atmsae_status ams_safetensors_append(ams_writer *writer, const ams_tensor_out *tensors, uint64_t n_tensors,
+                                     const ams_metadata_out *metadata, uint64_t n_metadata, bool checksum);
 /* CRC-64 of the whole file. */
 atmsae_status ams_tensors_crc(const atmsae_tensors *tensors, uint64_t *crc);
 /* Verifies that checksum; E_FORMAT if it is wrong or missing. */
@@ -70,40 +76,70 @@ typedef struct ams_io {
     int (*close)(int fd);
 } ams_io;
 
-/* Bytes go to a temporary file beside the real file that `path` names (a symbolic link stays one),
- * which then takes its place. Errors are kept: append does nothing after the first, commit returns it. */
-typedef struct ams_writer {
+/* Bytes go to a temporary file beside the real file that `path` names (a symbolic link stays one), which then
+ * takes its place, and its access rights. Errors are kept: what follows the first does nothing, and returns it. */
+struct ams_writer {
     atmsae_context *ctx;
     const ams_io *io;
     const char *path; /* lent by the caller; for messages */
-    char *file, *temp;
-    const char *base; /* last part of `file` */
+    char *file, *names;
+    const char *base;   /* last part of `file` */
+    const char *temp;   /* name of the temporary file now */
+    const char *staged; /* name that it gets with ams_writer_stage */
     int dir, fd;
+    int left; /* the staged file of an earlier writer, claimed; -1: none */
     bool with_crc, synced;
+    bool placed; /* the new file has its name */
+    bool kept;   /* the temporary file is to stay */
     uint64_t crc; /* of all bytes so far */
     atmsae_status status;
-} ams_writer;
-/* bytes: the size to come, to learn early of a full disk; 0: unknown. */
-atmsae_status ams_writer_begin(ams_writer *writer, atmsae_context *ctx, const char *path, uint64_t bytes, bool with_crc);
+};
+/* On failure there is nothing to end. */
+atmsae_status ams_writer_begin(ams_writer *writer, atmsae_context *ctx, const char *path, bool with_crc);
+/* The size to come, to learn early of a full disk. */
+void ams_writer_reserve(ams_writer *writer, uint64_t bytes);
 void ams_writer_append(ams_writer *writer, const void *data, uint64_t bytes);
-/* fsync ahead of commit, for more than one file that should appear together. */
+/* fsync ahead of the rest, for more than one file that should appear together. */
 atmsae_status ams_writer_sync(ams_writer *writer);
-/* fsync, rename, fsync of the folder. Ends the writer in any case; on failure the old file stands. */
+/* fsync, rename, fsync of the folder. On failure the old file stands, unless `placed` says that only the last
+ * failed. */
+atmsae_status ams_writer_place(ams_writer *writer);
+/* Removes the temporary file, if it has not taken its place and is not to be kept. Twice is once. */
+void ams_writer_end(ams_writer *writer);
+/* place and end. */
 atmsae_status ams_writer_commit(ams_writer *writer);
-void ams_writer_abandon(ams_writer *writer);
-/* ams_safetensors_write up to the sync: unless it fails, the caller commits or abandons the writer.
- * `with_crc`: writer->crc becomes the CRC-64 of the file. */
-atmsae_status ams_safetensors_stage(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
-                                    uint64_t n_tensors, const ams_metadata_out *metadata, uint64_t n_metadata,
-                                    bool checksum, bool with_crc, ams_writer *writer);
+
+/* For two files of one save (sae_folder.c). Stage: the temporary file gets the staged name, for good: fsync of file
+ * and folder, rename, fsync of the folder. A later place goes on from there. */
+atmsae_status ams_writer_stage(ams_writer *writer);
+atmsae_status ams_writer_sync_folder(ams_writer *writer);
+/* Is there a staged file of an earlier writer? It is locked until the end; E_IO if that writer is still at it. */
+atmsae_status ams_writer_claim_staged(ams_writer *writer, bool *there);
+/* Puts that file in place. */
+atmsae_status ams_writer_place_staged(ams_writer *writer);
 
 atmsae_status ams_write_file(atmsae_context *ctx, const char *path, const void *data, uint64_t bytes);
 /* Opens a regular file for reading; anything else (a folder, a pipe) is E_IO. */
 atmsae_status ams_open_read(atmsae_context *ctx, const char *path, int *fd, uint64_t *bytes);
 /* Reads all `bytes` at `offset`; E_TRUNCATED at the end of the file. */
 atmsae_status ams_pread(atmsae_context *ctx, const char *path, int fd, void *out, uint64_t bytes, uint64_t offset);
+/* CRC-64 of the first `bytes` bytes. */
+atmsae_status ams_file_crc(atmsae_context *ctx, const char *path, int fd, uint64_t bytes, uint64_t *crc);
 /* Reads a file of at most `limit` bytes into new memory (ams_free), NUL-terminated. */
 atmsae_status ams_read_file(atmsae_context *ctx, const char *path, uint64_t limit, char **data, uint64_t *bytes);
+
+/* ---- paths ------------------------------------------------------------------------------------------ */
+
+/* "dir/name" in new memory; NULL and E_NOMEM set if there is none. */
+char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name);
+bool ams_path_exists(const char *path);
+/* The file that `path` names when symbolic links in its last part are followed, also to a file that does not exist
+ * yet, in new memory; `st`: its, all 0 if there is none. A link of somebody else in a folder that anyone may write to
+ * is refused, and with `writing` so is such a file. */
+atmsae_status ams_path_resolve(atmsae_context *ctx, const char *path, bool writing, char **file, struct stat *st);
+/* "NAME.staged.END" for "NAME.END". */
+#define AMS_STAGED ".staged"
+void ams_staged_name(char *out, size_t size, const char *name);
 
 /* ---- sorting ---------------------------------------------------------------------------------------- */
 

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { MAX_CONFIG = 1 << 24 };
-
 static atmsae_status read_keys(ams_json *json, const ams_config_key *keys, void *config, ams_text *unknown);
 
 // NOLINTNEXTLINE(misc-no-recursion): as deep as the tables of keys
@@ -80,7 +78,7 @@ atmsae_status ams_config_read(atmsae_context *ctx, const char *path, const ams_c
                               void *config, char **text)
 {
     uint64_t bytes;
-    AMS_TRY(ams_read_file(ctx, path, MAX_CONFIG, text, &bytes));
+    AMS_TRY(ams_read_file(ctx, path, AMS_MAX_CONFIG, text, &bytes));
     ams_json json;
     ams_json_token token;
     ams_text unknown = {.ctx = ctx};

@@ -17,36 +17,34 @@ static const struct format {
     atmsae_status (*read)(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out);
     atmsae_status (*write)(const atmsae_model *model, const char *path, const atmsae_save_options *options); /* or NULL */
 } formats[] = {
-    {"saelens", "sae_weights.safetensors", NULL, ams_read_saelens, ams_write_saelens},
+    {"saelens", AMS_FOLDER_WEIGHTS, NULL, ams_read_saelens, ams_write_saelens},
     {"sparsify", "sae.safetensors", NULL, ams_read_sparsify, NULL},
     {"gemma-scope", "params.npz", ".npz", ams_read_gemma_scope, ams_write_gemma_scope},
     {"gemma-scope-2", "params.safetensors", ".safetensors", ams_read_gemma_scope_2, NULL},
     {"dictionary-learning", "ae.pt", ".pt", ams_read_dictionary_learning, NULL},
     {"gguf", NULL, ".gguf", NULL, ams_write_gguf},
 };
-enum { FORMATS = sizeof formats / sizeof *formats };
+enum { FORMATS = sizeof formats / sizeof *formats, SAELENS = 0 };
 
 /* ---- reading ---------------------------------------------------------------------------------------- */
-
-char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name)
-{
-    size_t size = strlen(dir) + strlen(name) + 2;
-    char *path = ams_alloc(ctx, size, 1);
-    if (path) ams_format(path, size, "%s/%s", dir, name);
-    else (void)ams_nomem(ctx, dir);
-    return path;
-}
-
-bool ams_path_exists(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0;
-}
 
 static bool ends_with(const char *text, const char *end)
 {
     size_t a = strlen(text), b = strlen(end);
     return a >= b && strcmp(text + a - b, end) == 0;
+}
+
+/* Is it here? A save of a SAELens folder may have ended when its weights had but their staged name; weights of that
+ * name which cfg.json does not name mean nothing. */
+static atmsae_status look(atmsae_context *ctx, const char *dir, const struct format *format, const char *weights, bool *here)
+{
+    *here = ams_path_exists(weights);
+    if (*here || format != &formats[SAELENS]) return ATMSAE_OK;
+    ams_folder folder;
+    atmsae_status status = ams_folder_find(&folder, ctx, dir);
+    if (status == ATMSAE_OK) status = ams_folder_pending(&folder, here);
+    ams_folder_end(&folder);
+    return status == ATMSAE_E_NOMEM ? status : ATMSAE_OK;
 }
 
 /* The format whose weights are in the folder. *weights: their path. */
@@ -55,13 +53,15 @@ static atmsae_status find_in_folder(atmsae_context *ctx, const char *dir, const 
     for (int i = 0; i < FORMATS; i++) {
         if (!formats[i].weights) continue;
         char *path = ams_path_join(ctx, dir, formats[i].weights);
-        if (!path) return ATMSAE_E_NOMEM;
-        if (ams_path_exists(path)) {
+        bool here = false;
+        atmsae_status status = path ? look(ctx, dir, &formats[i], path, &here) : ATMSAE_E_NOMEM;
+        if (here) {
             *format = &formats[i];
             *weights = path;
             return ATMSAE_OK;
         }
         ams_free(ctx, path);
+        AMS_TRY(status);
     }
     return ams_fail(ctx, ATMSAE_E_IO, "%s: no SAE: there is no sae_weights.safetensors (SAELens), sae.safetensors (sparsify), "
                     "params.npz, params.safetensors (Gemma Scope) or ae.pt (dictionary_learning) in it", dir);
@@ -71,6 +71,9 @@ static atmsae_status find_in_folder(atmsae_context *ctx, const char *dir, const 
 static const struct format *find_by_name(const char *path)
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char staged[sizeof AMS_FOLDER_WEIGHTS AMS_STAGED];
+    ams_staged_name(staged, sizeof staged, AMS_FOLDER_WEIGHTS);
+    if (strcmp(name, staged) == 0) return &formats[SAELENS];
     for (int i = 0; i < FORMATS; i++)
         if (formats[i].weights && strcmp(formats[i].weights, name) == 0) return &formats[i];
     for (int i = 0; i < FORMATS; i++)
@@ -164,7 +167,7 @@ static const struct format *format_to_write(const char *name, const char *path)
         if (!formats[i].write) continue;
         if (name ? strcmp(formats[i].name, name) == 0 : formats[i].ending && ends_with(path, formats[i].ending)) return &formats[i];
     }
-    return name ? NULL : &formats[0];
+    return name ? NULL : &formats[SAELENS];
 }
 
 static atmsae_status save(const atmsae_model *model, const char *path, const atmsae_save_options *caller)

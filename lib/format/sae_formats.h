@@ -15,7 +15,6 @@
 /* Where an SAE lies: the file of its weights, and the folder that this is in. */
 typedef struct ams_sae_place {
     char *folder, *weights;
-    const char *name; /* of the weights in the folder */
 } ams_sae_place;
 
 /* Keys of a JSON file, and where in a struct their values go. */
@@ -33,6 +32,7 @@ typedef struct ams_config_key {
  * are logged if log_unknown. Errors begin with the path. */
 atmsae_status ams_config_read(atmsae_context *ctx, const char *path, const ams_config_key *keys, bool log_unknown,
                               void *config, char **text);
+enum { AMS_MAX_CONFIG = 1 << 24 }; /* bytes that are read */
 
 /* A tensor of a format. */
 typedef struct ams_sae_tensor {
@@ -78,10 +78,6 @@ atmsae_status ams_read_dictionary_learning(atmsae_context *ctx, const ams_sae_pl
  * twice is folding once. */
 float ams_fold_norm(const float *row, uint64_t cols, float scale);
 
-/* "dir/name" in new memory; NULL and E_NOMEM set if there is none. */
-char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name);
-bool ams_path_exists(const char *path);
-
 /* ---- writing ---------------------------------------------------------------------------------------- */
 
 /* Architectures of SAELens by name, and the activation that each stands for at inference. */
@@ -124,11 +120,34 @@ atmsae_status ams_write_saelens(const atmsae_model *model, const char *path, con
 atmsae_status ams_write_gemma_scope(const atmsae_model *model, const char *path, const atmsae_save_options *options);
 atmsae_status ams_write_gguf(const atmsae_model *model, const char *path, const atmsae_save_options *options);
 
-/* The two files of one SAELens folder belong together. The weights' metadata holds the first pair as a
- * mark, and cfg.json's the CRC-64 of the marked file: what SAELens writes has no mark, so that a CRC it
- * carried over from a folder that it read means nothing. */
+/* ---- the two files of a SAELens folder (sae_folder.c) ------------------------------------------------- */
+
+/* They belong together. The weights' metadata holds the first pair as a mark, and cfg.json's the CRC-64 of the
+ * marked file: what SAELens writes has no mark, so that a CRC it carried over from a folder that it read means
+ * nothing. */
 #define AMS_FOLDER_MARK "checksum"
 #define AMS_FOLDER_MARK_TEXT "cfg.json: metadata.weights_crc64"
 #define AMS_FOLDER_CRC "weights_crc64"
+#define AMS_FOLDER_WEIGHTS "sae_weights.safetensors"
+enum { AMS_FOLDER_CRC_TEXT = 20 };
+void ams_folder_crc_text(char out[AMS_FOLDER_CRC_TEXT], uint64_t crc);
+bool ams_folder_crc_is(uint64_t crc, const char *text); /* text may be NULL */
+
+typedef struct ams_folder {
+    atmsae_context *ctx;
+    char *config, *weights, *staged; /* paths */
+} ams_folder;
+/* Ends with ams_folder_end, also after a failure. */
+atmsae_status ams_folder_find(ams_folder *folder, atmsae_context *ctx, const char *dir);
+void ams_folder_end(ams_folder *folder);
+bool ams_folder_is_marked(const atmsae_tensors *file);
+/* The staged weights, if they have the CRC-64 `wanted`, which may be NULL; *file is NULL if not. */
+atmsae_status ams_folder_open_staged(const ams_folder *folder, const char *wanted, atmsae_tensors **file);
+/* Are they those that cfg.json names? */
+atmsae_status ams_folder_pending(const ams_folder *folder, bool *pending);
+/* Begins both files of a save, and completes an earlier one. On failure there is nothing to end. */
+atmsae_status ams_folder_begin(const ams_folder *folder, ams_writer *weights, ams_writer *config);
+/* Both at once. On failure the old SAE stands, unless `placed` of config says that the new one does. */
+atmsae_status ams_folder_commit(ams_writer *weights, ams_writer *config);
 
 #endif

@@ -7,6 +7,7 @@
 #include "format/sae_formats.h"
 #include "sae/sae.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -61,10 +62,11 @@ static void make_header(cursor *c, const char *hint, uint64_t layer, uint64_t d)
         put(c, 1, 0);
 }
 
-/* sum of strength_i W_dec_i in the units of the rows. */
-static atmsae_status make_direction(const atmsae_model *model, const atmsae_save_options *o, float *direction)
+/* sum of strength_i W_dec_i in the units of the rows; `sum`: room for it in double precision. */
+static atmsae_status make_direction(const atmsae_model *model, const atmsae_save_options *o, double *sum, float *direction)
 {
     atmsae_context *ctx = model->ctx;
+    double most = 0;
     const float t = *atmsae_model_view(model, ATMSAE_OUTPUT_SCALE, NULL);
     for (uint64_t n = 0; n < o->n_latents; n++) {
         if (o->latents[n] >= model->d_sae)
@@ -75,11 +77,15 @@ static atmsae_status make_direction(const atmsae_model *model, const atmsae_save
             return ams_fail(ctx, ATMSAE_E_ARG, "model_save: strengths[%llu] = %g, allowed: finite", (unsigned long long)n, (double)strength);
         const float *row = model->w_dec + o->latents[n] * model->d_out;
         for (uint64_t j = 0; j < model->d_out; j++)
-            direction[j] += strength * row[j] / t;
+            sum[j] += (double)strength * (double)row[j] / (double)t;
     }
-    for (uint64_t j = 0; j < model->d_out; j++)
-        if (!isfinite(direction[j])) return ams_fail(ctx, ATMSAE_E_NONFINITE, "model_save: the direction is not finite");
-    return ATMSAE_OK;
+    for (uint64_t j = 0; j < model->d_out; j++) {
+        direction[j] = (float)sum[j];
+        most = isfinite(sum[j]) ? fmax(most, fabs(sum[j])) : (double)INFINITY;
+    }
+    if (most == 0 || (most >= (double)FLT_MIN && most <= (double)FLT_MAX)) return ATMSAE_OK;
+    return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "model_save: the largest value of the direction would be %g; single precision holds %g to %g. "
+                    "Choose other strengths", most, (double)FLT_MIN, (double)FLT_MAX);
 }
 
 static atmsae_status check(const atmsae_model *model, const atmsae_save_options *o, const char *hint)
@@ -99,22 +105,25 @@ atmsae_status ams_write_gguf(const atmsae_model *model, const char *path, const 
     atmsae_context *ctx = model->ctx;
     const char *hint = o->model_name ? o->model_name : "";
     AMS_TRY(check(model, o, hint));
-    float *direction = ams_calloc(ctx, model->d_out, sizeof *direction);
+    float *direction = ams_alloc(ctx, model->d_out, sizeof *direction);
+    double *sum = ams_calloc(ctx, model->d_out, sizeof *sum);
     cursor *header = ams_alloc(ctx, 1, sizeof *header);
-    atmsae_status status = direction && header ? make_direction(model, o, direction) : ams_nomem(ctx, path);
+    atmsae_status status = direction && sum && header ? make_direction(model, o, sum, direction) : ams_nomem(ctx, path);
     if (status < 0) goto end;
     static const char zeros[ALIGNMENT] = {0};
     uint64_t bytes = model->d_out * sizeof *direction, pad = (ALIGNMENT - bytes % ALIGNMENT) % ALIGNMENT;
     make_header(header, hint, o->layer, model->d_out);
     ams_writer writer;
-    status = ams_writer_begin(&writer, ctx, path, header->length + bytes + pad, false);
+    status = ams_writer_begin(&writer, ctx, path, false);
     if (status < 0) goto end;
+    ams_writer_reserve(&writer, header->length + bytes + pad);
     ams_writer_append(&writer, header->bytes, header->length);
     ams_writer_append(&writer, direction, bytes);
     ams_writer_append(&writer, zeros, pad);
     status = ams_writer_commit(&writer);
 end:
     ams_free(ctx, direction);
+    ams_free(ctx, sum);
     ams_free(ctx, header);
     return status;
 }

@@ -150,43 +150,84 @@ static atmsae_status check_config(atmsae_context *ctx, const folder_config *c, a
     return ATMSAE_OK;
 }
 
+/* ---- the folder --------------------------------------------------------------------------------- */
+
 /* Are the two files of one save? (sae_formats.h) */
 static atmsae_status check_pair(atmsae_context *ctx, const folder_config *c, const atmsae_tensors *file)
 {
-    const char *mark = ams_tensors_metadata(file, AMS_FOLDER_MARK);
-    if (!mark || strcmp(mark, AMS_FOLDER_MARK_TEXT) != 0) return ATMSAE_OK;
+    if (!ams_folder_is_marked(file)) return ATMSAE_OK;
     uint64_t crc;
-    char text[20];
+    char text[AMS_FOLDER_CRC_TEXT];
     AMS_TRY(ams_tensors_crc(file, &crc));
-    ams_format(text, sizeof text, "%016llx", (unsigned long long)crc);
-    if (c->weights_crc && strcmp(c->weights_crc, text) == 0) return ATMSAE_OK;
+    if (ams_folder_crc_is(crc, c->weights_crc)) return ATMSAE_OK;
+    ams_folder_crc_text(text, crc);
     return ams_fail(ctx, ATMSAE_E_FORMAT, "cfg.json is not of the same save, or the weights were damaged: their CRC-64 is %s, "
                     "cfg.json's metadata." AMS_FOLDER_CRC " %.80s", text, c->weights_crc ? c->weights_crc : "is missing");
 }
 
-atmsae_status ams_read_saelens(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out)
+/* cfg.json was read already. A save that goes on now renames the staged weights last: they are looked at first. That
+ * they cannot be read is no error where the others are those that cfg.json names. */
+static atmsae_status open_weights(const ams_folder *f, const folder_config *c, const char **path, atmsae_tensors **file)
+{
+    *path = f->staged;
+    if (ams_folder_open_staged(f, c->weights_crc, file) == ATMSAE_E_NOMEM) return ATMSAE_E_NOMEM;
+    if (*file) {
+        ams_log(f->ctx, ATMSAE_LOG_INFO, "%s: these are the weights of cfg.json: the save that wrote them did not end", *path);
+        return ATMSAE_OK;
+    }
+    *path = f->weights;
+    AMS_TRY(atmsae_tensors_open(f->ctx, *path, file));
+    atmsae_status status = check_pair(f->ctx, c, *file);
+    return status < 0 ? ams_fail_in(f->ctx, status, *path) : ATMSAE_OK;
+}
+
+static atmsae_status read_weights(const ams_folder *f, const folder_config *c, const ams_sae_parts *parts, atmsae_model **out)
+{
+    const char *path;
+    atmsae_tensors *file = NULL;
+    atmsae_status status = open_weights(f, c, &path, &file);
+    if (status == ATMSAE_OK) status = ams_sae_build(f->ctx, parts, path, file, out);
+    atmsae_tensors_close(file);
+    return status;
+}
+
+static atmsae_status read_folder(const ams_folder *f, atmsae_model **out)
 {
     char *text = NULL;
-    atmsae_tensors *file = NULL;
     folder_config config = {.k = 100, .apply_b_dec = true, .normalize = "none", .reshape = "none"};
-    ams_sae_parts parts = {.format = "saelens", .config = "cfg.json", .tensors = ams_saelens_tensors};
-    char *config_path = ams_path_join(ctx, place->folder, "cfg.json");
-    if (!config_path) return ATMSAE_E_NOMEM;
-    parts.config_path = config_path;
-    atmsae_status status = ams_config_read(ctx, config_path, keys, true, &config, &text);
-    if (status < 0) goto end;
-    status = check_config(ctx, &config, &parts);
-    if (status < 0) {
-        status = ams_fail_in(ctx, status, config_path);
-        goto end;
+    ams_sae_parts parts = {.format = "saelens", .config = "cfg.json", .config_path = f->config, .tensors = ams_saelens_tensors};
+    atmsae_status status = ams_config_read(f->ctx, f->config, keys, true, &config, &text);
+    if (status == ATMSAE_OK) {
+        status = check_config(f->ctx, &config, &parts);
+        status = status < 0 ? ams_fail_in(f->ctx, status, f->config) : read_weights(f, &config, &parts, out);
     }
-    status = atmsae_tensors_open(ctx, place->weights, &file);
-    if (status < 0) goto end;
-    status = check_pair(ctx, &config, file);
-    status = status < 0 ? ams_fail_in(ctx, status, place->weights) : ams_sae_build(ctx, &parts, place->weights, file, out);
-end:
-    atmsae_tensors_close(file);
-    ams_free(ctx, text);
-    ams_free(ctx, config_path);
+    ams_free(f->ctx, text);
+    return status;
+}
+
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* Where the two files do not fit because a save came in between, cfg.json is another now. */
+static atmsae_status read_steadily(const ams_folder *f, atmsae_model **out)
+{
+    enum { MOST_TRIES = 100 };
+    for (int tries = 1;; tries++) {
+        struct stat before, after;
+        bool there = stat(f->config, &before) == 0;
+        atmsae_status status = read_folder(f, out);
+        if (status >= 0 || tries == MOST_TRIES || !there || stat(f->config, &after) < 0 || is_same(&before, &after)) return status;
+    }
+}
+
+atmsae_status ams_read_saelens(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out)
+{
+    ams_folder folder;
+    atmsae_status status = ams_folder_find(&folder, ctx, place->folder);
+    if (status == ATMSAE_OK) status = read_steadily(&folder, out);
+    ams_folder_end(&folder);
     return status;
 }

@@ -136,8 +136,9 @@ static atmsae_status write_arrays(const ams_sae_plan *p, const char *path)
     if (status < 0) goto end;
     for (int i = 0; i < N_ARRAYS; i++)
         pass_over(&arrays[i], NULL, block, block_bytes / arrays[i].row_bytes);
-    status = ams_writer_begin(&writer, ctx, path, bytes, false);
+    status = ams_writer_begin(&writer, ctx, path, false);
     if (status < 0) goto end;
+    ams_writer_reserve(&writer, bytes);
     for (int i = 0; i < N_ARRAYS; i++) {
         append_local(&arrays[i], &writer);
         pass_over(&arrays[i], &writer, block, block_bytes / arrays[i].row_bytes);

@@ -10,16 +10,24 @@
 #include "kernels/kernels.h"
 #include "sae/sae.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
-static float element(const ams_sae_matrix *m, uint64_t latent, uint64_t at)
+static float scaled(const ams_sae_matrix *m, uint64_t latent, float value)
 {
     float factor = m->latent ? m->factor * m->latent[latent] : m->factor;
     if (!m->values) return factor;
-    float value = m->minus ? m->values[at] - m->minus[latent] : m->values[at];
     return m->divide ? value / factor : value * factor;
 }
+
+static float value_at(const ams_sae_matrix *m, uint64_t latent, uint64_t at)
+{
+    if (!m->values) return 1;
+    return m->minus ? m->values[at] - m->minus[latent] : m->values[at];
+}
+
+static float element(const ams_sae_matrix *m, uint64_t latent, uint64_t at) { return scaled(m, latent, value_at(m, latent, at)); }
 
 /* Rows of the tensor are latents, or entries of b_dec. */
 static void fill_rows(const void *arg, uint64_t first, uint64_t n, void *out_bytes)
@@ -85,6 +93,100 @@ bool ams_sae_plan_tensor(const ams_sae_plan *p, int32_t parameter, const char *n
     return values || parameter == ATMSAE_THRESHOLD;
 }
 
+/* ---- can the file hold it? ------------------------------------------------------------------------ */
+
+/* As `scaled`, in double. */
+static double unrounded(const ams_sae_matrix *m, uint64_t latent, float value)
+{
+    double factor = (double)m->factor * (m->latent ? (double)m->latent[latent] : 1);
+    return m->divide ? (double)value / factor : (double)value * factor;
+}
+
+/* Is it more than single precision can hold, or so little that rounding would change it? What no factor changes is in
+ * the file as it is. */
+static bool fits(const ams_sae_matrix *m, uint64_t latent, float value)
+{
+    double want = unrounded(m, latent, value), error = fabs((double)scaled(m, latent, value) - want);
+    if (want == 0 || (isfinite(want) && unrounded(m, latent, 1) == 1)) return true;
+    return fabs(want) >= (double)FLT_MIN && error <= 0x1p-20 * fabs(want);
+}
+
+/* Largest absolute value. By bits, which are in the order of the values, so that it takes little time. */
+static float largest(const float *values, uint64_t n)
+{
+    uint32_t most = 0, bits;
+    float out;
+    for (uint64_t i = 0; i < n; i++) {
+        memcpy(&bits, values + i, sizeof bits);
+        bits &= INT32_MAX;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&out, &most, sizeof out);
+    return out;
+}
+
+/* The largest value of each row of a matrix, and of a vector as a whole: what is far below that does not matter. */
+static bool find_misfit(const ams_sae_matrix *m, bool matrix, uint64_t *where, float *value)
+{
+    double most = -1;
+    for (uint64_t i = 0; i < m->rows; i++) {
+        float here = matrix ? largest(m->values + i * m->cols, m->cols) : value_at(m, i, i);
+        double size = fabs(unrounded(m, i, here));
+        if (!matrix && !(size > most || isnan(size))) continue;
+        most = size;
+        *where = i;
+        *value = here;
+        if (matrix && !fits(m, i, here)) return true;
+    }
+    return !matrix && !fits(m, *where, *value);
+}
+
+/* Do latents and reconstructions of typical rows stay finite? In the units of the model such a row has a norm of
+ * sqrt(d), some thousands at most, or that of b_dec, which is taken off; the rest of ROOM is for others. */
+static atmsae_status check_room(const ams_sae_plan *p)
+{
+    const double ROOM = 0x1p20;
+    const atmsae_model_config *c = &p->config;
+    const float *enc = atmsae_model_view(p->model, ATMSAE_W_ENC, NULL), *dec = atmsae_model_view(p->model, ATMSAE_W_DEC, NULL);
+    double typical = c->transcoder ? 1 : fmax(1, (double)largest(atmsae_model_view(p->model, ATMSAE_B_DEC, NULL), c->d_out));
+    for (uint64_t i = 0; i < c->d_sae; i++) {
+        double w_enc = (double)largest(enc + i * c->d_in, c->d_in), w_dec = (double)largest(dec + i * c->d_out, c->d_out);
+        double latent = ROOM * typical * w_enc, row = latent * w_dec * fmax(1, 1 / (double)p->t);
+        if (p->norms) latent *= (double)p->norms[i];
+        if (latent > (double)FLT_MAX || row > (double)FLT_MAX)
+            return ams_fail(p->model->ctx, ATMSAE_E_UNSUPPORTED, "model_save: latent %llu, whose values in W_enc come to %g and in W_dec to %g, would "
+                            "overflow single precision on rows that are not small%s; give it smaller ones", (unsigned long long)i, w_enc, w_dec,
+                            p->norms ? ", or save without fold_decoder_norm" : "");
+    }
+    return ATMSAE_OK;
+}
+
+static const struct {
+    int32_t parameter;
+    const char *name;
+} all[] = {{ATMSAE_W_ENC, "W_enc"}, {ATMSAE_B_ENC, "b_enc"}, {ATMSAE_W_DEC, "W_dec"}, {ATMSAE_B_DEC, "b_dec"},
+           {ATMSAE_THRESHOLD, "threshold"}, {ATMSAE_R_MAG, "r_mag"}, {ATMSAE_B_MAG, "b_mag"}};
+enum { ALL = sizeof all / sizeof *all };
+
+static atmsae_status check_fits(const ams_sae_plan *p)
+{
+    for (int i = 0; i < ALL; i++) {
+        ams_sae_matrix m;
+        ams_tensor_out out;
+        uint64_t where = 0;
+        float value = 0;
+        bool wanted = all[i].parameter != ATMSAE_THRESHOLD || p->activation == ATMSAE_JUMPRELU;
+        if (!wanted || !ams_sae_plan_tensor(p, all[i].parameter, all[i].name, false, &m, &out)) continue;
+        if (find_misfit(&m, out.rank == 2, &where, &value))
+            return ams_fail(p->model->ctx, ATMSAE_E_UNSUPPORTED, "model_save: %s, %s %llu: %g would be %g in the file, with the scale%s folded in; "
+                            "single precision holds %g to %g. Train on rows that are scaled to values nearer to 1%s", all[i].name,
+                            all[i].parameter == ATMSAE_B_DEC ? "element" : "latent", (unsigned long long)where, (double)value,
+                            unrounded(&m, where, value), p->norms ? " and the decoder's norms" : "", (double)FLT_MIN, (double)FLT_MAX,
+                            p->norms ? ", or save without fold_decoder_norm" : "");
+    }
+    return ATMSAE_OK;
+}
+
 float ams_fold_norm(const float *row, uint64_t cols, float scale)
 {
     double sum = 0;
@@ -102,9 +204,14 @@ static atmsae_status make_norms(ams_sae_plan *p)
     if (!p->norms) return ams_nomem(p->model->ctx, "decoder norms");
     bool unit = true;
     for (uint64_t i = 0; i < c->d_sae; i++) {
-        p->norms[i] = ams_fold_norm(dec + i * c->d_out, c->d_out, p->t);
+        const float *row = dec + i * c->d_out;
+        p->norms[i] = ams_fold_norm(row, c->d_out, p->t);
         unit = unit && p->norms[i] == 1;
-        if (!(p->norms[i] > 0)) p->norms[i] = 1; /* a row of zeros */
+        if (largest(row, c->d_out) == 0) p->norms[i] = 1;
+        else if (!isfinite(p->norms[i]) || p->norms[i] < FLT_MIN)
+            return ams_fail(p->model->ctx, ATMSAE_E_UNSUPPORTED, "model_save: W_dec, latent %llu: its norm, %g, is none that can be folded in; "
+                            "single precision holds %g to %g. Save without fold_decoder_norm", (unsigned long long)i, (double)p->norms[i],
+                            (double)FLT_MIN, (double)FLT_MAX);
     }
     if (unit || c->activation != ATMSAE_TOPK) return ATMSAE_OK;
     return ams_fail(p->model->ctx, ATMSAE_E_UNSUPPORTED, "model_save: TOPK selects by pre-activation, so folding decoder norms into it "
@@ -128,12 +235,7 @@ static atmsae_status make_centre(ams_sae_plan *p)
 
 static atmsae_status check_finite(const ams_sae_plan *p)
 {
-    static const struct {
-        int32_t parameter;
-        const char *name;
-    } all[] = {{ATMSAE_W_ENC, "W_enc"}, {ATMSAE_B_ENC, "b_enc"}, {ATMSAE_W_DEC, "W_dec"}, {ATMSAE_B_DEC, "b_dec"},
-               {ATMSAE_THRESHOLD, "threshold"}, {ATMSAE_R_MAG, "r_mag"}, {ATMSAE_B_MAG, "b_mag"}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (int i = 0; i < ALL; i++) {
         uint64_t count;
         const float *values = atmsae_model_view(p->model, all[i].parameter, &count);
         if (values && !ams_all_finite(values, count))
@@ -167,7 +269,8 @@ atmsae_status ams_sae_plan_make(ams_sae_plan *p, const atmsae_model *model, unsi
     AMS_TRY(check_finite(p));
     if (folds & AMS_FOLD_NORMS) AMS_TRY(make_norms(p));
     if (folds & AMS_FOLD_CENTRE && !p->config.transcoder) AMS_TRY(make_centre(p));
-    return ATMSAE_OK;
+    AMS_TRY(check_fits(p));
+    return check_room(p);
 }
 
 void ams_sae_plan_end(ams_sae_plan *p)

@@ -25,7 +25,7 @@ static const ams_architecture *choose(const ams_sae_plan *p)
     return NULL;
 }
 
-static atmsae_status stage_weights(const ams_sae_plan *p, const char *path, ams_writer *writer)
+static atmsae_status append_weights(const ams_sae_plan *p, ams_writer *writer)
 {
     enum { ROOM = 12 };
     ams_tensor_out out[ROOM];
@@ -36,7 +36,7 @@ static atmsae_status stage_weights(const ams_sae_plan *p, const char *path, ams_
             ams_sae_plan_tensor(p, tensor->parameter, tensor->name, tensor->latents_last, &matrices[n], &out[n]))
             n++;
     const ams_metadata_out mark = {AMS_FOLDER_MARK, AMS_FOLDER_MARK_TEXT};
-    return ams_safetensors_stage(p->model->ctx, path, out, n, &mark, 1, false, true, writer);
+    return ams_safetensors_append(writer, out, n, &mark, 1, false);
 }
 
 /* ---- cfg.json ----------------------------------------------------------------------------------- */
@@ -66,8 +66,8 @@ static void compose_config(const ams_sae_plan *p, const ams_architecture *archit
         [ATMSAE_JUMPRELU] = "jumprelu", [ATMSAE_JUMPRELU_TANH] = "jumprelu", [ATMSAE_GATED] = "gated",
     };
     const atmsae_model_config *c = &p->config;
-    char trained[48], crc[20];
-    ams_format(crc, sizeof crc, "%016llx", (unsigned long long)weights_crc);
+    char trained[48], crc[AMS_FOLDER_CRC_TEXT];
+    ams_folder_crc_text(crc, weights_crc);
     ams_format(trained, sizeof trained, "%s%s", c->n_prefixes ? "matryoshka_" : "", trained_as[c->activation]);
     pair(text, "{\n  ", "architecture", architecture->name);
     pair_u64(text, "d_in", c->d_in);
@@ -107,54 +107,51 @@ static void sync_parent(atmsae_context *ctx, const char *dir)
     ams_free(ctx, parent);
 }
 
+static atmsae_status make_folder(atmsae_context *ctx, const char *dir, bool *made)
+{
+    *made = mkdir(dir, 0777) == 0;
+    return *made || errno == EEXIST ? ATMSAE_OK : ams_fail_errno(ctx, dir, "cannot make the folder", errno);
+}
+
+static atmsae_status write_files(const ams_sae_plan *p, const ams_architecture *architecture, const ams_folder *folder,
+                                 const atmsae_save_options *options, ams_text *text)
+{
+    ams_writer weights, config;
+    AMS_TRY(ams_folder_begin(folder, &weights, &config));
+    atmsae_status status = append_weights(p, &weights);
+    if (status == ATMSAE_OK) {
+        text->length = 0;
+        compose_config(p, architecture, options, weights.crc, text);
+        status = text->status;
+    }
+    if (status == ATMSAE_OK) {
+        ams_writer_append(&config, text->data, text->length);
+        status = ams_folder_commit(&weights, &config);
+    }
+    ams_writer_end(&weights);
+    ams_writer_end(&config);
+    return status;
+}
+
 static atmsae_status write_folder(const ams_sae_plan *p, const ams_architecture *architecture, const char *dir,
                                   const atmsae_save_options *options)
 {
     atmsae_context *ctx = p->model->ctx;
     bool made = false;
-    ams_text config = {.ctx = ctx};
-    ams_writer weights, writer;
-    char *config_path = ams_path_join(ctx, dir, "cfg.json");
-    char *weights_path = ams_path_join(ctx, dir, "sae_weights.safetensors");
-    atmsae_status status = config_path && weights_path ? ATMSAE_OK : ATMSAE_E_NOMEM;
-    if (status < 0) goto end;
-    compose_config(p, architecture, options, 0, &config); /* are the caller's strings UTF-8? */
-    status = config.status;
-    if (status < 0) goto end;
-    made = mkdir(dir, 0777) == 0;
-    if (!made && errno != EEXIST) {
-        status = ams_fail_errno(ctx, dir, "cannot make the folder", errno);
-        goto end;
-    }
-    /* Both files are on the disk before either takes its place. cfg.json is last, so a new folder that
-     * has one is complete; an old cfg.json does not have the CRC of the new weights. */
-    status = stage_weights(p, weights_path, &weights);
-    if (status < 0) goto end;
-    config.length = 0;
-    compose_config(p, architecture, options, weights.crc, &config);
-    status = config.status;
-    if (status == ATMSAE_OK) status = ams_writer_begin(&writer, ctx, config_path, config.length, false);
-    if (status < 0) {
-        ams_writer_abandon(&weights);
-        goto end;
-    }
-    ams_writer_append(&writer, config.data, config.length);
-    status = ams_writer_sync(&writer);
-    if (status < 0)
-        ams_writer_abandon(&weights);
-    else
-        status = ams_writer_commit(&weights);
-    if (status < 0) {
-        ams_writer_abandon(&writer);
-        goto end;
-    }
-    status = ams_writer_commit(&writer);
-    if (made) sync_parent(ctx, dir);
-end:
-    if (status < 0 && made) (void)rmdir(dir);
-    ams_free(ctx, config.data);
-    ams_free(ctx, config_path);
-    ams_free(ctx, weights_path);
+    ams_folder folder = {.ctx = ctx};
+    ams_text text = {.ctx = ctx};
+    compose_config(p, architecture, options, 0, &text); /* before anything is made: are the caller's strings UTF-8? */
+    atmsae_status status = text.status;
+    if (status == ATMSAE_OK && text.length > AMS_MAX_CONFIG)
+        status = ams_fail(ctx, ATMSAE_E_LIMIT, "model_save: model_name and hook_name make a cfg.json of %zu bytes, at most %d are read",
+                          text.length, AMS_MAX_CONFIG);
+    if (status == ATMSAE_OK) status = make_folder(ctx, dir, &made);
+    if (status == ATMSAE_OK) status = ams_folder_find(&folder, ctx, dir);
+    if (status == ATMSAE_OK) status = write_files(p, architecture, &folder, options, &text);
+    if (made && status == ATMSAE_OK) sync_parent(ctx, dir);
+    if (made && status < 0) (void)rmdir(dir); /* unless there is something in it */
+    ams_folder_end(&folder);
+    ams_free(ctx, text.data);
     return status;
 }
 

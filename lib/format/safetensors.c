@@ -198,23 +198,7 @@ atmsae_status ams_safetensors_header(atmsae_tensors *t)
     return status == ATMSAE_OK || status == ATMSAE_E_IO ? status : ams_fail_in(t->ctx, status, t->path);
 }
 
-static atmsae_status crc_of_start(const atmsae_tensors *t, uint64_t bytes, uint64_t *crc)
-{
-    enum { BLOCK = 1 << 20 };
-    char *block = ams_alloc(t->ctx, ams_min(BLOCK, bytes), 1);
-    if (!block) return ams_nomem(t->ctx, t->path);
-    atmsae_status status = ATMSAE_OK;
-    *crc = 0;
-    for (uint64_t at = 0; at < bytes && status == ATMSAE_OK; at += BLOCK) {
-        uint64_t n = ams_min(BLOCK, bytes - at);
-        status = ams_pread(t->ctx, t->path, t->fd, block, n, at);
-        if (status == ATMSAE_OK) *crc = ams_crc64(*crc, block, (size_t)n);
-    }
-    ams_free(t->ctx, block);
-    return status;
-}
-
-atmsae_status ams_tensors_crc(const atmsae_tensors *t, uint64_t *crc) { return crc_of_start(t, t->size, crc); }
+atmsae_status ams_tensors_crc(const atmsae_tensors *t, uint64_t *crc) { return ams_file_crc(t->ctx, t->path, t->fd, t->size, crc); }
 
 atmsae_status ams_tensors_verify(const atmsae_tensors *t)
 {
@@ -224,7 +208,7 @@ atmsae_status ams_tensors_verify(const atmsae_tensors *t)
     const ams_tensor *sum = &t->items[index];
     if (strcmp(sum->dtype->name, "U64") != 0 || sum->count != 1 || sum->at + sizeof stored != t->size)
         return ams_fail(t->ctx, ATMSAE_E_FORMAT, "%s: its checksum is not one U64 at the end", t->path);
-    AMS_TRY(crc_of_start(t, sum->at, &crc));
+    AMS_TRY(ams_file_crc(t->ctx, t->path, t->fd, sum->at, &crc));
     AMS_TRY(ams_tensors_read_raw(t, index, 0, 1, &stored));
     if (crc == stored) return ATMSAE_OK;
     return ams_fail(t->ctx, ATMSAE_E_FORMAT, "%s: wrong checksum: the file was damaged after it was written", t->path);
@@ -350,35 +334,30 @@ static void append_tensor(ams_writer *writer, const output *item)
     ams_free(writer->ctx, buffer);
 }
 
-atmsae_status ams_safetensors_stage(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
-                                    uint64_t n_tensors, const ams_metadata_out *metadata, uint64_t n_metadata,
-                                    bool checksum, bool with_crc, ams_writer *writer)
+atmsae_status ams_safetensors_append(ams_writer *writer, const ams_tensor_out *tensors, uint64_t n_tensors,
+                                     const ams_metadata_out *metadata, uint64_t n_metadata, bool checksum)
 {
-    uint64_t bytes;
+    atmsae_context *ctx = writer->ctx;
+    uint64_t bytes = 0;
     ams_text header = {.ctx = ctx};
     output *outputs = ams_alloc(ctx, n_tensors, sizeof *outputs);
-    if (!outputs) return ams_nomem(ctx, path);
-    atmsae_status status = plan(ctx, outputs, tensors, n_tensors, !checksum, &bytes);
-    if (status < 0) goto end;
-    compose(&header, outputs, n_tensors, metadata, n_metadata, checksum);
-    status = header.status;
-    if (status < 0) goto end;
-
-    status = ams_writer_begin(writer, ctx, path, header.length + bytes + (checksum ? 8 : 0), checksum || with_crc);
-    if (status < 0) goto end;
-    ams_writer_append(writer, header.data, header.length);
-    for (uint64_t i = 0; i < n_tensors; i++)
-        append_tensor(writer, &outputs[i]);
-    if (checksum) {
-        uint64_t crc = writer->crc;
-        ams_writer_append(writer, &crc, sizeof crc);
+    atmsae_status status = outputs ? plan(ctx, outputs, tensors, n_tensors, !checksum, &bytes) : ams_nomem(ctx, writer->path);
+    if (status == ATMSAE_OK) {
+        compose(&header, outputs, n_tensors, metadata, n_metadata, checksum);
+        status = header.status;
     }
-    status = ams_writer_sync(writer);
-    if (status < 0) ams_writer_abandon(writer);
-end:
+    if (status == ATMSAE_OK) {
+        ams_writer_reserve(writer, header.length + bytes + (checksum ? 8 : 0));
+        ams_writer_append(writer, header.data, header.length);
+        for (uint64_t i = 0; i < n_tensors; i++)
+            append_tensor(writer, &outputs[i]);
+        const uint64_t crc = writer->crc;
+        if (checksum) ams_writer_append(writer, &crc, sizeof crc);
+        status = writer->status;
+    }
     ams_free(ctx, header.data);
     ams_free(ctx, outputs);
-    return status;
+    return writer->status = status;
 }
 
 atmsae_status ams_safetensors_write(atmsae_context *ctx, const char *path, const ams_tensor_out *tensors,
@@ -386,6 +365,7 @@ atmsae_status ams_safetensors_write(atmsae_context *ctx, const char *path, const
                                     bool checksum)
 {
     ams_writer writer;
-    AMS_TRY(ams_safetensors_stage(ctx, path, tensors, n_tensors, metadata, n_metadata, checksum, false, &writer));
+    AMS_TRY(ams_writer_begin(&writer, ctx, path, checksum));
+    ams_safetensors_append(&writer, tensors, n_tensors, metadata, n_metadata, checksum);
     return ams_writer_commit(&writer);
 }

@@ -5,6 +5,7 @@
  * an entry. A thread owns whole latents, rows come in ascending order, so nothing depends on the number
  * of threads.
  */
+#include "base/elementary.h"
 #include "sae/sae.h"
 
 #include <math.h>
@@ -53,7 +54,7 @@ static void jumprelu_entry(const pass *a, latent *l, entry *x)
     /* An entry that does not fire is there because the search went down to the lower end of the band. */
     const bool fires = x->f > 0, in_band = !fires || x->f - theta < eps / 2, tanh_form = config->activation == ATMSAE_JUMPRELU_TANH;
     if (tanh_form) {
-        double t = tanh(config->tanh_scale * x->f * l->norm);
+        double t = ams_tanh(config->tanh_scale * x->f * l->norm);
         double slope = a->c->lambda * x->w * config->tanh_scale * (1 - t * t);
         x->by_f += slope * l->norm;
         l->by_norm += slope * x->f;
@@ -81,7 +82,7 @@ static void gated_entry(const pass *a, latent *l, entry *x)
     x->by_z = a->c->lambda * x->w * l->norm - 2 * x->w * (double)ams_dot(gate, l->dec, m->d_out);
     l->by_norm += a->c->lambda * x->w * x->z;
     if (!(x->f > 0)) return;
-    x->by_magnitude = x->by_f * exp((double)m->r_mag[l->i]);
+    x->by_magnitude = x->by_f * ams_exp((double)m->r_mag[l->i]);
     l->r_mag += x->by_magnitude * (x->z - (double)m->b_enc[l->i]);
     l->b_mag += x->by_f;
 }

@@ -2,6 +2,7 @@
  *
  * Inference: encode, decode, and the threshold that BATCHTOPK needs for it.
  */
+#include "base/elementary.h"
 #include "kernels/rows.h"
 #include "sae/sae.h"
 
@@ -11,7 +12,7 @@
 /* GATED keeps the gate's value beside f; a_i is recovered as z_i - b_enc_i. */
 static float gated_magnitude(const atmsae_model *m, uint64_t i, float z)
 {
-    float f = expf(m->r_mag[i]) * (z - m->b_enc[i]) + m->b_mag[i];
+    float f = (float)ams_exp((double)m->r_mag[i]) * (z - m->b_enc[i]) + m->b_mag[i];
     return f > 0 ? f : 0;
 }
 

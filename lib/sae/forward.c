@@ -3,6 +3,7 @@
  * Training forward: codes, residuals and loss of a batch (doc/method.md, section 2). What backward
  * needs stays in the codes.
  */
+#include "base/elementary.h"
 #include "sae/sae.h"
 
 #include <math.h>
@@ -266,7 +267,7 @@ static double row_penalty(const atmsae_model *m, const atmsae_codes *c, uint64_t
     double norm = (double)m->dec_norm[c->main.latent[p]], f = (double)c->main.value[p];
     switch (m->config.activation) {
     case ATMSAE_RELU: return f * norm;
-    case ATMSAE_JUMPRELU_TANH: return f > 0 ? tanh(m->config.tanh_scale * f * norm) : 0;
+    case ATMSAE_JUMPRELU_TANH: return f > 0 ? ams_tanh(m->config.tanh_scale * f * norm) : 0;
     case ATMSAE_GATED: return (double)c->pre[p] * norm;
     default: return 0;
     }

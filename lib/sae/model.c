@@ -2,6 +2,7 @@
  *
  * The model handle: memory, initial weights, access to parameters.
  */
+#include "base/elementary.h"
 #include "sae/sae.h"
 
 #include <math.h>
@@ -84,7 +85,7 @@ atmsae_status ams_model_create_blank(atmsae_context *ctx, const atmsae_model_con
         return status;
     }
     for (uint64_t i = 0; m->log_threshold && i < m->d_sae; i++)
-        m->log_threshold[i] = (float)log(resolved.init_threshold);
+        m->log_threshold[i] = (float)ams_ln(resolved.init_threshold);
     ams_model_exp_thresholds(m, 0, m->d_sae);
     ams_model_refresh(m);
     *out = m;
@@ -188,7 +189,7 @@ void ams_model_exp_thresholds(atmsae_model *m, uint64_t first, uint64_t last)
         float *log_threshold = &m->log_threshold[i];
         if (*log_threshold < lowest) *log_threshold = lowest;
         if (*log_threshold > highest) *log_threshold = highest;
-        m->threshold[i] = (float)exp((double)*log_threshold);
+        m->threshold[i] = (float)ams_exp((double)*log_threshold);
     }
 }
 
@@ -284,7 +285,7 @@ static atmsae_status set(atmsae_model *m, int32_t parameter, const float *values
         /* Training works on the logarithm, of which a threshold of 0 has none: it gets a tiny one. The
          * value in use stays exactly what was given until the optimiser moves it. */
         for (uint64_t i = 0; i < count; i++)
-            m->log_threshold[i] = (float)log(values[i] > 1e-30f ? (double)values[i] : 1e-30);
+            m->log_threshold[i] = (float)ams_ln(values[i] > 1e-30f ? (double)values[i] : 1e-30);
         return ATMSAE_OK;
     }
     ams_model_refresh(m);

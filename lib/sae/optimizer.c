@@ -2,6 +2,7 @@
  *
  * One update: project, clip, Adam, renormalise (doc/method.md, section 2, "Order of a step").
  */
+#include "base/elementary.h"
 #include "sae/sae.h"
 
 #include <math.h>
@@ -235,7 +236,7 @@ atmsae_status ams_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gr
     double t = (double)o->steps + 1, lr = ams_optimizer_lr(o);
     a.scale = c->clip > 0 ? (float)fmin(1, c->clip / (norm + 1e-6)) : 1;
     a.adam = (ams_adam){(float)c->beta1, (float)(1 - c->beta1), (float)c->beta2, (float)(1 - c->beta2), (float)c->eps,
-                        (float)(lr / (1 - pow(c->beta1, t))), (float)(1 / sqrt(1 - pow(c->beta2, t)))};
+                        (float)(lr / (1 - ams_pow(c->beta1, t))), (float)(1 / sqrt(1 - ams_pow(c->beta2, t)))};
     ams_parallel(o->ctx, jobs, update_job, &a);
     update(&a, b_dec, 0, m->d_out, g->params[b_dec].value);
     ams_model_refresh_max(m);

@@ -23,7 +23,7 @@ for call in openat flock fallocate write fsync renameat unlinkat close newfstata
         # What a signal cannot catch the process at is no call on these paths.
         strace -f -o /dev/null -P "$live" -P "$live/checkpoint" -P "$live/.checkpoint.tmp" -P "$live/sae" \
             -P "$live/sae/cfg.json" -P "$live/sae/.cfg.json.tmp" -P "$live/sae/sae_weights.safetensors" \
-            -P "$live/sae/.sae_weights.safetensors.tmp" -e trace="$call" \
+            -P "$live/sae/.sae_weights.safetensors.tmp" -P "$live/sae/sae_weights.staged.safetensors" -e trace="$call" \
             -e inject="$call:signal=KILL:when=$number" "$save_once" save "$work/x" >"$work/out" 2>&1
         case $? in
             0) ended=yes ;;

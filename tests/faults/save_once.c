@@ -3,7 +3,7 @@
  * usage: save_once prepare|save|check FOLDER
  *
  * For kill_each_call.sh: writes an old checkpoint and SAE folder, saves new ones over them, and checks
- * what is there: old or new, whole (an SAE in between is refused), and that it can be saved over.
+ * what is there: old or new, whole, and that it can be saved over.
  */
 #include "small_run.h"
 
@@ -65,7 +65,8 @@ static int version(const char *name)
 
 static bool check(void)
 {
-    static const char *const temporary[] = {".checkpoint.tmp", "sae/.cfg.json.tmp", "sae/.sae_weights.safetensors.tmp"};
+    static const char *const temporary[] = {".checkpoint.tmp", "sae/.cfg.json.tmp", "sae/.sae_weights.safetensors.tmp",
+                                            "sae/sae_weights.staged.safetensors"};
     const int checkpoint = version("checkpoint"), weights = version("sae/sae_weights.safetensors"), cfg = version("sae/cfg.json");
     if (checkpoint < 0 || weights < 0 || cfg < 0) {
         printf("neither old nor new: checkpoint %d, weights %d, cfg.json %d\n", checkpoint, weights, cfg);
@@ -78,17 +79,22 @@ static bool check(void)
         return false;
     }
     small_end(&run);
-    const atmsae_status status = atmsae_model_load(ctx, in("live", "sae"), &model);
-    if (status != (weights == cfg ? ATMSAE_OK : ATMSAE_E_FORMAT)) {
-        printf("weights %d, cfg.json %d: %s\n", weights, cfg, atmsae_status_name(status));
+    atmsae_model_config config = {.size = sizeof config};
+    if (atmsae_model_load(ctx, in("live", "sae"), &model) < 0) {
+        printf("weights %d, cfg.json %d: %s\n", weights, cfg, atmsae_last_error(ctx));
         return false;
     }
+    const bool right = atmsae_model_get_config(model, &config) >= 0 && config.k == (cfg ? 5 : 3);
     atmsae_model_destroy(model);
+    if (!right) {
+        printf("the SAE is not that of cfg.json, %d\n", cfg);
+        return false;
+    }
     bool good = save(1, "live") && version("checkpoint") == 1 && version("sae/sae_weights.safetensors") == 1 && version("sae/cfg.json") == 1;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         good = good && access(in("live", temporary[i]), F_OK) != 0;
     if (!good) printf("it cannot be saved over\n");
-    else printf("checkpoint %s, SAE %s\n", checkpoint ? "new" : "old", weights != cfg ? "refused" : cfg ? "new" : "old");
+    else printf("checkpoint %s, SAE %s\n", checkpoint ? "new" : "old", weights != cfg ? "new, staged" : cfg ? "new" : "old");
     return good;
 }
 

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-const char *const time_name[TIMES] = {"step", "forward", "backward", "update", "rest", "aux", "single", "read", "blis", "split"};
+const char *const time_name[TIMES] = {"step", "forward", "backward", "update", "rest", "aux", "single", "read", "blis", "split", "alone"};
 const char *const fact_name[FACTS] = {"l0", "fvu", "mean_p", "parameters_mb", "peak_mb", "gflop", "gbytes", "update_gbytes"};
 
 enum { MOST_WORDS = 48, MOST_WORKERS = 32, MOST_RESULTS = 256, LINE = 1024 };

@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 /* What workers say, in any line, as key=value. Times are one sample a repetition. */
-enum { T_STEP, T_FORWARD, T_BACKWARD, T_UPDATE, T_REST, T_AUX, T_SINGLE, T_READ, T_BLIS, T_SPLIT, TIMES };
+enum { T_STEP, T_FORWARD, T_BACKWARD, T_UPDATE, T_REST, T_AUX, T_SINGLE, T_READ, T_BLIS, T_SPLIT, T_ALONE, TIMES };
 enum { F_L0, F_FVU, F_MEAN_P, F_PARAMETERS_MB, F_PEAK_MB, F_GFLOP, F_GBYTES, F_UPDATE_GBYTES, FACTS };
 extern const char *const time_name[TIMES], *const fact_name[FACTS];
 

@@ -32,9 +32,9 @@ void report_head(const machine *m, FILE *out)
 
 void report_columns(FILE *out)
 {
-    fprintf(out, "%-10s %-19s %-13s %-6s %-5s %2s %5s %6s %6s %5s | %6s %6s %6s | %5s %5s %5s %5s | %7s %6s %4s %4s %5s | %6s %5s | %6s %5s\n",
+    fprintf(out, "%-10s %-19s %-13s %-6s %-5s %2s %5s %6s %6s %5s | %6s %6s %6s | %5s %5s %5s %5s | %6s | %7s %6s %4s %4s %5s | %6s %5s | %6s %5s\n",
             "case", "impl", "arch", "mask", "prec", "th", "d", "F", "n", "k", "step", "min", "max", "forwd", "backw", "updat",
-            "rest", "us/row", "GB", "%GF", "%BW", "up%BW", "MB", "ratio", "L0", "p");
+            "rest", "alone%", "us/row", "GB", "%GF", "%BW", "up%BW", "MB", "ratio", "L0", "p");
 }
 
 static void cell(FILE *out, int width, int digits, double x)
@@ -58,6 +58,8 @@ void report_row(const machine *m, const result *r, FILE *out)
     fprintf(out, " |");
     for (int t = T_FORWARD; t <= T_REST; t++)
         cell(out, 5, 3, r->median[t] / r->unit);
+    fprintf(out, " |");
+    cell(out, 6, 2, 100 * r->median[T_ALONE] / step);
     fprintf(out, " |");
     cell(out, 7, 1, 1e6 * step / (double)r->n);
     cell(out, 6, 2, r->fact[F_GBYTES]);

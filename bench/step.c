@@ -8,8 +8,10 @@
  * Steps and products alternate, so that a machine that slows down slows both; medians are reported.
  * The model is first trained for --warm steps of 1024 rows, so that codes, thresholds and importances
  * are those of training and not of its first step. Phases come from the same step made by the calls of
- * the header's section 6, on the same state.
+ * the header's section 6, on the same state. "Alone" is what a step spends outside parallel sections, where
+ * the other threads wait: its wall time less that of the sections, which the library adds up.
  */
+#include "base/base.h"
 #include "product.h"
 #include "worker.h"
 
@@ -54,6 +56,7 @@ typedef struct bench {
     uint32_t *dead;              /* the latents that fire least, for AuxK */
     uint64_t n_dead;
     double base_mb, peak_mb;
+    double parallel_s, alone_s;  /* of the last whole step: in parallel sections, and outside */
 } bench;
 
 static atmsae_batch next_batch(bench *b, size_t rows)
@@ -68,9 +71,14 @@ static atmsae_batch next_batch(bench *b, size_t rows)
 static double whole_step(bench *b, size_t rows)
 {
     atmsae_batch batch = next_batch(b, rows);
+    b->parallel_s = 0;
+    ams_context_time_parallel(b->ctx, &b->parallel_s);
     double t = bench_now();
     bench_must(atmsae_trainer_step(b->trainer, &batch, &b->stats), b->ctx);
-    return bench_now() - t;
+    double s = bench_now() - t;
+    ams_context_time_parallel(b->ctx, NULL);
+    b->alone_s = s - b->parallel_s;
+    return s;
 }
 
 /* Writes the seconds of each phase; `aux`: AuxK with the latents of b->dead. */
@@ -249,16 +257,17 @@ static void serve(bench *b)
     const char *cpu = atmsae_context_cpu(b->ctx); /* "avx2, BLIS ..." */
     printf("ready level=%.*s threads=%zu\n", (int)strcspn(cpu, ","), cpu, b->o.threads);
     while (bench_next()) {
-        double step[BENCH_MOST], part[PHASES][BENCH_MOST], phase[PHASES];
+        double step[BENCH_MOST], outside[BENCH_MOST], part[PHASES][BENCH_MOST], phase[PHASES];
         const double end = bench_now() + BENCH_TURN;
         size_t n = 0;
         do {
             step[n] = timed_step(b);
+            outside[n] = b->alone_s;
             if (phases) step_by_hand(b, false, phase);
             for (int p = 0; p < phases; p++)
                 part[p][n] = phase[p];
         } while (++n < BENCH_MOST && bench_now() < end);
-        printf("step=%.6f", bench_median(step, n));
+        printf("step=%.6f alone=%.6f", bench_median(step, n), bench_median(outside, n));
         for (int p = 0; p < phases; p++)
             printf(" %s=%.6f", phase_name[p], bench_median(part[p], n));
         if (b->o.dead) printf(" aux=%.6f", step_by_hand(b, true, phase));
@@ -277,6 +286,7 @@ static void alone(bench *b)
     float *w = bench_alloc(F * d, sizeof *w), *c = bench_alloc(n * F, sizeof *c);
     memcpy(w, atmsae_model_view(atmsae_trainer_model(b->trainer), ATMSAE_W_ENC, NULL), F * d * sizeof *w);
     double *product_s = bench_alloc(steps, sizeof *product_s), *step_s = bench_alloc(steps, sizeof *step_s);
+    double *alone_s = bench_alloc(steps, sizeof *alone_s);
     double *aux_s = bench_alloc(steps, sizeof *aux_s), *part[PHASES], phase[PHASES];
     for (int p = 0; p < PHASES; p++)
         part[p] = bench_alloc(steps, sizeof **part);
@@ -286,6 +296,7 @@ static void alone(bench *b)
         bench_product(n, F, d, b->x, w, c, threads, 1);
         product_s[i] = bench_now() - t;
         step_s[i] = timed_step(b);
+        alone_s[i] = b->alone_s;
         if (b->o.phases) step_by_hand(b, false, phase);
         for (int p = 0; p < PHASES; p++)
             part[p][i] = b->o.phases ? phase[p] : 0;
@@ -294,9 +305,9 @@ static void alone(bench *b)
     double unit = bench_median(product_s, steps), step = bench_median(step_s, steps);
     printf("%s, %u threads\n", atmsae_context_cpu(b->ctx), threads);
     printf("%-13s mask %-5s d=%zu F=%zu n=%zu k=%zu: product %.3f s (%.0f GFLOP/s), step %.3f s = %.2f products "
-           "(%.2f to %.2f), peak %.0f MB = %.2f x (parameters + Adam %.0f MB), L0 %.1f, fvu %.3f, mean p %.3f\n",
+           "(%.2f to %.2f), %.2f %% of it outside parallel sections, peak %.0f MB = %.2f x (parameters + Adam %.0f MB), L0 %.1f, fvu %.3f, mean p %.3f\n",
            b->o.arch, b->o.mask, d, F, n, b->o.k, unit, 2e-9 * (double)n * (double)d * (double)F / unit, step, step / unit,
-           step_s[0] / unit, step_s[steps - 1] / unit, b->peak_mb, b->peak_mb / parameters_mb(b), parameters_mb(b),
+           step_s[0] / unit, step_s[steps - 1] / unit, 100 * bench_median(alone_s, steps) / step, b->peak_mb, b->peak_mb / parameters_mb(b), parameters_mb(b),
            b->stats.l0, b->stats.fvu, b->stats.mean_p);
     double sum = 0;
     for (int p = 0; b->o.phases && p < PHASES; p++) {
@@ -306,7 +317,7 @@ static void alone(bench *b)
     }
     if (b->o.phases) printf("%.3f products\n", sum);
     if (b->o.dead) printf("  with AuxK on %zu %% dead latents %.3f products\n", b->o.dead, bench_median(aux_s, steps) / unit);
-    free(w); free(c); free(product_s); free(step_s); free(aux_s);
+    free(w); free(c); free(product_s); free(step_s); free(alone_s); free(aux_s);
     for (int p = 0; p < PHASES; p++)
         free(part[p]);
 }

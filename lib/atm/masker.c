@@ -107,25 +107,52 @@ void atmsae_masker_destroy(atmsae_masker *m)
 
 /* ---- theta --------------------------------------------------------------------------------------------- */
 
+typedef struct statistics {
+    const double *importance;
+    double mu;
+} statistics;
+
+static bool is_no_importance(void *arg, uint64_t i)
+{
+    const double importance = ((const statistics *)arg)->importance[i];
+    return !(importance >= 0 && importance < INFINITY);
+}
+
+static void sum_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece;
+    const statistics *a = arg;
+    for (uint64_t i = first; i < last; i++)
+        sums[0] += a->importance[i];
+}
+
+static void squares_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece;
+    const statistics *a = arg;
+    for (uint64_t i = first; i < last; i++)
+        sums[0] += (a->importance[i] - a->mu) * (a->importance[i] - a->mu);
+}
+
 atmsae_status ams_masker_update(atmsae_masker *m, const double *importance, uint64_t d_sae)
 {
     if (!importance || d_sae != m->config.d_sae)
         return ams_fail(m->ctx, ATMSAE_E_ARG, "masker_update: needs %llu importances, got %llu%s",
                         (unsigned long long)m->config.d_sae, (unsigned long long)d_sae, importance ? "" : " and NULL");
-    for (uint64_t i = 0; i < d_sae; i++)
-        if (!(importance[i] >= 0 && importance[i] < INFINITY))
-            return ams_fail(m->ctx, isfinite(importance[i]) ? ATMSAE_E_ARG : ATMSAE_E_NONFINITE, "masker_update: importance[%llu] = %g, allowed: 0 to any finite number",
-                            (unsigned long long)i, importance[i]);
-    double sum = 0, squares = 0;
-    for (uint64_t i = 0; i < d_sae; i++)
-        sum += importance[i];
-    const double mu = sum / (double)d_sae;
-    for (uint64_t i = 0; i < d_sae; i++)
-        squares += (importance[i] - mu) * (importance[i] - mu);
-    const double sigma = sqrt(squares / (double)d_sae), theta = mu + m->config.c * sigma;
+    statistics a = {.importance = importance};
+    const uint64_t bad = ams_find(m->ctx, d_sae, is_no_importance, &a);
+    if (bad < d_sae)
+        return ams_fail(m->ctx, isfinite(importance[bad]) ? ATMSAE_E_ARG : ATMSAE_E_NONFINITE,
+                        "masker_update: importance[%llu] = %g, allowed: 0 to any finite number", (unsigned long long)bad,
+                        importance[bad]);
+    double sums[AMS_PIECE_SUMS];
+    ams_pieces(m->ctx, d_sae, sum_job, &a, sums);
+    a.mu = sums[0] / (double)d_sae;
+    ams_pieces(m->ctx, d_sae, squares_job, &a, sums);
+    const double sigma = sqrt(sums[0] / (double)d_sae), theta = a.mu + m->config.c * sigma;
     if (!isfinite(theta))
-        return ams_fail(m->ctx, ATMSAE_E_NONFINITE, "masker_update: the importances overflow: mu %g, sigma %g", mu, sigma);
-    m->mu = mu;
+        return ams_fail(m->ctx, ATMSAE_E_NONFINITE, "masker_update: the importances overflow: mu %g, sigma %g", a.mu, sigma);
+    m->mu = a.mu;
     m->sigma = sigma;
     m->theta = theta;
     memcpy(m->importance, importance, (size_t)d_sae * sizeof *importance);
@@ -195,25 +222,40 @@ static double probability(double importance, double theta, double r)
     return -ams_expm1(-r * ((theta - importance) / theta));
 }
 
+static void probability_job(void *masker, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece;
+    const atmsae_masker *m = masker;
+    for (uint64_t i = first; i < last; i++) {
+        uint64_t of = m->permutation ? m->permutation[i] : i;
+        m->p[i] = probability(m->importance[of], m->theta, m->rate);
+        sums[0] += m->p[i];
+    }
+}
+
+static void draw_job(void *masker, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece, (void)sums;
+    const atmsae_masker *m = masker;
+    const atmsae_masker_config *c = &m->config;
+    for (uint64_t i = first; i < last; i++) {
+        if (c->kind == ATMSAE_MASK_UNIFORM) m->p[i] = m->mean_p;
+        m->masked[i] = !c->per_row && ams_mask_drawn(c->seed, AMS_DRAW_MASK, m->mask.step, i, m->p[i]);
+    }
+}
+
 atmsae_status ams_masker_draw(atmsae_masker *m, uint64_t step)
 {
     const atmsae_masker_config *c = &m->config;
     const uint64_t F = c->d_sae;
-    double sum = 0;
+    double sums[AMS_PIECE_SUMS];
     m->rate = rate(m, step);
-    for (uint64_t i = 0; i < F; i++) {
-        uint64_t of = m->permutation ? m->permutation[i] : i;
-        m->p[i] = probability(m->importance[of], m->theta, m->rate);
-        sum += m->p[i];
-    }
-    m->mean_p = sum / (double)F;
-    for (uint64_t i = 0; i < F; i++) {
-        if (c->kind == ATMSAE_MASK_UNIFORM) m->p[i] = m->mean_p;
-        m->masked[i] = !c->per_row && ams_mask_drawn(c->seed, AMS_DRAW_MASK, step, i, m->p[i]);
-    }
     m->mask = (atmsae_mask){.size = sizeof m->mask, .d_sae = F, .seed = c->seed, .step = step};
     m->mask.masked = c->per_row ? NULL : m->masked;
     m->mask.p = c->per_row ? m->p : NULL;
+    ams_pieces(m->ctx, F, probability_job, m, sums);
+    m->mean_p = sums[0] / (double)F;
+    ams_pieces(m->ctx, F, draw_job, m, NULL);
     m->drawn = true;
     return ATMSAE_OK;
 }

@@ -93,43 +93,77 @@ void atmsae_tracker_destroy(atmsae_tracker *t)
 /* No sum of floats comes near; above, averages and clocks could overflow. */
 static const double LARGEST = 1e200;
 
-atmsae_status ams_tracker_check(const atmsae_tracker *t, const atmsae_latent_sums *s)
+static double largest(const atmsae_latent_sums *s, uint64_t i)
 {
-    if (s->d_sae != t->config.d_sae || !s->rows || !s->magnitude || !s->frequency || !s->contribution)
-        return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: needs four arrays of d_sae = %llu, got d_sae = %llu",
-                        (unsigned long long)t->config.d_sae, (unsigned long long)s->d_sae);
-    for (uint64_t i = 0; i < s->d_sae; i++) {
-        if (!isfinite(s->rows[i]) || !isfinite(s->magnitude[i]) || !isfinite(s->frequency[i]) || !isfinite(s->contribution[i]))
-            return ams_fail(t->ctx, ATMSAE_E_NONFINITE, "tracker_observe: latent %llu has a NaN or infinite sum",
-                            (unsigned long long)i);
-        if (s->rows[i] < 0 || s->magnitude[i] < 0 || s->frequency[i] < 0)
-            return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: latent %llu has rows %g, magnitude %g, frequency %g, allowed: at least 0",
-                            (unsigned long long)i, s->rows[i], s->magnitude[i], s->frequency[i]);
-        double largest = fmax(fmax(s->magnitude[i], s->frequency[i]), s->contribution[i]);
-        if (s->rows[i] > LARGEST || (s->rows[i] > 0 && largest / s->rows[i] > LARGEST))
-            return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: latent %llu has rows %g and a sum of %g, allowed: to %g, also by row",
-                            (unsigned long long)i, s->rows[i], largest, LARGEST);
-    }
-    return ATMSAE_OK;
+    return fmax(fmax(s->magnitude[i], s->frequency[i]), s->contribution[i]);
 }
 
-atmsae_status ams_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
+static bool is_finite(const atmsae_latent_sums *s, uint64_t i)
 {
-    atmsae_latent_sums s = {0};
-    AMS_TRY(ams_struct_in(t->ctx, atmsae_latent_sums, &s, caller));
-    AMS_TRY(ams_tracker_check(t, &s));
+    return isfinite(s->rows[i]) && isfinite(s->magnitude[i]) && isfinite(s->frequency[i]) && isfinite(s->contribution[i]);
+}
+
+static bool is_negative(const atmsae_latent_sums *s, uint64_t i)
+{
+    return s->rows[i] < 0 || s->magnitude[i] < 0 || s->frequency[i] < 0;
+}
+
+static bool is_bad(void *sums, uint64_t i)
+{
+    const atmsae_latent_sums *s = sums;
+    return !is_finite(s, i) || is_negative(s, i) || s->rows[i] > LARGEST ||
+           (s->rows[i] > 0 && largest(s, i) / s->rows[i] > LARGEST);
+}
+
+atmsae_status ams_tracker_check(const atmsae_tracker *t, const atmsae_latent_sums *sums)
+{
+    atmsae_latent_sums s = *sums;
+    if (s.d_sae != t->config.d_sae || !s.rows || !s.magnitude || !s.frequency || !s.contribution)
+        return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: needs four arrays of d_sae = %llu, got d_sae = %llu",
+                        (unsigned long long)t->config.d_sae, (unsigned long long)s.d_sae);
+    const uint64_t i = ams_find(t->ctx, s.d_sae, is_bad, &s);
+    if (i == s.d_sae) return ATMSAE_OK;
+    if (!is_finite(&s, i))
+        return ams_fail(t->ctx, ATMSAE_E_NONFINITE, "tracker_observe: latent %llu has a NaN or infinite sum",
+                        (unsigned long long)i);
+    if (is_negative(&s, i))
+        return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: latent %llu has rows %g, magnitude %g, frequency %g, allowed: at least 0",
+                        (unsigned long long)i, s.rows[i], s.magnitude[i], s.frequency[i]);
+    return ams_fail(t->ctx, ATMSAE_E_ARG, "tracker_observe: latent %llu has rows %g and a sum of %g, allowed: to %g, also by row",
+                    (unsigned long long)i, s.rows[i], largest(&s, i), LARGEST);
+}
+
+typedef struct observation {
+    atmsae_tracker *t;
+    atmsae_latent_sums s;
+} observation;
+
+static void observe_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece, (void)sums;
+    const observation *a = arg;
+    atmsae_tracker *t = a->t;
+    const atmsae_latent_sums *s = &a->s;
     const double decay = t->config.decay;
-    for (uint64_t i = 0; i < s.d_sae; i++) {
-        double n = s.rows[i];
+    for (uint64_t i = first; i < last; i++) {
+        double n = s->rows[i];
         if (n == 0) continue; /* masked throughout: averages and clock stand still */
-        const double now[3] = {s.magnitude[i] / n, s.frequency[i] / n, fmax(0, s.contribution[i]) / n};
+        const double now[3] = {s->magnitude[i] / n, s->frequency[i] / n, fmax(0, s->contribution[i]) / n};
         for (int k = 0; k < 3; k++) {
             double *average = &t->average[k][i];
             *average = t->observed[i] ? decay * *average + (1 - decay) * now[k] : now[k];
         }
         t->observed[i] = 1;
-        t->clock[i] = s.frequency[i] > 0 ? 0 : t->clock[i] + n;
+        t->clock[i] = s->frequency[i] > 0 ? 0 : t->clock[i] + n;
     }
+}
+
+atmsae_status ams_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums *caller)
+{
+    observation a = {.t = t};
+    AMS_TRY(ams_struct_in(t->ctx, atmsae_latent_sums, &a.s, caller));
+    AMS_TRY(ams_tracker_check(t, &a.s));
+    ams_pieces(t->ctx, a.s.d_sae, observe_job, &a, NULL);
     ams_tracker_derive(t);
     return ATMSAE_OK;
 }
@@ -144,30 +178,40 @@ atmsae_status atmsae_tracker_observe(atmsae_tracker *t, const atmsae_latent_sums
 
 static bool counts(const atmsae_tracker *t, uint64_t i) { return !t->config.observed_only || t->observed[i]; }
 
-static double mean(const atmsae_tracker *t, const double *values)
+typedef struct derivation {
+    atmsae_tracker *t;
+    double means[3]; /* of the averages, over latents */
+} derivation;
+
+enum { COUNT = 3 }; /* of the latents in the sums of the three averages */
+
+static void mean_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
-    double sum = 0, n = 0;
-    for (uint64_t i = 0; i < t->config.d_sae; i++) {
+    (void)piece;
+    const atmsae_tracker *t = ((const derivation *)arg)->t;
+    for (uint64_t i = first; i < last; i++) {
         if (!counts(t, i)) continue;
-        sum += values[i];
-        n++;
+        for (int k = 0; k < 3; k++)
+            sums[k] += t->average[k][i];
+        sums[COUNT]++;
     }
-    return n > 0 ? sum / n : 0;
 }
 
 /* Each average over its mean, then the weighted mean of the three. */
-void ams_tracker_derive(atmsae_tracker *t)
+static void importance_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
+    (void)piece, (void)sums;
+    const derivation *a = arg;
+    atmsae_tracker *t = a->t;
     const atmsae_tracker_config *c = &t->config;
     const double weights[3] = {c->weight_magnitude, c->weight_frequency, c->weight_contribution};
     const double total = weights[0] + weights[1] + weights[2];
-    const double means[3] = {mean(t, t->average[0]), mean(t, t->average[1]), mean(t, t->average[2])};
     bool geometric = c->combine == ATMSAE_MEAN_GEOMETRIC;
-    for (uint64_t i = 0; i < c->d_sae; i++) {
+    for (uint64_t i = first; i < last; i++) {
         double combined = geometric ? 1 : 0;
         for (int k = 0; k < 3; k++) {
             if (weights[k] == 0) continue;
-            double term = means[k] > 0 ? t->average[k][i] / means[k] : 0;
+            double term = a->means[k] > 0 ? t->average[k][i] / a->means[k] : 0;
             if (geometric)
                 combined *= ams_pow(term, weights[k] / total);
             else
@@ -175,9 +219,30 @@ void ams_tracker_derive(atmsae_tracker *t)
         }
         t->importance[i] = counts(t, i) ? combined : 0;
     }
-    t->n_dead = 0;
-    for (uint64_t i = 0; i < c->d_sae; i++)
-        if (c->dead_window > 0 && t->clock[i] >= (double)c->dead_window) t->dead[t->n_dead++] = (uint32_t)i;
+}
+
+static bool is_dead(void *tracker, uint64_t i)
+{
+    const atmsae_tracker *t = tracker;
+    return t->clock[i] >= (double)t->config.dead_window;
+}
+
+static void list_dead(void *tracker, uint64_t i, uint64_t number)
+{
+    atmsae_tracker *t = tracker;
+    t->dead[number] = (uint32_t)i;
+}
+
+void ams_tracker_derive(atmsae_tracker *t)
+{
+    const uint64_t F = t->config.d_sae;
+    derivation a = {.t = t};
+    double sums[AMS_PIECE_SUMS];
+    ams_pieces(t->ctx, F, mean_job, &a, sums);
+    for (int k = 0; k < 3; k++)
+        a.means[k] = sums[COUNT] > 0 ? sums[k] / sums[COUNT] : 0;
+    ams_pieces(t->ctx, F, importance_job, &a, NULL);
+    t->n_dead = t->config.dead_window > 0 ? ams_number(t->ctx, F, is_dead, list_dead, t) : 0;
 }
 
 const double *atmsae_tracker_importance(const atmsae_tracker *t) { return t ? t->importance : NULL; }

@@ -116,6 +116,36 @@ const struct ams_io *ams_context_io(const atmsae_context *ctx);
 typedef void ams_job(void *arg, uint64_t i, unsigned worker);
 void ams_parallel(atmsae_context *ctx, uint64_t jobs, ams_job *job, void *arg);
 unsigned ams_workers(const atmsae_context *ctx);
+/* For measurements: from now on the wall time of parallel sections (ams_parallel with more than one job and
+ * thread) is added to *seconds. NULL, as it begins: nothing is timed. One thread at a time calls then. */
+void ams_context_time_parallel(atmsae_context *ctx, double *seconds);
+
+/* ---- work in 64 ordered pieces (pieces.c) ----------------------------------------------------
+ *
+ * A sum of floats has other last bits in another order, so sums over latents, and over a batch's rows, have an
+ * order that any number of owners can keep: n items are cut into 64 pieces of nearly equal size (empty ones where
+ * n is below 64); one owner sums a piece in ascending order; the 64 sums are added in ascending order. Owners are
+ * threads here. Where latents are shared out over processes, each takes whole pieces, and the same bits come
+ * out of 1 to 64 of them; so the number of pieces is part of what the library computes, and stays 64. */
+
+enum { AMS_PIECES = 64, AMS_PIECE_SUMS = 8 };
+/* The first item of a piece, floor(n piece / 64); of piece 64: n. No product overflows. */
+static inline uint64_t ams_piece_first(uint64_t n, uint64_t piece)
+{
+    return n / AMS_PIECES * piece + n % AMS_PIECES * piece / AMS_PIECES;
+}
+/* Adds items first .. last - 1 to `sums`, which are 0 at first, and does whatever else there is to do for them. */
+typedef void ams_piece_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums);
+/* Runs a job for all pieces, on all threads where n is large enough. `sums` may be NULL. */
+void ams_pieces(atmsae_context *ctx, uint64_t n, ams_piece_job *job, void *arg, double sums[AMS_PIECE_SUMS]);
+
+typedef bool ams_chosen(void *arg, uint64_t i);
+/* The first i < n that is chosen; n: none. */
+uint64_t ams_find(atmsae_context *ctx, uint64_t n, ams_chosen *chosen, void *arg);
+/* Numbers those that are chosen 0, 1, .. in ascending order; returns how many there are. `chosen` is asked twice,
+ * the second time just before the item is taken. */
+typedef void ams_take(void *arg, uint64_t i, uint64_t number);
+uint64_t ams_number(atmsae_context *ctx, uint64_t n, ams_chosen *chosen, ams_take *take, void *arg);
 
 /* ---- random numbers: Philox4x32-10 (Salmon et al. 2011) -------------------------------------- */
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TEXT(x) TEXT_(x)
@@ -174,10 +175,21 @@ unsigned ams_workers(const atmsae_context *ctx) { return ctx->threads; }
 void ams_context_set_io(atmsae_context *ctx, const struct ams_io *io) { ctx->io = io; }
 const struct ams_io *ams_context_io(const atmsae_context *ctx) { return ctx->io; }
 
+void ams_context_time_parallel(atmsae_context *ctx, double *seconds) { ctx->parallel_seconds = seconds; }
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 void ams_parallel(atmsae_context *ctx, uint64_t jobs, ams_job *job, void *arg)
 {
     if (ctx->pool && jobs > 1) {
+        const double start = ctx->parallel_seconds ? now() : 0;
         ams_pool_run(ctx->pool, jobs, job, arg);
+        if (ctx->parallel_seconds) *ctx->parallel_seconds += now() - start;
         return;
     }
     for (uint64_t i = 0; i < jobs; i++)

@@ -23,6 +23,7 @@ struct atmsae_context {
     unsigned threads;
     const struct ams_product *product; /* that proposes latents; NULL: BLIS's */
     ams_pool *pool; /* NULL: one thread */
+    double *parallel_seconds; /* NULL: not measured */
     pthread_mutex_t text_lock;
     char error[1024];
     char cpu[160];

@@ -194,7 +194,7 @@ static void end_latent(const pass *a, latent *l)
 
 /* ---- all latents ---------------------------------------------------------------------------------------- */
 
-enum { DENSE_LATENTS = 16, DENSE_ROWS = 16, MOST_LATENTS = 1024, ENTRIES_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, PIECES = 64 };
+enum { DENSE_LATENTS = 16, DENSE_ROWS = 16, MOST_LATENTS = 1024, ENTRIES_A_BLOCK = 16, AUX_ROWS_A_JOB = 64, COLUMNS_A_JOB = 256 };
 
 /* Asks for the rows that the entry after this one needs; of x only where it fires: the entries of
  * JUMPRELU in the band under theta do without. */
@@ -311,16 +311,26 @@ static void choose_blocks(pass *a)
     }
 }
 
-/* Packs the gradients' rows: one for each latent that has entries. */
-static void give_slots(const atmsae_model *m, const atmsae_codes *c, atmsae_gradients *g)
+static bool has_gradient(void *arg, uint64_t i)
 {
-    uint32_t count = 0;
-    uint64_t aux = c->aux_scale > 0 ? 0 : c->n_aux; /* the position in aux_list */
-    for (uint64_t i = 0; i < m->d_sae; i++) {
-        bool entries = has_entries(&c->by_latent, i);
-        if (aux < c->n_aux && c->aux_list[aux] == i) entries |= has_entries(&c->aux_by_latent, aux++);
-        g->slot[i] = entries || has_pre_activation_loss(m, c, i) ? count++ : AMS_NO_SLOT;
-    }
+    const pass *a = arg;
+    return has_entries(&a->c->by_latent, i) || has_pre_activation_loss(a->m, a->c, i) || a->g->slot[i] != AMS_NO_SLOT;
+}
+
+static void give_slot(void *arg, uint64_t i, uint64_t number)
+{
+    const pass *a = arg;
+    a->g->slot[i] = (uint32_t)number;
+}
+
+/* Packs the gradients' rows: one for each latent that has entries. */
+static void give_slots(pass *a)
+{
+    const atmsae_codes *c = a->c;
+    memset(a->g->slot, 0xff, (size_t)a->m->d_sae * sizeof *a->g->slot); /* AMS_NO_SLOT */
+    for (uint64_t j = 0; c->aux_scale > 0 && j < c->n_aux; j++)
+        if (has_entries(&c->aux_by_latent, j)) a->g->slot[c->aux_list[j]] = 0; /* some slot */
+    ams_number(a->g->ctx, a->m->d_sae, has_gradient, give_slot, a);
 }
 
 static double row_weight(const pass *a, uint64_t r) { return -2 * (double)a->c->weights[r] / a->c->weight_sum; }
@@ -345,7 +355,7 @@ static void add_rows(const pass *a, double *sum, const float *rows, double (*wei
 }
 
 /* Through the reconstruction (all prefixes: the first suffix sum), and through x~ = .. - b_dec: a piece of
- * the rows and one of the latents. How many pieces there are depends on nothing, so neither does the sum. */
+ * the rows and one of the latents. */
 static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
 {
     (void)worker;
@@ -353,26 +363,34 @@ static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
     const uint64_t n = a->c->n, F = a->m->d_sae;
     double *sum = a->g->pieces + piece * a->m->d_out;
     memset(sum, 0, (size_t)a->m->d_out * sizeof *sum);
-    add_rows(a, sum, a->c->residual, row_weight, piece * n / PIECES, (piece + 1) * n / PIECES);
+    add_rows(a, sum, a->c->residual, row_weight, ams_piece_first(n, piece), ams_piece_first(n, piece + 1));
     if (!a->m->config.transcoder)
-        add_rows(a, sum, a->m->w_enc, latent_weight, piece * F / PIECES, (piece + 1) * F / PIECES);
+        add_rows(a, sum, a->m->w_enc, latent_weight, ams_piece_first(F, piece), ams_piece_first(F, piece + 1));
+}
+
+static void add_pieces_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    const uint64_t d = a->m->d_out, first = job * COLUMNS_A_JOB, count = ams_min(COLUMNS_A_JOB, d - first);
+    double sum[COLUMNS_A_JOB] = {0};
+    for (uint64_t p = 0; p < AMS_PIECES; p++)
+        for (uint64_t j = 0; j < count; j++)
+            sum[j] += a->g->pieces[p * d + first + j];
+    for (uint64_t j = 0; j < count; j++)
+        a->b_dec[first + j] = (float)sum[j];
 }
 
 static void b_dec_gradient(pass *a)
 {
-    ams_parallel(a->g->ctx, PIECES, b_dec_job, a);
-    for (uint64_t j = 0; j < a->m->d_out; j++) {
-        double sum = 0;
-        for (uint64_t p = 0; p < PIECES; p++)
-            sum += a->g->pieces[p * a->m->d_out + j];
-        a->b_dec[j] = (float)sum;
-    }
+    ams_parallel(a->g->ctx, AMS_PIECES, b_dec_job, a);
+    ams_parallel(a->g->ctx, (a->m->d_out + COLUMNS_A_JOB - 1) / COLUMNS_A_JOB, add_pieces_job, a);
 }
 
 bool ams_backward_memory(atmsae_gradients *g)
 {
     g->latents = ams_calloc(g->ctx, (uint64_t)ams_workers(g->ctx) * MOST_LATENTS, sizeof *g->latents);
-    g->pieces = ams_alloc(g->ctx, PIECES * g->d_out, sizeof *g->pieces);
+    g->pieces = ams_alloc(g->ctx, AMS_PIECES * g->d_out, sizeof *g->pieces);
     return g->latents && g->pieces;
 }
 
@@ -388,11 +406,11 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     if (!same)
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: codes and gradients belong to a model of another shape");
     g->state = AMS_GRADIENTS_NONE;
-    give_slots(m, c, g);
     memcpy(g->masked, c->masked, (size_t)m->d_sae);
     g->min_kept = c->min_kept;
 
     pass a = {.m = m, .c = c, .g = g};
+    give_slots(&a);
     a.w_enc = ams_gradient(g, ATMSAE_W_ENC);
     a.b_enc = ams_gradient(g, ATMSAE_B_ENC);
     a.w_dec = ams_gradient(g, ATMSAE_W_DEC);

@@ -30,6 +30,13 @@ static float *residual(const atmsae_codes *c, uint64_t g) { return c->residual +
 
 /* ---- what takes part ------------------------------------------------------------------------------ */
 
+static bool takes_part(void *codes, uint64_t i) { return !((const atmsae_codes *)codes)->masked[i]; }
+
+static void list_latent(void *codes, uint64_t i, uint64_t number)
+{
+    ((const atmsae_codes *)codes)->list[number] = (uint32_t)i;
+}
+
 static atmsae_status copy_mask(atmsae_codes *c, const atmsae_mask *mask, uint64_t *n_live)
 {
     atmsae_context *ctx = c->ctx;
@@ -41,22 +48,39 @@ static atmsae_status copy_mask(atmsae_codes *c, const atmsae_mask *mask, uint64_
         AMS_TRY(ams_grow(ctx, &c->row_p, &c->row_p_capacity, F, 0, sizeof *c->row_p));
         memcpy(c->row_p, mask->p, (size_t)F * sizeof *c->row_p);
     }
-    *n_live = 0;
-    for (uint64_t i = 0; i < F; i++) {
-        c->masked[i] = mask && mask->masked && mask->masked[i];
-        if (!c->masked[i]) c->list[(*n_live)++] = (uint32_t)i;
-    }
+    const uint8_t *masked = mask ? mask->masked : NULL;
+    for (uint64_t i = 0; i < F; i++)
+        c->masked[i] = masked && masked[i];
+    *n_live = masked ? ams_number(ctx, F, takes_part, list_latent, c) : F; /* all: needs no list */
     return ATMSAE_OK;
 }
 
-static atmsae_status copy_weights(atmsae_codes *c, const atmsae_batch *b)
+typedef struct row_weights {
+    atmsae_codes *c;
+    const float *given; /* NULL: all 1 */
+} row_weights;
+
+enum { WEIGHT, ROWS };
+
+static void weight_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece;
+    const row_weights *a = arg;
+    for (uint64_t r = first; r < last; r++) {
+        a->c->weights[r] = a->given ? a->given[r] : 1;
+        sums[WEIGHT] += (double)a->c->weights[r];
+        sums[ROWS] += a->c->weights[r] != 0;
+    }
+}
+
+static atmsae_status copy_weights(atmsae_codes *c, const atmsae_batch *b, uint64_t *active_rows)
 {
     AMS_TRY(ams_grow(c->ctx, &c->weights, &c->weights_capacity, b->n_rows, 0, sizeof *c->weights));
-    c->weight_sum = 0;
-    for (uint64_t r = 0; r < b->n_rows; r++) {
-        c->weights[r] = b->row_weights ? b->row_weights[r] : 1;
-        c->weight_sum += (double)c->weights[r];
-    }
+    row_weights a = {c, b->row_weights};
+    double sums[AMS_PIECE_SUMS];
+    ams_pieces(c->ctx, b->n_rows, weight_job, &a, sums);
+    c->weight_sum = sums[WEIGHT];
+    *active_rows = (uint64_t)sums[ROWS];
     if (!(c->weight_sum > 0)) return ams_fail(c->ctx, ATMSAE_E_ARG, "batch: the row weights sum to 0");
     return ATMSAE_OK;
 }
@@ -93,6 +117,17 @@ static atmsae_status find_codes(const atmsae_model *m, atmsae_codes *c, uint64_t
     return ATMSAE_OK;
 }
 
+enum { AUX_ROWS_A_JOB = 64 };
+
+static void position_job(void *codes, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const atmsae_codes *c = codes;
+    const uint64_t last = c->aux.start[ams_min((job + 1) * AUX_ROWS_A_JOB, c->n)];
+    for (uint64_t p = c->aux.start[job * AUX_ROWS_A_JOB]; p < last; p++)
+        c->aux.latent[p] = c->position[c->aux.latent[p]];
+}
+
 static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atmsae_forward_options *o,
                               const atmsae_mask *row_mask)
 {
@@ -102,7 +137,7 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     ams_query q = {.kind = AMS_ROW_TOPK, .k = m->config.aux_k, .x = c->x, .n = c->n, .weights = c->weights,
                    .row_mask = row_mask};
     AMS_TRY(ams_search_reserve(c->search, m, &q, &c->aux));
-    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->d_sae));
+    AMS_TRY(ams_index_reserve(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n, c->d_sae));
     AMS_TRY(ams_gather_reserve(c->ctx, &c->gather, &c->gather_capacity));
     AMS_TRY(ams_grow(c->ctx, &c->aux_list, &c->aux_list_capacity, c->d_sae, 0, sizeof *c->aux_list));
     AMS_TRY(ams_grow(c->ctx, &c->position, &c->position_capacity, c->d_sae, 0, sizeof *c->position));
@@ -120,8 +155,7 @@ static atmsae_status find_aux(const atmsae_model *m, atmsae_codes *c, const atms
     AMS_TRY(ams_search_run(c->search, m, &q, &c->aux));
     for (uint64_t j = 0; j < count; j++)
         c->position[c->aux_list[j]] = (uint32_t)j;
-    for (uint64_t p = 0; p < c->aux.start[c->n]; p++)
-        c->aux.latent[p] = c->position[c->aux.latent[p]];
+    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, position_job, c);
     c->aux_scale = m->config.aux_coef * fmin(1, (double)count / (double)m->config.aux_k);
     return ATMSAE_OK;
 }
@@ -159,6 +193,8 @@ static void target_job(void *arg, uint64_t r, unsigned worker)
     memset(sums, 0, SUMS * sizeof *sums);
     sums[SUM_BAD] = !load_target(a, r);
 }
+
+static bool is_bad_row(void *codes, uint64_t r) { return ((const atmsae_codes *)codes)->row_sums[r * SUMS + SUM_BAD] != 0; }
 
 enum { COLUMNS_A_JOB = 64 };
 
@@ -308,6 +344,14 @@ static void decode_job(void *arg, uint64_t job, unsigned worker)
         sum_row(a, r);
 }
 
+static void copy_job(void *arg, uint64_t job, unsigned worker)
+{
+    (void)worker;
+    const pass *a = arg;
+    const uint64_t d = a->m->d_out, first = job * AUX_ROWS_A_JOB, last = ams_min(first + AUX_ROWS_A_JOB, a->c->n);
+    memcpy(a->c->aux_residual + first * d, a->e + first * d, (size_t)((last - first) * d) * sizeof *a->e);
+}
+
 static void aux_job(void *arg, uint64_t r, unsigned worker)
 {
     (void)worker;
@@ -322,7 +366,7 @@ static atmsae_status decode_aux(pass *a)
     atmsae_codes *c = a->c;
     const uint64_t d = a->m->d_out;
     AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n_aux));
-    memcpy(c->aux_residual, a->e, (size_t)(c->n * d) * sizeof *a->e);
+    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, copy_job, a);
     const ams_gather subtract_dead = {.start = c->aux.start, .at = c->aux.latent, .value = c->aux.value, .n = c->n, .d = d,
                                       .rows = a->m->w_dec, .row_of = c->aux_list, .n_rows = c->n_aux, .factor = -1,
                                       .out = c->aux_residual};
@@ -342,30 +386,38 @@ static atmsae_status decode(pass *a)
 
 /* ---- the pre-activation loss: all rows minus the firing ones ------------------------------------------ */
 
-static double pre_activation_loss(const pass *a)
+static void pre_activation_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece;
+    const pass *a = arg;
+    const atmsae_model *m = a->m;
+    const atmsae_codes *c = a->c;
+    for (uint64_t i = first; i < last; i++) {
+        if (c->masked[i]) continue;
+        double weight = 0, sum = 0; /* of firing rows, of w and of w z */
+        for (uint64_t q = c->by_latent.start[i]; q < c->by_latent.start[i + 1]; q++) {
+            const double z = (double)c->main.value[c->by_latent.at[q]], w = (double)c->weights[c->by_latent.row[q]];
+            if (!(z > 0)) continue;
+            weight += w;
+            sum += w * z;
+        }
+        double share = c->has_row_p ? 1 - c->row_p[i] : 1, theta = (double)m->threshold[i];
+        double z_sum = (double)ams_dot(m->w_enc + i * m->d_in, c->x_sum, m->d_in) + (double)m->b_enc[i] * c->weight_sum;
+        double gap = share * (theta * c->weight_sum - z_sum) - (theta * weight - sum);
+        sums[0] += gap * (double)m->dec_norm[i];
+    }
+}
+
+static double pre_activation_loss(pass *a)
 {
     const atmsae_model *m = a->m;
     atmsae_codes *c = a->c;
-    const uint64_t F = c->d_sae;
     sum_columns(c, c->x, m->d_in);
     for (uint64_t j = 0; j < m->d_in; j++)
         c->x_sum[j] = (float)c->columns[j];
-    memset(c->firing, 0, (size_t)(2 * F) * sizeof *c->firing);
-    for (uint64_t r = 0; r < c->n; r++)
-        for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
-            if (!(c->main.value[p] > 0)) continue;
-            c->firing[c->main.latent[p]] += (double)c->weights[r];
-            c->firing[F + c->main.latent[p]] += (double)c->weights[r] * (double)c->main.value[p];
-        }
-    double loss = 0;
-    for (uint64_t i = 0; i < F; i++) {
-        if (c->masked[i]) continue;
-        double share = c->has_row_p ? 1 - c->row_p[i] : 1, theta = (double)m->threshold[i];
-        double z_sum = (double)ams_dot(m->w_enc + i * m->d_in, c->x_sum, m->d_in) + (double)m->b_enc[i] * c->weight_sum;
-        double gap = share * (theta * c->weight_sum - z_sum) - (theta * c->firing[i] - c->firing[F + i]);
-        loss += gap * (double)m->dec_norm[i];
-    }
-    return m->config.pre_act_coef * loss / c->weight_sum;
+    double sums[AMS_PIECE_SUMS];
+    ams_pieces(c->ctx, c->d_sae, pre_activation_job, a, sums);
+    return m->config.pre_act_coef * sums[0] / c->weight_sum;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------------------ */
@@ -382,31 +434,36 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
     AMS_TRY(ams_grow(ctx, &c->residual, &c->residual_capacity, all, 0, sizeof *c->residual));
     if (m->config.activation == ATMSAE_GATED)
         AMS_TRY(ams_grow(ctx, &c->gate_residual, &c->gate_capacity, floats, 0, sizeof *c->gate_residual));
-    if (m->config.activation == ATMSAE_JUMPRELU_TANH)
-        AMS_TRY(ams_grow(ctx, &c->firing, &c->firing_capacity, 2 * c->d_sae, 0, sizeof *c->firing));
     AMS_TRY(ams_grow(ctx, &c->x_sum, &c->x_sum_capacity, m->d_in, 0, sizeof *c->x_sum));
     return ams_grow(ctx, &c->columns, &c->columns_capacity, ams_max(m->d_in, m->d_out), 0, sizeof *c->columns);
 }
 
-static double total_of(const atmsae_codes *c, int column)
+_Static_assert((int)SUMS <= (int)AMS_PIECE_SUMS, "a row's losses are summed together");
+
+static void losses_job(void *codes, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
-    double total = 0;
-    for (uint64_t r = 0; r < c->n; r++)
-        total += (double)c->weights[r] * c->row_sums[r * SUMS + (uint64_t)column];
-    return total / c->weight_sum;
+    (void)piece;
+    const atmsae_codes *c = codes;
+    for (uint64_t r = first; r < last; r++)
+        for (uint64_t k = 0; k < SUMS; k++)
+            sums[k] += (double)c->weights[r] * c->row_sums[r * SUMS + k];
 }
 
-static void sum_losses(const pass *a, double centred, atmsae_loss *loss)
+static void sum_losses(pass *a, double centred, atmsae_loss *loss)
 {
     const atmsae_model *m = a->m;
     atmsae_codes *c = a->c;
     const atmsae_model_config *config = &m->config;
-    loss->mse = total_of(c, SUM_MSE);
-    loss->prefix = total_of(c, SUM_PREFIX);
-    loss->l0 = c->l0 = total_of(c, SUM_COUNT);
-    loss->aux = c->aux_scale * total_of(c, SUM_AUX);
+    double mean[AMS_PIECE_SUMS];
+    ams_pieces(c->ctx, c->n, losses_job, c, mean);
+    for (int k = 0; k < SUMS; k++)
+        mean[k] /= c->weight_sum;
+    loss->mse = mean[SUM_MSE];
+    loss->prefix = mean[SUM_PREFIX];
+    loss->l0 = c->l0 = mean[SUM_COUNT];
+    loss->aux = c->aux_scale * mean[SUM_AUX];
     loss->fvu = centred > 0 ? loss->mse / centred : NAN;
-    loss->sparsity = c->lambda * total_of(c, SUM_PENALTY) + total_of(c, SUM_GATE);
+    loss->sparsity = c->lambda * mean[SUM_PENALTY] + mean[SUM_GATE];
     if (config->activation == ATMSAE_JUMPRELU && config->target_l0 > 0) {
         double off = loss->l0 / config->target_l0 - 1;
         loss->sparsity = c->lambda * off * off;
@@ -418,12 +475,10 @@ static void sum_losses(const pass *a, double centred, atmsae_loss *loss)
     loss->total = loss->mse + loss->prefix + loss->sparsity + loss->aux;
 }
 
-static void keep_smallest(const atmsae_model *m, atmsae_codes *c)
+static bool is_no_probability(void *mask, uint64_t i)
 {
-    c->min_kept = NAN;
-    if (m->config.activation != ATMSAE_BATCHTOPK) return;
-    for (uint64_t p = 0; p < c->main.start[c->n]; p++)
-        if (!(c->main.value[p] >= c->min_kept)) c->min_kept = c->main.value[p];
+    const double p = ((const atmsae_mask *)mask)->p[i];
+    return !(p >= 0 && p <= 1);
 }
 
 static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_options *caller,
@@ -437,10 +492,10 @@ static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_o
     memset(mask, 0, sizeof *mask);
     AMS_TRY(ams_struct_in(c->ctx, atmsae_mask, mask, o->mask));
     o->mask = mask;
-    for (uint64_t i = 0; mask->p && i < mask->d_sae; i++)
-        if (!(mask->p[i] >= 0 && mask->p[i] <= 1))
-            return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.p[%llu] = %g, allowed: 0 to 1", (unsigned long long)i,
-                            mask->p[i]);
+    const uint64_t bad = mask->p ? ams_find(c->ctx, mask->d_sae, is_no_probability, mask) : mask->d_sae;
+    if (bad < mask->d_sae)
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.p[%llu] = %g, allowed: 0 to 1", (unsigned long long)bad,
+                        mask->p[bad]);
     return ATMSAE_OK;
 }
 
@@ -457,19 +512,17 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
         return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: the mask is for %llu latents, the model has %llu",
                         (unsigned long long)mask.d_sae, (unsigned long long)m->d_sae);
     AMS_TRY(ams_codes_load_rows(c, m, &b));
-    AMS_TRY(copy_weights(c, &b));
-    uint64_t n_live, active_rows = 0;
+    uint64_t n_live, active_rows;
+    AMS_TRY(copy_weights(c, &b, &active_rows));
     AMS_TRY(copy_mask(c, o.mask, &n_live));
     AMS_TRY(reserve(m, c));
-    for (uint64_t r = 0; r < c->n; r++)
-        active_rows += c->weights[r] != 0;
 
     pass a = {.m = m, .b = &b, .c = c, .e = residual(c, c->n_residuals - 1)};
     ams_parallel(c->ctx, c->n, target_job, &a);
-    for (uint64_t r = 0; r < c->n; r++)
-        if (c->row_sums[r * SUMS + SUM_BAD] != 0)
-            return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: y: row %llu has a NaN or infinite value",
-                            (unsigned long long)r);
+    const uint64_t bad = ams_find(c->ctx, c->n, is_bad_row, c);
+    if (bad < c->n)
+        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "batch: y: row %llu has a NaN or infinite value",
+                        (unsigned long long)bad);
     double centred = spread_of_targets(&a) / c->weight_sum;
 
     const atmsae_mask *row_mask = c->has_row_p ? &mask : NULL;
@@ -477,7 +530,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     AMS_TRY(find_aux(m, c, &o, row_mask));
     c->lambda = m->config.sparsity_coef * o.sparsity_scale;
     AMS_TRY(decode(&a));
-    keep_smallest(m, c);
+    c->min_kept = m->config.activation == ATMSAE_BATCHTOPK && c->main.start[c->n] > 0 ? ams_search_smallest(c->search) : NAN;
 
     atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};
     sum_losses(&a, centred, &loss);

@@ -193,13 +193,32 @@ void ams_model_exp_thresholds(atmsae_model *m, uint64_t first, uint64_t last)
     }
 }
 
+typedef struct maxima {
+    const atmsae_model *m;
+    float enc_norm[AMS_PIECES], b_enc[AMS_PIECES];
+} maxima;
+
+static void max_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)sums;
+    maxima *a = arg;
+    float norm = 0, bias = 0;
+    for (uint64_t i = first; i < last; i++) {
+        norm = fmaxf(norm, a->m->enc_norm[i]);
+        bias = fmaxf(bias, fabsf(a->m->b_enc[i]));
+    }
+    a->enc_norm[piece] = norm;
+    a->b_enc[piece] = bias;
+}
+
 void ams_model_refresh_max(atmsae_model *m)
 {
+    maxima a = {.m = m};
+    ams_pieces(m->ctx, m->d_sae, max_job, &a, NULL);
     m->enc_norm_max = m->b_enc_max = 0;
-    for (uint64_t i = 0; i < m->d_sae; i++) {
-        m->enc_norm_max = fmax(m->enc_norm_max, (double)m->enc_norm[i]);
-        float bias = fabsf(m->b_enc[i]);
-        if (bias > m->b_enc_max) m->b_enc_max = bias;
+    for (uint64_t p = 0; p < AMS_PIECES; p++) {
+        m->enc_norm_max = fmax(m->enc_norm_max, (double)a.enc_norm[p]);
+        m->b_enc_max = fmaxf(m->b_enc_max, a.b_enc[p]);
     }
 }
 

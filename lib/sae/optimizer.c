@@ -162,6 +162,14 @@ static void norm_job(void *arg, uint64_t job, unsigned worker)
     }
 }
 
+static void sum_norms_job(void *gradients, uint64_t piece, uint64_t first, uint64_t last, double *sums)
+{
+    (void)piece;
+    const atmsae_gradients *g = gradients;
+    for (uint64_t i = first; i < last; i++)
+        sums[0] += g->norms[i];
+}
+
 static void update(const pass *a, unsigned p, uint64_t first, uint64_t count, const float *gradient)
 {
     ams_adam_row(a->m->params[p].value + first, a->o->m[p] + first, a->o->v[p] + first, gradient, a->scale, count,
@@ -220,10 +228,9 @@ atmsae_status ams_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gr
     unsigned b_dec = 0;
     while (m->params[b_dec].per_latent)
         b_dec++;
-    double total = squares(g->params[b_dec].value, m->d_out);
-    for (uint64_t i = 0; i < m->d_sae; i++)
-        total += g->norms[i];
-    double norm = sqrt(total);
+    double latents[AMS_PIECE_SUMS];
+    ams_pieces(o->ctx, m->d_sae, sum_norms_job, g, latents);
+    double norm = sqrt(latents[0] + squares(g->params[b_dec].value, m->d_out)); /* b_dec, which is no latent's, last */
     if (!isfinite(norm)) return ams_fail(o->ctx, ATMSAE_E_NONFINITE, "optimizer_step: the gradient's norm is %g", norm);
 
     double t = (double)o->steps + 1, lr = ams_optimizer_lr(o);

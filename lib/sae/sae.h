@@ -93,12 +93,13 @@ typedef struct ams_index {
     uint32_t *row;
     uint32_t *at;    /* an entry's place in the rows, */
     float *value;    /* or, of an index of values, its value */
-    uint64_t start_capacity, row_capacity, at_capacity, value_capacity;
+    uint32_t *ends;  /* working memory of build */
+    uint64_t start_capacity, row_capacity, at_capacity, value_capacity, ends_capacity;
 } ams_index;
 enum { AMS_INDEX_PLACES, AMS_INDEX_VALUES };
 void ams_index_free(atmsae_context *ctx, ams_index *index);
-/* As much memory as the rows have room for, so that later batches with more entries need no more. */
-atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t F);
+/* As much memory as n such rows have room for, so that later batches with more entries need no more. */
+atmsae_status ams_index_reserve(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t n, uint64_t F);
 atmsae_status ams_index_build(atmsae_context *ctx, ams_index *index, int kind, const ams_sparse *sparse, uint64_t F);
 /* The first p of from .. to-1 with ascending[p] >= value; else to. */
 uint64_t ams_lower_bound(const uint32_t *ascending, uint64_t from, uint64_t to, uint64_t value);
@@ -146,6 +147,8 @@ atmsae_status ams_search_create(atmsae_context *ctx, ams_search **out);
 void ams_search_destroy(ams_search *search);
 /* Fills `out` with the selected entries, value = pre-activation z, latents ascending in each row. */
 atmsae_status ams_search_run(ams_search *search, const atmsae_model *model, const ams_query *query, ams_sparse *out);
+/* The smallest value that the last BATCH_TOPK search took; there was one that took any. */
+float ams_search_smallest(const ams_search *search);
 /* Takes the memory that run will need for queries like this one (ABOVE grows as it finds more). */
 atmsae_status ams_search_reserve(ams_search *search, const atmsae_model *model, const ams_query *query, ams_sparse *out);
 
@@ -200,8 +203,6 @@ struct atmsae_codes {
     uint64_t x_sum_capacity;
     double *columns;   /* [max(d_in, d_out)] column sums */
     uint64_t columns_capacity;
-    double *firing;    /* [2, F] sum of w and of w z over firing rows (JUMPRELU_TANH) */
-    uint64_t firing_capacity;
     double *row_sums;  /* [n, AMS_ROW_SUMS] per-row partial losses */
     uint64_t row_sums_capacity;
     float *low;        /* [F] search limits */

@@ -106,21 +106,22 @@ static void norm_job(void *arg, uint64_t row, unsigned which)
     a->s->norm[row] = ams_norm(a->q->x + row * a->m->d_in, a->m->d_in);
 }
 
-/* How far a product's value of a row of this pass can be from ams_dot's: doc/method.md, section 4. Called
+/* How far a product's value of a row of this pass can be from ams_dot's: doc/method.md, section 4. Done
  * for each group of latents; a bound that grows leaves what was decided by smaller ones right. */
-static void bound_errors(ams_searching *a)
+static void bound_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
-    const ams_query *q = a->q;
-    const uint64_t d = a->m->d_in, end = ams_pass_end(a);
+    (void)piece, (void)sums;
+    ams_searching *a = arg;
+    const uint64_t d = a->m->d_in;
     const double u = 0x1p-24, g = (double)d * u / (1 - (double)d * u);
-    for (uint64_t r = a->pass_first; r < end; r++) {
+    for (uint64_t r = a->pass_first + first; r < a->pass_first + last; r++) {
         const double norm = a->exact ? 0 : a->s->norm[r], scale = 1.01 * norm * a->m->enc_norm_max;
         double slack = (2 * g + 4 * u) * scale + 4 * u * (double)a->m->b_enc_max * (scale > 0);
         if (a->product)
             slack += ams_product_bound(a->product, d, norm, (double)a->s->packed.x.error[r - a->pass_first],
                                        a->m->enc_norm_max, a->s->packed.w_error);
         a->s->slack[r] = nextafterf((float)slack, slack > 0 ? INFINITY : 0);
-        if (ams_row_takes_part(q, r) && a->s->slack[r] == INFINITY) a->beyond = true;
+        if (ams_row_takes_part(a->q, r) && a->s->slack[r] == INFINITY) atomic_store(&a->beyond, true);
     }
 }
 
@@ -150,12 +151,19 @@ static bool search_rows(ams_searching *a)
         a->group_end = ams_min(a->group_first + a->group, a->latents);
         if (a->product)
             ams_packed_latents(s->ctx, &s->packed, a->product, a->m, a->q->list, a->group_first, a->group_end - a->group_first);
-        bound_errors(a);
-        if (a->product && a->beyond) return false;
+        ams_pieces(s->ctx, rows, bound_job, a, NULL);
+        if (a->product && atomic_load(&a->beyond)) return false;
         ams_parallel(s->ctx, (rows + a->rows - 1) / a->rows, ams_search_block_job, a);
         if (atomic_load(&a->full)) return true;
     }
-    if (by_row) ams_parallel(s->ctx, (rows + AMS_FINISH_ROWS - 1) / AMS_FINISH_ROWS, ams_search_finish_job, a);
+    if (!by_row) return true;
+    const uint64_t jobs = (rows + AMS_FINISH_ROWS - 1) / AMS_FINISH_ROWS;
+    ams_parallel(s->ctx, jobs, ams_search_finish_job, a);
+    uint64_t *start = a->out->start + a->pass_first;
+    if (a->pass_first == 0) *start = 0;
+    for (uint64_t r = 0; r < rows; r++)
+        start[r + 1] = start[r] + s->found[a->pass_first + r];
+    ams_parallel(s->ctx, jobs, ams_search_write_job, a);
     return true;
 }
 
@@ -242,3 +250,5 @@ atmsae_status ams_search_run(ams_search *s, const atmsae_model *m, const ams_que
     s->last_model = NULL; /* and so without a guess */
     return run(s, m, query, out, &found);
 }
+
+float ams_search_smallest(const ams_search *s) { return s->last_smallest; }

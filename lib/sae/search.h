@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The inside of a search, shared by its parts: search.c plans and runs it, search_tiles.c finds candidates,
- * search_collect.c makes rows of them.
+ * search_collect.c makes rows of them, search_batch.c those of the batch's k largest.
  */
 #ifndef AMS_SEARCH_H
 #define AMS_SEARCH_H
@@ -17,7 +17,8 @@ enum {
     AMS_EXACT_LATENTS = 128, /* of a job, for the few rows whose reading of W_enc beats packing it */
     AMS_FINISH_ROWS = 64,    /* of a job: with so many latents they fit into the cache of a core */
     AMS_LOCAL_ENTRIES = 4096, /* a thread's candidates for the batch's list, before it takes the lock */
-    AMS_CHUNK_ENTRIES = 1024 /* 12 KB, of which a job leaves half a chunk unused */
+    AMS_CHUNK_ENTRIES = 1024, /* 12 KB, of which a job leaves half a chunk unused */
+    AMS_DIGIT = 11           /* bits of a key that are counted at a time */
 };
 
 /* A piece of what was found (ABOVE): entries of one row block, in the order of the search. */
@@ -47,6 +48,7 @@ struct ams_search {
     const atmsae_model *last_model; /* of the last such search, with the smallest value it took */
     float last_smallest;
     ams_entry *by_row;    /* BATCH_TOPK: the selected entries, row after row */
+    _Atomic uint64_t digits[1 << AMS_DIGIT]; /* BATCH_TOPK: how many keys have which digit */
     uint64_t shared_capacity, shared_values_capacity, by_row_capacity;
     ams_candidates *lists; /* [rows of a pass] ROW_TOPK */
     ams_entry *entries;   /* of all of them; ABOVE: of the chunks */
@@ -79,7 +81,7 @@ typedef struct ams_searching {
     float guess;       /* BATCH_TOPK: taken to be below the k-th value, which is checked; 0: nothing is */
     bool exact;        /* few rows: values by ams_dot, threads share latents */
     const ams_product *product; /* NULL: BLIS */
-    bool beyond;      /* values may be too large for the product */
+    atomic_bool beyond; /* values may be too large for the product */
     atomic_bool full; /* ABOVE: the chunks were not enough */
 } ams_searching;
 
@@ -97,11 +99,16 @@ static inline uint64_t ams_pass_end(const ams_searching *a) { return ams_min(a->
 
 static inline bool ams_row_takes_part(const ams_query *q, uint64_t row) { return !q->weights || q->weights[row] != 0; }
 
-/* Jobs: latents of all rows by ams_dot; a row block against the present latents; final entries of rows. */
+/* Jobs: latents of all rows by ams_dot; a row block against the present latents; final entries of rows, and
+ * these in the output. */
 void ams_search_exact_job(void *searching, uint64_t job, unsigned worker);
 void ams_search_block_job(void *searching, uint64_t job, unsigned worker);
 void ams_search_finish_job(void *searching, uint64_t job, unsigned worker);
+void ams_search_write_job(void *searching, uint64_t job, unsigned worker);
 /* What was found, as rows of the output. *found: false where the guess was too high, and there is none. */
 atmsae_status ams_search_collect(ams_searching *a, bool *found);
+atmsae_status ams_search_batch(ams_searching *a, bool *found); /* BATCH_TOPK's part of it */
+/* Row starts from s->found, then room for the entries. */
+atmsae_status ams_search_start_rows(const ams_searching *a);
 
 #endif

@@ -49,18 +49,6 @@ static void flush(ams_searching *a, ams_search_worker *w)
     w->n_entries = 0;
 }
 
-/* A row's final entries, written at row * k of the output. */
-static void finish_row(const ams_searching *a, uint64_t row, ams_candidates *l)
-{
-    const uint64_t k = a->q->k;
-    ams_candidates_select(&a->scorer, l);
-    for (uint64_t i = 0; i < l->count; i++) {
-        a->out->latent[row * k + i] = l->entries[i].latent;
-        a->out->value[row * k + i] = l->entries[i].value;
-    }
-    a->s->found[row] = (uint32_t)l->count;
-}
-
 /* ---- one tile, one row block ----------------------------------------------------------------------- */
 
 static tile load_tile(const ams_searching *a, ams_search_worker *w, uint64_t first)
@@ -222,6 +210,23 @@ void ams_search_finish_job(void *arg, uint64_t job, unsigned which)
     for (uint64_t upto = step; upto < a->latents; upto += step)
         for (ams_candidates *l = lists; l < last; l++)
             ams_candidates_rescore(&a->scorer, l, ams_eligible(q, upto));
-    for (uint64_t row = first; row < end; row++)
-        finish_row(a, row, &lists[row - first]);
+    for (ams_candidates *l = lists; l < last; l++) {
+        ams_candidates_select(&a->scorer, l);
+        a->s->found[first + (uint64_t)(l - lists)] = (uint32_t)l->count;
+    }
+}
+
+/* They go to the output once it is known where each row starts. */
+void ams_search_write_job(void *arg, uint64_t job, unsigned which)
+{
+    (void)which;
+    ams_searching *a = arg;
+    const uint64_t first = a->pass_first + job * AMS_FINISH_ROWS, end = ams_min(first + AMS_FINISH_ROWS, ams_pass_end(a));
+    for (uint64_t row = first; row < end; row++) {
+        const ams_candidates *l = &a->s->lists[row - a->pass_first];
+        for (uint64_t i = 0; i < l->count; i++) {
+            a->out->latent[a->out->start[row] + i] = l->entries[i].latent;
+            a->out->value[a->out->start[row] + i] = l->entries[i].value;
+        }
+    }
 }

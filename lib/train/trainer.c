@@ -140,12 +140,19 @@ static double sparsity_scale(const atmsae_trainer *t)
     return warmup > 0 ? fmin(1, ((double)t->steps + 1) / warmup) : 1;
 }
 
-static uint64_t count_masked(const atmsae_mask *mask)
+static void masked_job(void *mask, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
-    uint64_t count = 0;
-    for (uint64_t i = 0; mask->masked && i < mask->d_sae; i++)
-        count += mask->masked[i];
-    return count;
+    (void)piece;
+    for (uint64_t i = first; i < last; i++)
+        sums[0] += ((const atmsae_mask *)mask)->masked[i];
+}
+
+static uint64_t count_masked(atmsae_context *ctx, const atmsae_mask *drawn)
+{
+    atmsae_mask mask = *drawn;
+    double sums[AMS_PIECE_SUMS] = {0};
+    if (mask.masked) ams_pieces(ctx, mask.d_sae, masked_job, &mask, sums);
+    return (uint64_t)sums[0];
 }
 
 typedef struct forward {
@@ -172,7 +179,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     f.options.dead = atmsae_tracker_dead(t->tracker, &f.options.n_dead);
     f.options.sparsity_scale = sparsity_scale(t);
     atmsae_step_stats s = {.size = sizeof s, .step = t->steps, .dead = f.options.n_dead, .r = t->masker->rate,
-                           .mean_p = t->masker->mean_p, .masked = count_masked(f.options.mask),
+                           .mean_p = t->masker->mean_p, .masked = count_masked(t->ctx, f.options.mask),
                            .lr = ams_optimizer_lr(t->optimizer)};
     if (stats) AMS_TRY(ams_struct_check(t->ctx, atmsae_step_stats, stats));
 

@@ -111,12 +111,12 @@ says out '"steps": 1000'
 says moved/run.json '"rows": 100000,'
 expect 0 "resume once more does nothing" resume moved --quiet
 cp -r whole longer
-expect 0 "a finished run made longer" resume whole --rows 7k --quiet --metrics whole.csv
+expect 0 "a finished run made longer" resume whole --rows 7k --quiet
 expect 0 "... is the one of train --resume" train rows.npy late.npy --rows 7k --resume --out longer --quiet
 same "... to the bit" whole/sae_weights.safetensors longer/sae_weights.safetensors
 [ "$(wc -l <whole/m.csv)" -eq 71 ]
 report $? "... and its metrics go on"
-expect 1 "resume takes no other setting" resume whole --k 5 --metrics whole.csv
+expect 1 "resume takes no other setting" resume whole --k 5
 says err "--k is 5"
 expect 2 "resume of nothing" resume nowhere
 says err "no run to resume"

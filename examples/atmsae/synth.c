@@ -48,7 +48,7 @@ static const option synth_options[S_OPTIONS] = {
     [S_QUIET] = {.group = "output", .name = "quiet", .kind = OPTION_FLAG, .help = "no progress and no summary"},
     [S_JSON] = {.name = "json", .kind = OPTION_FLAG, .help = "the summary as one JSON object on stdout"},
     [S_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096,
-                   .help = "threads that compute; the rows do not depend on it", .preset = "one a CPU"},
+                   .help = "threads that compute; the rows do not depend on it", .preset = "one for each CPU that it may use"},
 };
 
 static const char synth_help[] =

@@ -522,7 +522,21 @@ START_TEST(models_and_measures_that_do_not_fit)
     ck_assert_int_eq(atmsae_optimizer_step(optimizer, wide, w->gradients, NULL), ATMSAE_E_STATE);
     atmsae_optimizer_destroy(optimizer);
     REFUSED("decode: out: ld = 1", atmsae_decode(w->model, w->codes, w->out, 1));
-    REFUSED("not aligned", atmsae_decode(w->model, w->codes, (float *)((char *)w->out + 1), 0));
+    float *const odd = (float *)((char *)w->out + 1);
+    REFUSED("not aligned", atmsae_decode(w->model, w->codes, odd, 0));
+    REFUSED("not aligned", atmsae_source_next(w->source, 2, odd, &w->count));
+    REFUSED("not aligned", atmsae_gradients_get(w->gradients, ATMSAE_W_DEC, odd, F * D));
+    REFUSED("not aligned", atmsae_synth_rows(w->synth, 0, 2, odd, NULL));
+    REFUSED("not aligned", atmsae_model_neighbours(w->model, ATMSAE_W_DEC, 1, (uint32_t *)odd, w->out));
+    REFUSED("not aligned", atmsae_model_neighbours(w->model, ATMSAE_W_DEC, 1, w->latents, odd));
+    REFUSED("not aligned", atmsae_metrics_histogram(w->metrics, -3, 0, 1, (uint64_t *)odd));
+    atmsae_tensor_info info = {.size = sizeof info};
+    for (uint64_t i = 0; i < atmsae_tensors_count(w->tensors); i++) {
+        ok(atmsae_tensors_info(w->tensors, i, &info), w->ctx);
+        if (info.rank != 1 || info.shape[0] != F) continue;
+        REFUSED("not aligned", atmsae_tensors_read_f32(w->tensors, i, odd, F));
+        REFUSED("not aligned", atmsae_tensors_read_i64(w->tensors, i, (int64_t *)odd, F));
+    }
     for (int bits = 61; bits < 64; bits++) { /* rows beyond what a pointer reaches, or whose places overflow */
         ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, (uint64_t)1 << bits), ATMSAE_E_LIMIT);
         ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, UINT64_MAX >> (63 - bits)), ATMSAE_E_LIMIT);

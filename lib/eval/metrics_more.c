@@ -49,7 +49,7 @@ atmsae_status atmsae_metrics_get_details(const atmsae_metrics *m, atmsae_metrics
 
 static atmsae_status histogram(const atmsae_metrics *m, double low, double high, uint64_t n_bins, uint64_t *bins)
 {
-    if (!bins) return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics histogram: bins is NULL");
+    AMS_CHECK_ARRAY(m->ctx, "metrics histogram: bins", bins);
     if (n_bins < 1 || n_bins > 1000000 || !(low < high && isfinite(low) && isfinite(high)))
         return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics histogram: low = %g, high = %g, n_bins = %llu, expected low < high, "
                         "1 to 1000000 bins", low, high, (unsigned long long)n_bins);

@@ -138,7 +138,10 @@ static bool lock_folder(const char *path)
     if (lock >= 0) return true;
     const int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return failed(path, "");
-    if (flock(folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return lock = folder, true;
+    if (flock(folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+        lock = folder;
+        return true;
+    }
     close(folder);
     program_error("%s: another atmsae train is at work in this folder", path);
     return false;

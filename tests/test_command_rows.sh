@@ -117,7 +117,7 @@ for file in three columns; do
 done
 # What is said names the file, what it is, and what to do; no command gets past it.
 says_of() { # FILE TEXT
-    for words in "train $1 $small --rows 10k --out other" "eval --sae sae --input $1" "compare sae --input $1" \
+    for words in "train $1 $small --rows 10k --out nowhere" "eval --sae sae --input $1" "compare sae --input $1" \
         "features --sae sae --input $1 --out page.html" "info --check $1"; do
         expect 1 "$words" $words
         says err "$1: $2"

@@ -26,6 +26,8 @@ static const char compare_help[] =
     "  atmsae compare out/* --input valid.npy --html compare.html\n"
     "  atmsae compare out/topk out/atm --input valid.npy --words words.safetensors --json\n";
 
+enum { MOST_KEYS = 128 };
+
 /* A cell as it may go to a terminal, into text [256]. */
 static const char *shown_cell(const report_sae *sae, const report_key *key, char *text)
 {
@@ -37,14 +39,14 @@ static const char *shown_cell(const report_sae *sae, const report_key *key, char
 /* One of the terminal's two tables; the second has what words and texts tell. */
 static void print_table(const report *r, bool more)
 {
-    size_t name_width = 3, widths[64] = {0};
+    size_t name_width = 3, widths[MOST_KEYS] = {0};
     char text[256];
     bool any = false;
     for (size_t i = 0; i < r->n; i++) {
         const size_t width = text_escape(r->sae[i].name, NULL, 0);
         if (width > name_width) name_width = width;
     }
-    for (size_t k = 0; k < report_n_keys && k < 64; k++) {
+    for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++) {
         const report_key *key = &report_keys[k];
         if (!key->heading || key->more != more || !report_has(r, key)) continue;
         any = true;
@@ -56,18 +58,46 @@ static void print_table(const report *r, bool more)
     }
     if (!any) return;
     printf("%s%-*s", more ? "\n" : "", (int)name_width, "SAE");
-    for (size_t k = 0; k < report_n_keys && k < 64; k++)
+    for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++)
         if (widths[k]) printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), report_keys[k].heading);
     putchar('\n');
     for (size_t i = 0; i < r->n; i++) {
         char *name = text_shown(r->sae[i].name);
         printf("%-*s", (int)name_width, name);
         free(name);
-        for (size_t k = 0; k < report_n_keys && k < 64; k++)
+        for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++)
             if (widths[k])
                 printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), shown_cell(&r->sae[i], &report_keys[k], text));
         putchar('\n');
     }
+}
+
+/* What the tables are not to be read for: orders that words or texts do not decide, and what notes say. */
+static void print_notes(const report *r)
+{
+    bool any = false;
+    for (const noisy_key *key = noisy_keys; key < noisy_keys + n_noisy_keys; key++) {
+        char *order = order_text(r, key);
+        if (!order) continue;
+        if (!any) puts("\n95 % intervals over words (or test texts)");
+        any = true;
+        for (size_t i = 0; i < r->n; i++) {
+            double low, high;
+            char *name = text_shown(r->sae[i].name);
+            if (report_interval(&r->sae[i], key, &low, &high)) printf("  %-12s  %.4f .. %.4f  %s\n", key->key, low, high, name);
+            free(name);
+        }
+        char *shown = text_shown(order);
+        printf("  %s\n", shown);
+        free(shown);
+        free(order);
+    }
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t k = 0; k < r->sae[i].n_notes; k++) {
+            char *shown = note_is_new(r, i, k) ? text_shown(r->sae[i].notes[k]) : NULL;
+            if (shown) printf("note: %s\n", shown);
+            free(shown);
+        }
 }
 
 static void print_json(const report *r)
@@ -81,6 +111,8 @@ static void print_json(const report *r)
     fputs(",\n\"probing\": ", stdout);
     if (s[R_PROBING].given) json_string(stdout, s[R_PROBING].text);
     else fputs("null", stdout);
+    fputs(",\n\"orders\": ", stdout);
+    orders_json(stdout, r);
     fputs(",\n\"saes\": [\n", stdout);
     for (size_t i = 0; i < r->n; i++) {
         if (i) puts(",");
@@ -114,6 +146,7 @@ static int run_compare(const setting *s)
         } else {
             print_table(&r, false);
             print_table(&r, true);
+            print_notes(&r);
         }
     }
     report_close(&r);

@@ -3,8 +3,10 @@
  * atmsae eval: everything that is measured of one saved SAE.
  */
 #include "report.h"
+#include "text.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 enum { E_PAIR = R_OPTIONS, E_OPTIONS };
 
@@ -56,6 +58,11 @@ static int run_eval(const setting *s)
         } else {
             fields_print(&r.sae[0].fields, stdout);
             print_histogram(&r);
+            for (size_t k = 0; k < r.sae[0].n_notes; k++) {
+                char *shown = text_shown(r.sae[0].notes[k]);
+                printf("note: %s\n", shown);
+                free(shown);
+            }
         }
     }
     report_close(&r);

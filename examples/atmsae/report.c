@@ -41,6 +41,7 @@ const report_key report_keys[] = {
     {"encoder_similarity", NULL, "%.4f", false, "the same of encoder rows"},
     {"absorption", "absorbed", "%.4f", true, "full rate: share of words on which no latent of their class fires and a more special one "
                                              "stands in; mean over classes"},
+    {"absorption_interval", NULL, NULL, true, "95 % interval of absorption over words"},
     {"absorption_fraction_v060", "frac060", "%.4f", true, "absorbed fraction of the class's direction, as of SAEBench 0.6.0; mean over classes"},
     {"absorption_fraction_v032", "frac032", "%.4f", true, "the same as of SAEBench 0.3.2"},
     {"absorption_classes", NULL, "%.0f", true, "classes whose probe is good enough to count"},
@@ -50,18 +51,40 @@ const report_key report_keys[] = {
     {"split_f1", NULL, "%.4f", true, "F1 of all latents of the class"},
     {"probe_f1", NULL, "%.4f", true, "F1 of the probe on the rows themselves: as good as it gets"},
     {"main_recall", "recall", "%.4f", true, "share of words on which their class's main latent fires"},
+    {"main_recall_interval", NULL, NULL, true, "95 % interval of main_recall over words"},
     {"main_precision", "precision", "%.4f", true, "share of the words on which a main latent fires that are of its class"},
     {"recall", NULL, "%.4f", true, "share of words on which any latent of their class fires"},
     {"mean_split", NULL, "%.4f", true, "mean number of latents of a class"},
     {"probing_tasks", NULL, "%.0f", true, "tasks probed"},
+    {"probing_majority", "majority", "%.4f", true, "accuracy of always giving the more common label: what a probe must beat; mean over tasks"},
     {"probing_top1", "top1", "%.4f", true, "accuracy of probes on the best latent; mean over tasks"},
+    {"probing_top1_auc", "AUC", "%.4f", true, "area under the ROC curve of these probes: 0.5 says nothing, 1 is perfect"},
+    {"probing_top1_f1", "F1 of 1", "%.4f", true, "F1 of label 1 of these probes"},
     {"probing_top2", "top2", "%.4f", true, "accuracy of probes on the best 2 latents"},
+    {"probing_top2_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_top2_f1", NULL, "%.4f", true, "their F1 of label 1"},
     {"probing_top5", "top5", "%.4f", true, "accuracy of probes on the best 5 latents"},
+    {"probing_top5_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_top5_f1", NULL, "%.4f", true, "their F1 of label 1"},
     {"probing_all", "all", "%.4f", true, "accuracy of probes on all latents"},
+    {"probing_all_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_all_f1", NULL, "%.4f", true, "their F1 of label 1"},
     {"probing_raw_top1", NULL, "%.4f", true, "accuracy of probes on the best dimension of the rows"},
+    {"probing_raw_top1_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_raw_top1_f1", NULL, "%.4f", true, "their F1 of label 1"},
     {"probing_raw_top2", NULL, "%.4f", true, "accuracy of probes on the best 2 dimensions"},
+    {"probing_raw_top2_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_raw_top2_f1", NULL, "%.4f", true, "their F1 of label 1"},
     {"probing_raw_top5", NULL, "%.4f", true, "accuracy of probes on the best 5 dimensions"},
+    {"probing_raw_top5_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_raw_top5_f1", NULL, "%.4f", true, "their F1 of label 1"},
     {"probing_raw_all", NULL, "%.4f", true, "accuracy of probes on all dimensions: as good as it gets"},
+    {"probing_raw_all_auc", NULL, "%.4f", true, "their area under the ROC curve"},
+    {"probing_raw_all_f1", NULL, "%.4f", true, "their F1 of label 1"},
+    {"probing_top1_interval", NULL, NULL, true, "95 % interval of probing_top1 over test texts"},
+    {"probing_top2_interval", NULL, NULL, true, "95 % interval of probing_top2"},
+    {"probing_top5_interval", NULL, NULL, true, "95 % interval of probing_top5"},
+    {"probing_all_interval", NULL, NULL, true, "95 % interval of probing_all"},
     {"pair_mcc", NULL, "%.4f", true, "mean cosine of decoder rows matched one by one with the other SAE's"},
     {"pair_shared", NULL, "%.4f", true, "share of these pairs above 0.7"},
     {"pair_mcc_absolute", NULL, "%.4f", true, "the same of a match by absolute cosines"},
@@ -120,6 +143,8 @@ void report_close(report *self)
         free(s->fate);
         free(s->top);
         free(s->probes);
+        for (size_t k = 0; k < s->n_notes; k++) free(s->notes[k]);
+        free(s->notes);
         history_destroy(s->history);
     }
     free(self->sae);
@@ -201,6 +226,7 @@ bool report_measure(report *self, size_t i, const char *path, const char *pair)
         run_read(self, &config, sae);
         good = measure_rows(self, model, sae) && words_measure(self, model, sae) && tasks_measure(self, model, sae) &&
                (!pair || pair_measure(self->context, model, pair, &sae->fields));
+        if (good) report_notes(self, sae);
     }
     atmsae_model_destroy(model);
     return good;

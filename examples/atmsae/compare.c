@@ -36,8 +36,8 @@ static const char *shown_cell(const report_sae *sae, const report_key *key, char
     return *text ? text : "-";
 }
 
-/* One of the terminal's two tables; the second has what words and texts tell. */
-static void print_table(const report *r, bool more)
+/* One of the terminal's tables. */
+static void print_table(const report *r, int table)
 {
     size_t name_width = 3, widths[MOST_KEYS] = {0};
     char text[256];
@@ -48,7 +48,7 @@ static void print_table(const report *r, bool more)
     }
     for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++) {
         const report_key *key = &report_keys[k];
-        if (!key->heading || key->more != more || !report_has(r, key)) continue;
+        if (!key->heading || key->table != table || !report_has(r, key)) continue;
         any = true;
         widths[k] = strlen(key->heading);
         for (size_t i = 0; i < r->n; i++) {
@@ -57,7 +57,7 @@ static void print_table(const report *r, bool more)
         }
     }
     if (!any) return;
-    printf("%s%-*s", more ? "\n" : "", (int)name_width, "SAE");
+    printf("%s%-*s", table > 0 ? "\n" : "", (int)name_width, "SAE");
     for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++)
         if (widths[k]) printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), report_keys[k].heading);
     putchar('\n');
@@ -72,30 +72,20 @@ static void print_table(const report *r, bool more)
     }
 }
 
-/* What the tables are not to be read for: orders that words or texts do not decide, and what notes say. */
+/* Which orders of SAEs words and texts leave open, and the notes. */
 static void print_notes(const report *r)
 {
-    bool any = false;
+    const char *before = "\n";
     for (const noisy_key *key = noisy_keys; key < noisy_keys + n_noisy_keys; key++) {
-        char *order = order_text(r, key);
-        if (!order) continue;
-        if (!any) puts("\n95 % intervals over words (or test texts)");
-        any = true;
-        for (size_t i = 0; i < r->n; i++) {
-            double low, high;
-            char *name = text_shown(r->sae[i].name);
-            if (report_interval(&r->sae[i], key, &low, &high)) printf("  %-12s  %.4f .. %.4f  %s\n", key->key, low, high, name);
-            free(name);
-        }
-        char *shown = text_shown(order);
-        printf("  %s\n", shown);
+        char *order = order_text(r, key), *shown = order ? text_shown(order) : NULL;
+        if (shown) printf("%s%s\n", before, shown), before = "";
         free(shown);
         free(order);
     }
     for (size_t i = 0; i < r->n; i++)
         for (size_t k = 0; k < r->sae[i].n_notes; k++) {
             char *shown = note_is_new(r, i, k) ? text_shown(r->sae[i].notes[k]) : NULL;
-            if (shown) printf("note: %s\n", shown);
+            if (shown) printf("%snote: %s\n", before, shown), before = "";
             free(shown);
         }
 }
@@ -144,8 +134,7 @@ static int run_compare(const setting *s)
         if (s[R_JSON].given) {
             print_json(&r);
         } else {
-            print_table(&r, false);
-            print_table(&r, true);
+            for (int table = 0; table < REPORT_TABLES; table++) print_table(&r, table);
             print_notes(&r);
         }
     }

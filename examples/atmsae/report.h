@@ -170,9 +170,10 @@ typedef struct report_key {
     const char *key;
     const char *heading; /* of a column; NULL: it has none */
     const char *format;  /* of its numbers there; NULL: a text */
-    bool more;           /* belongs to the second table on the terminal */
+    int table;           /* of REPORT_TABLES that has the column: rows; words and texts; their intervals */
     const char *help;
 } report_key;
+enum { REPORT_TABLES = 3 };
 extern const report_key report_keys[];
 extern const size_t report_n_keys;
 

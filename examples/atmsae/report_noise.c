@@ -38,7 +38,7 @@ void fields_interval(fields *out, const char *name, const shares *s)
 {
     char text[80];
     if (s->n > 0)
-        snprintf(text, sizeof text, "[%.6f, %.6f]", fmax(0, (s->sum - sqrt(s->below)) / s->n), fmin(1, (s->sum + sqrt(s->above)) / s->n));
+        snprintf(text, sizeof text, "[%.4f, %.4f]", fmax(0, (s->sum - sqrt(s->below)) / s->n), fmin(1, (s->sum + sqrt(s->above)) / s->n));
     else
         snprintf(text, sizeof text, "null");
     fields_text(out, name, text);
@@ -96,7 +96,7 @@ void orders_json(FILE *out, const report *self)
     for (const noisy_key *key = noisy_keys; key < noisy_keys + n_noisy_keys; key++) {
         const size_t best = best_of(self, key);
         size_t near = 0;
-        if (best == self->n) continue;
+        if (self->n < 2 || best == self->n) continue;
         fprintf(out, "%s\n  {\"key\": \"%s\", \"best\": ", separator, key->key);
         json_string(out, self->sae[best].name);
         fputs(", \"within_noise\": [", out);

@@ -32,14 +32,14 @@ static void results_table(FILE *f, const report_sae *sae)
 }
 
 /* The columns that any SAE has. */
-static void comparison_table(FILE *f, const report *self, bool more)
+static void comparison_table(FILE *f, const report *self, int table)
 {
     html_column *columns = program_alloc(report_n_keys + 1, sizeof *columns);
     const report_key **keys = program_alloc(report_n_keys, sizeof *keys);
     size_t n = 0;
     columns[0].name = "SAE";
     for (size_t k = 0; k < report_n_keys; k++) {
-        if (!report_keys[k].heading || report_keys[k].more != more || !report_has(self, &report_keys[k])) continue;
+        if (!report_keys[k].heading || report_keys[k].table != table || !report_has(self, &report_keys[k])) continue;
         keys[n++] = &report_keys[k];
         columns[n] = (html_column){report_keys[k].heading, report_keys[k].help, report_keys[k].format != NULL};
     }
@@ -243,35 +243,6 @@ static void notes(FILE *f, const report *self)
             if (note_is_new(self, i, k)) html_paragraph(f, self->sae[i].notes[k]);
 }
 
-static void intervals_table(FILE *f, const report *self)
-{
-    html_column columns[8] = {{.name = "95 % interval"}};
-    const noisy_key *keys[7];
-    size_t n = 0;
-    for (const noisy_key *key = noisy_keys; key < noisy_keys + n_noisy_keys; key++) {
-        bool any = false;
-        double low, high;
-        for (size_t i = 0; i < self->n; i++) any = any || report_interval(&self->sae[i], key, &low, &high);
-        if (!any) continue;
-        keys[n++] = key;
-        columns[n] = (html_column){key->key, "over words or test texts", true};
-    }
-    if (n == 0) return;
-    html_table_begin(f, columns, n + 1);
-    for (size_t i = 0; i < self->n; i++) {
-        html_row_begin(f);
-        html_cell(f, self->sae[i].name);
-        for (size_t k = 0; k < n; k++) {
-            double low, high;
-            char text[64] = "";
-            if (report_interval(&self->sae[i], keys[k], &low, &high)) snprintf(text, sizeof text, "%.4f .. %.4f", low, high);
-            html_number(f, text);
-        }
-        html_row_end(f);
-    }
-    html_table_end(f);
-}
-
 static void sections(FILE *f, const report *self)
 {
     bool trained = false;
@@ -298,9 +269,7 @@ static void sections(FILE *f, const report *self)
 static void body(FILE *f, const report *self)
 {
     summary(f, self);
-    comparison_table(f, self, false);
-    comparison_table(f, self, true);
-    intervals_table(f, self);
+    for (int table = 0; table < REPORT_TABLES; table++) comparison_table(f, self, table);
     notes(f, self);
     sections(f, self);
     if (self->n == 1) {

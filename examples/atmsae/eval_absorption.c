@@ -152,6 +152,8 @@ static char *classes_json(const report *self, const report_sae *sae)
         }
         char *reason = class_reason(self, c);
         if (reason) {
+            fputs(", \"probe_f1\": ", out);
+            json_real(out, c->probe_f1, 7);
             fputs(", \"reason\": ", out);
             json_string(out, reason);
             free(reason);

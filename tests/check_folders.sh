@@ -16,7 +16,7 @@ train:   train base kernels sae atm data format
 format:  format base kernels     format/sae_build.c+sae/sae.h format/sae_formats.c+sae/sae.h format/sae_gguf.c+sae/sae.h
 format:  format/sae_npz.c+sae/sae.h format/sae_plan.c+sae/sae.h format/sae_save.c+sae/sae.h
 data:    data base format kernels
-eval:    eval base kernels sae data     eval/probing_fit.c+format/format.h
+eval:    eval base kernels sae data     eval/probing_fit.c+format/format.h eval/absorption.c+format/format.h
 '
 
 find . -name '*.[ch]' | sed 's|^\./||' | sort | xargs grep -nE '^[[:space:]]*#[[:space:]]*include' |

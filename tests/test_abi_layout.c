@@ -287,7 +287,9 @@ AT(atmsae_absorption_entry, main_recall, 168);
 AT(atmsae_absorption_entry, main_precision, 176);
 AT(atmsae_absorption_entry, used, 184);
 AT(atmsae_absorption_entry, pad0_, 188);
-SIZE(atmsae_absorption_entry, 192);
+AT(atmsae_absorption_entry, train_rows, 192);
+AT(atmsae_absorption_entry, test_rows, 200);
+SIZE(atmsae_absorption_entry, 208);
 
 AT(atmsae_absorption_measures, size, 0);
 AT(atmsae_absorption_measures, classes, 8);
@@ -325,6 +327,14 @@ AT(atmsae_probing_entry, auc, 16);
 AT(atmsae_probing_entry, c, 24);
 AT(atmsae_probing_entry, best, 32);
 SIZE(atmsae_probing_entry, 40);
+
+AT(atmsae_probing_task, size, 0);
+AT(atmsae_probing_task, train, 8);
+AT(atmsae_probing_task, test, 24);
+AT(atmsae_probing_task, majority, 40);
+AT(atmsae_probing_task, probed, 48);
+AT(atmsae_probing_task, pad0_, 52);
+SIZE(atmsae_probing_task, 56);
 
 AT(atmsae_metrics_details, size, 0);
 AT(atmsae_metrics_details, rows, 8);

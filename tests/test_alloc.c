@@ -788,7 +788,7 @@ static const char *const others[] = {
     "atmsae_masker_mu", "atmsae_masker_sigma", "atmsae_masker_theta", "atmsae_masker_rate", "atmsae_masker_mean_p",
     "atmsae_masker_p", "atmsae_masker_begin_cooldown", "atmsae_metrics_get", "atmsae_metrics_counts",
     "atmsae_synth_features", "atmsae_synth_directions", "atmsae_tensors_count", "atmsae_tensors_info", "atmsae_tensors_find",
-    "atmsae_tensors_close", "atmsae_metrics_get_details", "atmsae_metrics_histogram", "atmsae_metrics_merge",
+    "atmsae_tensors_close", "atmsae_probing_tasks", "atmsae_metrics_get_details", "atmsae_metrics_histogram", "atmsae_metrics_merge",
     "atmsae_top_rows_add", "atmsae_top_rows_merge", "atmsae_top_rows_get",
 };
 
@@ -872,6 +872,7 @@ START_TEST(others_allocate_nothing)
     ok(&w, atmsae_source_add_memory(w.source, w.x, N, D, 0, ATMSAE_F32));
     ok(&w, atmsae_source_next(w.source, 3, w.out, &w.got));
     ok(&w, create_synth(&w, &w.synth));
+    ok(&w, create_probing(&w, &w.probing));
     ok(&w, atmsae_tensors_open(w.ctx, path_of("saved.safetensors"), &w.tensors));
     const long calls = w.m.calls;
     w.m.limit = 1;
@@ -905,6 +906,8 @@ START_TEST(others_allocate_nothing)
     ok(&w, atmsae_metrics_get(w.metrics, &result));
     atmsae_metrics_details details = {.size = sizeof details};
     ok(&w, atmsae_metrics_get_details(w.metrics, &details));
+    atmsae_probing_task task = {.size = sizeof task};
+    ok(&w, atmsae_probing_tasks(w.probing, &task));
     uint64_t bins[4], rows[3];
     ok(&w, atmsae_metrics_histogram(w.metrics, -3, 0, 4, bins));
     ok(&w, atmsae_metrics_merge(more, w.metrics));

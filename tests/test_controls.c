@@ -179,13 +179,65 @@ START_TEST(probing_orders_the_controls)
     labels[3] = 2;
     ck_assert_int_eq(atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &bad), ATMSAE_E_ARG);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "text 0, task 3 = 2"));
-    memset(labels, 1, TEXTS * TASKS);
-    ck_assert_int_eq(atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &bad), ATMSAE_E_ARG);
-    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "0 negative training"));
     atmsae_probing_destroy(probing);
     atmsae_synth_destroy(synth);
     atmsae_context_destroy(ctx);
     free(x), free(on), free(is_train), free(labels);
+}
+END_TEST
+
+/* One task without training texts of label 1, one without test texts and one without any leave the third's results as
+ * they are when it is alone. */
+START_TEST(probing_leaves_out_what_cannot_be_probed)
+{
+    enum { TEXTS = 200, TASKS = 4, COLUMNS = 4 };
+    atmsae_context *ctx = new_context(2);
+    atmsae_synth *synth = control_rows(ctx);
+    float *x = zeros(TEXTS * WIDTH, sizeof *x);
+    int8_t labels[TEXTS * TASKS], alone[TEXTS];
+    uint8_t is_train[TEXTS];
+    uint64_t test[2] = {0};
+    ok(ctx, atmsae_synth_rows(synth, 0, TEXTS, x, NULL));
+    for (uint64_t i = 0; i < TEXTS; i++) {
+        is_train[i] = i % 3 != 0;
+        alone[i] = normal(50, i) > 0.5;
+        if (!is_train[i]) test[alone[i]]++;
+        labels[i * TASKS] = (int8_t)(alone[i] && !is_train[i]);
+        labels[i * TASKS + 1] = alone[i];
+        labels[i * TASKS + 2] = (int8_t)(is_train[i] ? alone[i] : -1);
+        labels[i * TASKS + 3] = -1;
+    }
+    atmsae_probing_config config;
+    atmsae_probing_config_init(&config, sizeof config);
+    atmsae_batch batch = rows(x, TEXTS);
+    atmsae_probing *probing[2];
+    atmsae_probing_entry e[TASKS * COLUMNS], want[COLUMNS];
+    atmsae_probing_task tasks[TASKS] = {{.size = sizeof *tasks}};
+    config.n_tasks = TASKS;
+    ok(ctx, atmsae_probing_create(ctx, &config, &batch, WIDTH, labels, is_train, &probing[0]));
+    config.n_tasks = 1;
+    ok(ctx, atmsae_probing_create(ctx, &config, &batch, WIDTH, alone, is_train, &probing[1]));
+    atmsae_model *model = control(ctx, synth, ORACLE);
+    for (int raw = 0; raw < 2; raw++) {
+        ok(ctx, raw ? atmsae_probing_baseline(probing[0], e) : atmsae_probing_score(probing[0], model, e));
+        ok(ctx, raw ? atmsae_probing_baseline(probing[1], want) : atmsae_probing_score(probing[1], model, want));
+        ck_assert_mem_eq(e + COLUMNS, want, sizeof want);
+        for (uint64_t i = 0; i < TASKS * COLUMNS; i++)
+            ck_assert(i / COLUMNS == 1 || (isnan(e[i].accuracy) && isnan(e[i].f1) && isnan(e[i].auc) && e[i].best == UINT64_MAX));
+    }
+    ok(ctx, atmsae_probing_tasks(probing[0], tasks));
+    for (int k = 0; k < TASKS; k++)
+        ck_assert_int_eq(tasks[k].probed, k == 1);
+    ck_assert(tasks[0].train[0] > 0 && tasks[0].train[1] == 0 && tasks[0].test[1] == test[1]);
+    ck_assert(tasks[1].test[0] == test[0] && tasks[1].test[1] == test[1] && test[0] > test[1]);
+    near("majority", tasks[1].majority, (double)test[0] / (double)(test[0] + test[1]), 1e-15);
+    ck_assert(tasks[2].train[1] > 0 && tasks[2].test[0] + tasks[2].test[1] == 0 && isnan(tasks[2].majority));
+    atmsae_model_destroy(model);
+    atmsae_probing_destroy(probing[0]);
+    atmsae_probing_destroy(probing[1]);
+    atmsae_synth_destroy(synth);
+    atmsae_context_destroy(ctx);
+    free(x);
 }
 END_TEST
 
@@ -195,6 +247,7 @@ int main(void)
         truth_orders_the_controls,
         reconstruction_orders_the_controls,
         probing_orders_the_controls,
+        probing_leaves_out_what_cannot_be_probed,
     };
     return run_tests("controls", tests, sizeof tests / sizeof *tests);
 }

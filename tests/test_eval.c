@@ -101,7 +101,7 @@ static const struct {
     const char *name;
     double c;
     bool balanced;
-} ridge_cases[] = {{"few", 1, true}, {"few_plain", 0.05, false}, {"many", 0.3, true}};
+} ridge_cases[] = {{"few", 1, true}, {"few_plain", 0.05, false}, {"many", 0.3, true}, {"column", 0.5, true}, {"row", 0.5, true}};
 
 /* Norm of the objective's gradient, straight from the formula. */
 static double gradient_norm(const ams_logistic *p, int32_t positive, const double *w)
@@ -982,6 +982,87 @@ START_TEST(absorption_controls)
 }
 END_TEST
 
+START_TEST(absorption_bears_rogue_values)
+{
+    /* One dimension 100 times or 1000 times the others, or one row of 1e5: every class counts, and the words that were
+     * absorbed still are. The large dimension or row is one that no latent reads. */
+    static const struct {
+        float dimension, row;
+    } rogue[] = {{100, 1}, {1000, 1}, {1, 1e5f}};
+    atmsae_context *ctx = new_context(2);
+    words w = new_words();
+    uint64_t first = 0, absorbed = 0;
+    for (uint64_t i = 0; i < WORDS; i++)
+        absorbed += !w.is_train[i] && w.token[i] >= 0;
+    while (!w.is_train[first])
+        first++;
+    float *as_it_was = zeros(WORDS * WORD_D, sizeof *as_it_was);
+    memcpy(as_it_was, w.x, WORDS * WORD_D * sizeof *as_it_was);
+    for (size_t k = 0; k < sizeof rogue / sizeof *rogue; k++) {
+        memcpy(w.x, as_it_was, WORDS * WORD_D * sizeof *as_it_was);
+        for (uint64_t i = 0; i < WORDS; i++)
+            w.x[i * WORD_D + WORD_D - 1] *= rogue[k].dimension;
+        w.x[first * WORD_D + WORD_D - 1] = rogue[k].row > 1 ? rogue[k].row : w.x[first * WORD_D + WORD_D - 1];
+        atmsae_absorption *a = new_absorption(ctx, &w);
+        atmsae_model *model = word_model(ctx, true, 1, 1);
+        atmsae_absorption_class classes[CLASSES];
+        atmsae_absorption_result r = score(ctx, a, model, classes);
+        ck_assert_uint_eq(r.classes, CLASSES);
+        near("probe_f1", r.probe_f1, 1, 1e-12);
+        ck_assert_uint_eq(classes[0].absorbed, absorbed);
+        ck_assert(a->unit > 0.1 && a->unit < 2);
+        atmsae_model_destroy(model);
+        atmsae_absorption_destroy(a);
+    }
+    free(as_it_was);
+    free_words(&w);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+START_TEST(absorption_leaves_out_classes_without_words)
+{
+    /* Class 1 has no training words and class 2 no test words: the others' results stay; rows that are all the
+     * same give no class at all, and no failure. */
+    atmsae_context *ctx = new_context(1);
+    words w = new_words();
+    atmsae_model *model = word_model(ctx, true, 1, 1);
+    for (uint64_t i = 0; i < WORDS; i++)
+        w.is_train[i] = w.label[i] == 1 ? 0 : w.label[i] == 2 ? 1 : w.is_train[i];
+    atmsae_absorption_entry e[CLASSES];
+    atmsae_absorption *a = new_absorption(ctx, &w);
+    atmsae_absorption_measures m = measure(ctx, a, model, e, NULL);
+    ck_assert_uint_eq(m.classes, CLASSES - 2);
+    for (int c = 0; c < CLASSES; c++) {
+        ck_assert_int_eq(e[c].used, c != 1 && c != 2);
+        ck_assert_uint_eq(e[c].train_rows + e[c].test_rows, WORDS / CLASSES);
+    }
+    ck_assert_uint_eq(e[1].train_rows, 0);
+    ck_assert_uint_eq(e[2].test_rows, 0);
+    ck_assert_double_gt(e[0].full_rate, 0.1);
+    atmsae_absorption_destroy(a);
+    memset(w.is_train, 1, WORDS); /* no test words at all */
+    a = new_absorption(ctx, &w);
+    ck_assert_uint_eq(measure(ctx, a, model, e, NULL).classes, 0);
+    atmsae_absorption_destroy(a);
+    memset(w.is_train, 0, WORDS);
+    a = new_absorption(ctx, &w);
+    ck_assert_uint_eq(measure(ctx, a, model, e, NULL).classes, 0);
+    atmsae_absorption_destroy(a);
+    for (uint64_t i = 0; i < WORDS; i++) {
+        w.is_train[i] = i % 3 != 0;
+        memcpy(w.x + i * WORD_D, w.x, WORD_D * sizeof *w.x);
+    }
+    a = new_absorption(ctx, &w);
+    m = measure(ctx, a, model, e, NULL);
+    ck_assert(m.classes == 0 && isnan(m.full_rate));
+    atmsae_absorption_destroy(a);
+    atmsae_model_destroy(model);
+    free_words(&w);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
 START_TEST(absorption_rejects_bad_input)
 {
     atmsae_context *ctx = new_context(1);
@@ -1024,7 +1105,7 @@ START_TEST(absorption_rejects_bad_input)
     REFUSED(ATMSAE_E_NONFINITE, "row 9");
     w.x[9 * WORD_D] = was;
     batch.n_rows = 0;
-    REFUSED(ATMSAE_E_ARG, "0 training");
+    REFUSED(ATMSAE_E_ARG, "no rows");
     batch.n_rows = WORDS;
 
     a = new_absorption(ctx, &w);
@@ -1192,7 +1273,7 @@ int main(void)
         const TTest *test;
         int runs;
     } tests[] = {
-        {"logistic", logistic_finds_the_optimum_of_scikit_learn, 3},
+        {"logistic", logistic_finds_the_optimum_of_scikit_learn, 5},
         {"logistic", logistic_counts_rows_as_often_as_it_is_told, 1},
         {"logistic", logistic_fits_classes_in_groups, 1},
         {"logistic", logistic_survives_hard_data, 1},
@@ -1209,6 +1290,8 @@ int main(void)
         {"absorption", absorption_finds_what_was_built_in, 1},
         {"absorption", absorption_in_other_units_is_the_same, 1},
         {"absorption", absorption_controls, 1},
+        {"absorption", absorption_bears_rogue_values, 1},
+        {"absorption", absorption_leaves_out_classes_without_words, 1},
         {"absorption", absorption_rejects_bad_input, 1},
         {"synth", synth_oracle_is_perfect, 1},
         {"synth", synth_absorption_is_seen_where_it_is, 1},

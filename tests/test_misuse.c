@@ -78,6 +78,7 @@ typedef struct world {
     atmsae_absorption_result absorption_result;
     atmsae_absorption_measures measures;
     atmsae_probing_entry entries[8];
+    atmsae_probing_task probing_task;
     atmsae_synth_result synth_result;
     atmsae_truth_result truth;
     atmsae_tensor_info info;
@@ -112,6 +113,7 @@ static void sizes(world *w)
     w->origin.size = sizeof w->origin, w->row_origin.size = sizeof w->row_origin, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
     w->metrics_result.size = sizeof w->metrics_result, w->details.size = sizeof w->details;
     w->absorption_result.size = sizeof w->absorption_result, w->measures.size = sizeof w->measures;
+    w->probing_task.size = sizeof w->probing_task;
     w->synth_result.size = sizeof w->synth_result, w->truth.size = sizeof w->truth, w->info.size = sizeof w->info;
     w->lm_result.size = sizeof w->lm_result, w->match.size = sizeof w->match, w->hedging.size = sizeof w->hedging;
 }
@@ -281,6 +283,7 @@ static void stop(world *w)
     X(absorption_measure, 3, P(1, w->absorption), P(2, w->model), P(3, &w->measures), NULL, NULL)                     \
     X(probing_create, 6, P(1, w->ctx), P(2, &w->probing_config), P(3, &w->batch), D, P(4, w->labels),                 \
       P(5, w->is_train), P(6, &w->made.probing))                                                                      \
+    X(probing_tasks, 2, P(1, w->probing), P(2, &w->probing_task))                                                     \
     X(probing_score, 3, P(1, w->probing), P(2, w->model), P(3, w->entries))                                           \
     X(probing_baseline, 2, P(1, w->probing), P(2, w->entries))                                                        \
     X(metrics_get_details, 2, P(1, w->metrics), P(2, &w->details))                                                    \

@@ -71,10 +71,10 @@ def make_inputs():
         with open(name, "w", encoding="utf-8") as f:
             f.write("".join(t + "\n" for t in lines))
     write_safetensors("t.safetensors", {"activations": ("F16", [80, 576], rows[:80 * size]),
-                                        "labels": ("I8", [80, 2], bytes(i % 2 if j else i // 2 % 2 for i in range(80) for j in (0, 1))),
+                                        "labels": ("I8", [80, 4], b"".join(bytes((i // 2 % 2, i % 2, i % 2 and not i // 4 % 2, 1)) for i in range(80))),
                                         "is_train": ("U8", [80], bytes(i // 4 % 2 for i in range(80)))})
     with open("t.tasks.json", "w", encoding="utf-8") as f:
-        f.write('["plain", "<b>&\\"\\u00e9\\ud83d\\ude00"]')
+        f.write('["plain", "<b>&\\"\\u00e9\\ud83d\\ude00", "never 1", "never 0"]')
     return texts, [letters[i] for i in chosen]
 
 
@@ -145,6 +145,8 @@ def check_eval(sae, letters, texts):
     shown = {row[0]: row[1] for row in page.table("result")[1:]}
     printed = dict(re.findall(r"^  (\w+)\s+(\S.*)$", text, re.M))
     for key, value in result.items():
+        if key.endswith("_interval"):
+            value = "[%.4f, %.4f]" % tuple(value)
         if isinstance(value, (list, dict)):
             continue
         said = value if isinstance(value, str) else "%.7g" % value if isinstance(value, float) else str(value)
@@ -165,9 +167,79 @@ def check_eval(sae, letters, texts):
         check("top words descend", values == sorted(values, reverse=True) and all(w["word"] == texts[w["row"]] for w in t["words"]))
     check("the main latents have top words", {c["main_latent"] for c in classes.values()} <= {t["latent"] for t in result["top_words"]})
     check_top_words(sae, max(result["top_words"], key=lambda t: len(t["words"])))
-    check("a task's name", [t["task"] for t in result["tasks"]] == ["plain", '<b>&"é😀'] and page.table("task")[2][0] == '<b>&"é😀')
-    check("probing is the mean over tasks", math.isclose(result["probing_top1"], sum(t["top1"] for t in result["tasks"]) / 2, rel_tol=1e-6))
+    check("a task's name", [t["task"] for t in result["tasks"][:2]] == ["plain", '<b>&"é😀'] and page.table("task")[2][0] == '<b>&"é😀')
+    for ending in ("", "_auc", "_f1"):
+        for column in ("top1", "top2", "top5", "all"):
+            mean = sum(t[column + ending] for t in result["tasks"][:2]) / 2
+            check(f"probing {column}{ending} is the mean over tasks", math.isclose(result[f"probing_{column}{ending}"], mean, rel_tol=1e-6))
+    check("what a constant answer gets", result["probing_majority"] == 0.5 == result["tasks"][0]["majority"])
+    check_left_out(result, text, page)
+    check_intervals(result, classes)
     return result
+
+
+def check_left_out(result, text, page):
+    """Two of four tasks have one label only among their training texts."""
+    for task, label in ((2, 1), (3, 0)):
+        t = result["tasks"][task]
+        why = f"no training text has label {label}"
+        check("a task that is not probed", t["reason"] == why and t["top1"] is t["all_auc"] is t["raw_top1"] is t["latent"] is None, t)
+        check("... on the page", page.table("task")[task + 1][:2] == [f"never {label}", why], page.table("task")[task + 1])
+        note = f"1 of 4 tasks are not probed: {why} (never {label})"
+        check("... in a note", note in result["notes"] and f"note: {note}\n" in text and note in page.texts, result.get("notes"))
+    check("tasks that are probed", result["probing_tasks"] == 2 and all("reason" not in t for t in result["tasks"][:2]))
+    out = [c for c in result["classes"] if not c["used"]]
+    check("classes that take no part", len(out) > 10 and all(c["reason"] == "no training words" for c in out if c["name"] not in "cps"), out)
+    check("... in a note", any("classes take no part in absorption: no training words (a, b, d, " in n for n in result["notes"]), result["notes"])
+
+
+def wilson(p, n, z=1.959963984540054):
+    middle, half = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+
+
+def check_intervals(result, classes):
+    """From each class's, or task's, Wilson interval."""
+    tests = [sum(t["test"]) for t in result["tasks"][:2]]
+    for key, shares in (("absorption", [(c["full_rate"], c["true_positives"]) for c in classes.values()]),
+                        ("main_recall", [(c["main_recall"], c["true_positives"]) for c in classes.values()]),
+                        ("probing_all", [(t["all"], n) for t, n in zip(result["tasks"], tests)])):
+        limits = [wilson(p, n) for p, n in shares]
+        low = result[key] - math.sqrt(sum((p - l) ** 2 for (p, _), (l, _) in zip(shares, limits))) / len(shares)
+        high = result[key] + math.sqrt(sum((u - p) ** 2 for (p, _), (_, u) in zip(shares, limits))) / len(shares)
+        got = result[key + "_interval"]
+        check(f"interval of {key}", math.isclose(got[0], max(low, 0), abs_tol=6e-5) and math.isclose(got[1], min(high, 1), abs_tol=6e-5), (got, low, high))
+
+
+def check_orders(result, text, page):
+    """Which SAE is best, and which are not told from it."""
+    saes = {s["name"]: s for s in result["saes"]}
+    check("orders", [o["key"] for o in result["orders"]] == ["absorption", "main_recall", "probing_top1", "probing_top2", "probing_top5", "probing_all"])
+    for o in result["orders"]:
+        key = o["key"]
+        best = (min if key == "absorption" else max)(s[key] for s in saes.values())
+        low, high = saes[o["best"]][key + "_interval"]
+        near = [n for n, s in saes.items() if n != o["best"] and s[key + "_interval"][0] <= high and low <= s[key + "_interval"][1]]
+        check(f"{key}: the best one", saes[o["best"]][key] == best and o["within_noise"] == near, o)
+        line = f"{key}: {o['best']} is {'lowest' if key == 'absorption' else 'highest'}"
+        line += f", but within noise of {', '.join(near)}" if near else ", by more than noise"
+        check(f"{key}: the line", line + "\n" in text and line in page.texts, line)
+    check("texts of 40 rows decide little", any(o["within_noise"] for o in result["orders"][2:]))
+
+
+def check_no_values():
+    """Rows and words that are all the same: null, and a line that says why; the rest is measured."""
+    words = read_safetensors("w.safetensors")
+    n, d = words["prompted"][1]
+    row = words["prompted"][2][:2 * d]
+    write_safetensors("same.safetensors", words | {"prompted": ("F16", [n, d], row * n)})
+    write_safetensors("rows.safetensors", {"activations": ("F16", [50, d], row * 50)})
+    out, _ = run("eval", "--sae", "bare", "--input", "rows.safetensors", "--words", "same.safetensors", "--probing", "t.tasks.json", "--json")
+    result = json.loads(out)
+    check("values that do not exist", result["fvu"] is result["absorption"] is result["absorption_interval"] is None and result["rows"] == 50)
+    check("... are explained", any(n.startswith("fvu has no value: the rows are all the same") for n in result["notes"])
+          and any("the rows of all words are the same (c, p, s)" in n for n in result["notes"]), result["notes"])
+    check("... and the rest is there", result["l0"] >= 0 and result["probing_tasks"] == 2)
 
 
 def check_top_words(sae, top):
@@ -200,11 +272,12 @@ def check_compare(saes, alone):
     columns = {"L0": ("l0", "%.2f"), "FVU": ("fvu", "%.4f"), "EV": ("explained_variance", "%.4f"), "dead": ("dead", "%.0f"),
                "k": ("k", "%g"), "seed": ("seed", "%g"), "absorbed": ("absorption", "%.4f"), "frac060": ("absorption_fraction_v060", "%.4f"),
                "frac032": ("absorption_fraction_v032", "%.4f"), "F1": ("sparse_f1", "%.4f"), "recall": ("main_recall", "%.4f"),
+               "majority": ("probing_majority", "%.4f"), "top1 AUC": ("probing_top1_auc", "%.4f"), "top1 F1": ("probing_top1_f1", "%.4f"),
                "top1": ("probing_top1", "%.4f"), "top2": ("probing_top2", "%.4f"), "top5": ("probing_top5", "%.4f")}
-    printed = [[re.split(r"  +", line.strip()) for line in part.splitlines()] for part in text.strip().split("\n\n")]
+    printed = [[re.split(r"  +", line.strip()) for line in part.splitlines()] for part in text.strip().split("\n\n")[:3]]
     seen = set()
     for where, tables in (("page", [t for t in page.tables if t[0][0] == "SAE"]), ("terminal", printed)):
-        check(f"two tables on the {where}", len(tables) == 2 and all(len(t) == 4 for t in tables))
+        check(f"three tables on the {where}", len(tables) == 3 and all(len(t) == 4 for t in tables))
         for head, *rows in tables:
             for i, row in enumerate(rows):
                 check(f"{where}: name", row[0] == result["saes"][i]["name"], row)
@@ -213,6 +286,7 @@ def check_compare(saes, alone):
                         key, form = columns[name]
                         seen.add(name)
                         check(f"{where}: {name}", cell == rounded(result["saes"][i][key], form), (cell, result["saes"][i][key]))
+    check_orders(result, text, page)
     check("all columns", seen == set(columns), set(columns) - seen)
     for s in result["saes"]:
         for heading, key in (("FVU", "fvu"), ("absorbed", "absorption")):
@@ -244,6 +318,7 @@ def main():
     os.rename("w.words.txt", "elsewhere.txt")
     result = json.loads(run("eval", "--sae", "bare", "--input", "v.npy", "--words", "w.safetensors", "--json")[0])
     check("words without a text are numbers", all(re.fullmatch(r"#\d+", w["word"]) for t in result["top_words"] for w in t["words"]))
+    check_no_values()
     _, err = run("eval", "--sae", "bare", "--input", "v.npy", "--words", "w.safetensors", "--words-text", "short.txt", code=1)
     check("too few words", "899 lines" in err, err)
     _, err = run("eval", "--sae", "bare", "--input", "v.npy", "--html", "nowhere/x.html", code=1)

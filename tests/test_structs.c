@@ -215,6 +215,16 @@ static atmsae_status get_metrics(world *w, void *c) { return atmsae_metrics_get(
 static atmsae_status get_absorption(world *w, void *c) { return atmsae_absorption_score(w->absorption, w->model, c, NULL); }
 static atmsae_status get_synth(world *w, void *c) { return atmsae_synth_score(w->synth, w->model, 0, N, c); }
 static atmsae_status get_measures(world *w, void *c) { return atmsae_absorption_measure(w->absorption, w->model, c, NULL, NULL); }
+static atmsae_status get_tasks(world *w, void *c)
+{
+    atmsae_probing_config config;
+    fill_probing(w, &config);
+    atmsae_probing *probing;
+    ck_assert_int_eq(atmsae_probing_create(w->ctx, &config, &w->batch, D, w->task, w->is_train, &probing), ATMSAE_OK);
+    atmsae_status status = atmsae_probing_tasks(probing, c);
+    atmsae_probing_destroy(probing);
+    return status;
+}
 static atmsae_status get_details(world *w, void *c) { return atmsae_metrics_get_details(w->metrics, c); }
 static atmsae_status get_lm(world *w, void *c)
 {
@@ -246,6 +256,7 @@ static const struct {
     OUT(atmsae_synth_result, 72, get_synth),
     OUT(atmsae_tensor_info, 96, get_tensor),
     OUT(atmsae_absorption_measures, 144, get_measures),
+    OUT(atmsae_probing_task, 56, get_tasks),
     OUT(atmsae_metrics_details, 112, get_details),
     OUT(atmsae_lm_result, 72, get_lm),
     OUT(atmsae_match_result, 32, get_match),

@@ -19,12 +19,15 @@ static const char compare_help[] =
     "usage: atmsae compare SAE... --input FILE... [--words FILE] [--probing FILE]\n"
     "                      [--json] [--html FILE]\n\n"
     "Measures several SAEs as eval does, on the same rows, and prints a table with a line for each. Probes\n"
-    "and their split into training and test words are made once and shared by all. --html writes a page\n"
+    "and their split into training and test words are made once and shared by all. With --words or --probing\n"
+    "it gives intervals over words, and says which SAEs are within noise of the best. --html writes a page\n"
     "with the table and with pictures: error and absorption against L0, densities, every class, probing,\n"
     "importances and masks over time; SAEs of the same architecture and mask are one curve.\n\n"
     "examples\n"
     "  atmsae compare out/* --input valid.npy --html compare.html\n"
     "  atmsae compare out/topk out/atm --input valid.npy --words words.safetensors --json\n";
+
+enum { MOST_KEYS = 128 };
 
 /* A cell as it may go to a terminal, into text [256]. */
 static const char *shown_cell(const report_sae *sae, const report_key *key, char *text)
@@ -34,19 +37,19 @@ static const char *shown_cell(const report_sae *sae, const report_key *key, char
     return *text ? text : "-";
 }
 
-/* One of the terminal's two tables; the second has what words and texts tell. */
-static void print_table(const report *r, bool more)
+/* One of the terminal's tables. */
+static void print_table(const report *r, int table)
 {
-    size_t name_width = 3, widths[64] = {0};
+    size_t name_width = 3, widths[MOST_KEYS] = {0};
     char text[256];
     bool any = false;
     for (size_t i = 0; i < r->n; i++) {
         const size_t width = text_escape(r->sae[i].name, NULL, 0);
         if (width > name_width) name_width = width;
     }
-    for (size_t k = 0; k < report_n_keys && k < 64; k++) {
+    for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++) {
         const report_key *key = &report_keys[k];
-        if (!key->heading || key->more != more || !report_has(r, key)) continue;
+        if (!key->heading || key->table != table || !report_has(r, key)) continue;
         any = true;
         widths[k] = strlen(key->heading);
         for (size_t i = 0; i < r->n; i++) {
@@ -55,19 +58,37 @@ static void print_table(const report *r, bool more)
         }
     }
     if (!any) return;
-    printf("%s%-*s", more ? "\n" : "", (int)name_width, "SAE");
-    for (size_t k = 0; k < report_n_keys && k < 64; k++)
+    printf("%s%-*s", table > 0 ? "\n" : "", (int)name_width, "SAE");
+    for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++)
         if (widths[k]) printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), report_keys[k].heading);
     putchar('\n');
     for (size_t i = 0; i < r->n; i++) {
         char *name = text_shown(r->sae[i].name);
         printf("%-*s", (int)name_width, name);
         free(name);
-        for (size_t k = 0; k < report_n_keys && k < 64; k++)
+        for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++)
             if (widths[k])
                 printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), shown_cell(&r->sae[i], &report_keys[k], text));
         putchar('\n');
     }
+}
+
+/* Which orders of SAEs words and texts leave open, and the notes. */
+static void print_notes(const report *r)
+{
+    const char *before = "\n";
+    for (const noisy_key *key = noisy_keys; key < noisy_keys + n_noisy_keys; key++) {
+        char *order = order_text(r, key), *shown = order ? text_shown(order) : NULL;
+        if (shown) printf("%s%s\n", before, shown), before = "";
+        free(shown);
+        free(order);
+    }
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t k = 0; k < r->sae[i].n_notes; k++) {
+            char *shown = note_is_new(r, i, k) ? text_shown(r->sae[i].notes[k]) : NULL;
+            if (shown) printf("%snote: %s\n", before, shown), before = "";
+            free(shown);
+        }
 }
 
 static void print_json(const report *r)
@@ -81,6 +102,8 @@ static void print_json(const report *r)
     fputs(",\n\"probing\": ", stdout);
     if (s[R_PROBING].given) json_string(stdout, s[R_PROBING].text);
     else fputs("null", stdout);
+    fputs(",\n\"orders\": ", stdout);
+    orders_json(stdout, r);
     fputs(",\n\"saes\": [\n", stdout);
     for (size_t i = 0; i < r->n; i++) {
         if (i) puts(",");
@@ -112,8 +135,8 @@ static int run_compare(const setting *s)
         if (s[R_JSON].given) {
             print_json(&r);
         } else {
-            print_table(&r, false);
-            print_table(&r, true);
+            for (int table = 0; table < REPORT_TABLES; table++) print_table(&r, table);
+            print_notes(&r);
         }
     }
     report_close(&r);

@@ -3,8 +3,10 @@
  * atmsae eval: everything that is measured of one saved SAE.
  */
 #include "report.h"
+#include "text.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 enum { E_PAIR = R_OPTIONS, E_OPTIONS };
 
@@ -25,8 +27,9 @@ static const char eval_help[] =
     "With --words it also measures absorption: how often a latent that should fire on every word of a\n"
     "class (say, its first letter) is silent while a more special latent fires in its place.\n"
     "With --probing it reads labels of texts from the best 1, 2 and 5 latents, from all, and from the\n"
-    "rows themselves; with --pair it tells how many latents a second SAE shares. --html writes a page\n"
-    "with all of it, and with importances and masks over time if atmsae train made the SAE.\n\n"
+    "rows themselves, beside what always giving the more common label gets; with --pair it tells how many\n"
+    "latents a second SAE shares. --html writes a page with all of it, and with importances and masks over\n"
+    "time if atmsae train made the SAE.\n\n"
     "examples\n"
     "  atmsae eval --sae out/atm --input valid.npy\n"
     "  atmsae eval --sae out/atm --input valid.safetensors --words words.safetensors --html atm.html\n"
@@ -56,6 +59,11 @@ static int run_eval(const setting *s)
         } else {
             fields_print(&r.sae[0].fields, stdout);
             print_histogram(&r);
+            for (size_t k = 0; k < r.sae[0].n_notes; k++) {
+                char *shown = text_shown(r.sae[0].notes[k]);
+                printf("note: %s\n", shown);
+                free(shown);
+            }
         }
     }
     report_close(&r);

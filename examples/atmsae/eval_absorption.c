@@ -67,6 +67,12 @@ bool words_open(report *self)
     if (!words_read(self->context, s[R_WORDS].text, tensor, &set->words) ||
         !rows_are_good(s[R_WORDS].text, set->words.rows, set->words.n, set->words.d) || !open_text(s, set))
         return false;
+    set->all_equal = true;
+    for (uint64_t i = 0; i < set->words.n; i++) {
+        const float *row = set->words.rows + i * set->words.d;
+        set->n_train += set->words.is_train[i];
+        set->all_equal = set->all_equal && memcmp(row, set->words.rows, set->words.d * sizeof *row) == 0;
+    }
     atmsae_absorption_config config;
     atmsae_absorption_config_init(&config, sizeof config);
     config.n_classes = set->words.n_classes;
@@ -144,7 +150,14 @@ static char *classes_json(const report *self, const report_sae *sae)
             exact_real(value, text);
             fprintf(out, ", \"%s\": %s", reals[k].name, isfinite(value) ? text : "null");
         }
-        if (c->used) {
+        char *reason = class_reason(self, c);
+        if (reason) {
+            fputs(", \"probe_f1\": ", out);
+            json_real(out, c->probe_f1, 7);
+            fputs(", \"reason\": ", out);
+            json_string(out, reason);
+            free(reason);
+        } else {
             fprintf(out, ", \"true_positives\": %llu, \"absorbed\": %llu, \"n_split\": %llu, \"main_latent\": %llu",
                     (unsigned long long)c->words, (unsigned long long)c->absorbed, (unsigned long long)c->n_split,
                     (unsigned long long)c->split[0]);
@@ -157,9 +170,16 @@ static char *classes_json(const report *self, const report_sae *sae)
 #undef REAL
 }
 
-static void add_fields(fields *out, const atmsae_absorption_measures *r)
+static void add_fields(const report *self, const atmsae_absorption_entry *classes, const atmsae_absorption_measures *r, fields *out)
 {
+    shares absorbed = {0}, recalled = {0};
+    for (uint64_t i = 0; i < self->words.words.n_classes; i++) {
+        if (!classes[i].used) continue;
+        share_add(&absorbed, classes[i].full_rate, classes[i].words);
+        share_add(&recalled, classes[i].main_recall, classes[i].words);
+    }
     fields_real(out, "absorption", r->full_rate);
+    fields_interval(out, "absorption_interval", &absorbed);
     fields_real(out, "absorption_fraction_v060", r->fraction_v060);
     fields_real(out, "absorption_fraction_v032", r->fraction_v032);
     fields_count(out, "absorption_classes", r->classes);
@@ -167,6 +187,7 @@ static void add_fields(fields *out, const atmsae_absorption_measures *r)
     fields_count(out, "absorbed", r->absorbed);
     fields_real(out, "recall", r->split_recall);
     fields_real(out, "main_recall", r->main_recall);
+    fields_interval(out, "main_recall_interval", &recalled);
     fields_real(out, "main_precision", r->main_precision);
     fields_real(out, "sparse_f1", r->sparse_f1);
     fields_real(out, "split_f1", r->split_f1);
@@ -184,7 +205,7 @@ bool words_measure(const report *self, const atmsae_model *model, report_sae *sa
     if (w->n_classes > 0) sae->classes[0].size = sizeof *sae->classes;
     if (atmsae_absorption_measure(self->words.absorption, model, &r, sae->classes, sae->fate) < 0)
         return command_failed(self->context), false;
-    add_fields(&sae->fields, &r);
+    add_fields(self, sae->classes, &r, &sae->fields);
     fields_json(&sae->fields, "classes", classes_json(self, sae));
     return top_words_measure(self, model, sae);
 }

@@ -7,6 +7,7 @@
 #include "report.h"
 #include "rows.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,8 +124,10 @@ static bool fit(report *self, const texts *t)
     batch.n_rows = t->n;
     batch.x = t->rows;
     set->raw = program_alloc(set->n * PROBE_COLUMNS, sizeof *set->raw);
+    set->task = program_alloc(set->n, sizeof *set->task);
+    if (set->n > 0) set->task[0].size = sizeof *set->task;
     return atmsae_probing_create(self->context, &config, &batch, t->d, t->labels, t->is_train, &set->probing) >= 0 &&
-           atmsae_probing_baseline(set->probing, set->raw) >= 0;
+           atmsae_probing_tasks(set->probing, set->task) >= 0 && atmsae_probing_baseline(set->probing, set->raw) >= 0;
 }
 
 bool tasks_open(report *self)
@@ -155,16 +158,69 @@ void tasks_close(task_set *self)
     atmsae_probing_destroy(self->probing);
     free(self->text);
     free(self->name);
+    free(self->task);
     free(self->raw);
 }
 
 /* ---- results ------------------------------------------------------------------------------------------------ */
 
-static double mean_of(const atmsae_probing_entry *e, size_t n_tasks, size_t column)
+/* Mean of n doubles, `stride` bytes apart, that are numbers; NaN if none is. */
+static double mean_of(const void *first, size_t stride, size_t n)
 {
-    double sum = 0;
-    for (size_t i = 0; i < n_tasks; i++) sum += e[i * PROBE_COLUMNS + column].accuracy;
-    return sum / (double)n_tasks;
+    double sum = 0, with_value = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double value = *(const double *)(const void *)((const char *)first + i * stride);
+        if (isnan(value)) continue;
+        sum += value;
+        with_value += 1;
+    }
+    return with_value > 0 ? sum / with_value : (double)NAN;
+}
+
+/* Accuracy, AUC and F1 of probes: of all tasks' probes on the same number of columns. */
+static void add_means(fields *out, const char *name, const atmsae_probing_entry *first, size_t n)
+{
+    const struct {
+        const char *ending;
+        const double *value;
+    } measures[] = {{"", &first->accuracy}, {"_auc", &first->auc}, {"_f1", &first->f1}};
+    for (size_t i = 0; i < sizeof measures / sizeof *measures; i++) {
+        char key[48];
+        snprintf(key, sizeof key, "probing_%s%s", name, measures[i].ending);
+        fields_real(out, key, mean_of(measures[i].value, PROBE_COLUMNS * sizeof *first, n));
+    }
+}
+
+static void real_json(FILE *out, const char *prefix, const char *name, const char *ending, double value)
+{
+    fprintf(out, ", \"%s%s%s\": ", prefix, name, ending);
+    json_real(out, value, 7);
+}
+
+static void task_json(FILE *out, const task_set *set, size_t i, const atmsae_probing_entry *sae)
+{
+    const atmsae_probing_task *task = &set->task[i];
+    fputs("{\"task\": ", out);
+    json_string(out, set->name[i]);
+    fprintf(out, ", \"train\": [%llu, %llu], \"test\": [%llu, %llu]", (unsigned long long)task->train[0],
+            (unsigned long long)task->train[1], (unsigned long long)task->test[0], (unsigned long long)task->test[1]);
+    real_json(out, "majority", "", "", task->majority);
+    for (size_t c = 0; c < PROBE_COLUMNS; c++) {
+        const atmsae_probing_entry *s = &sae[i * PROBE_COLUMNS + c], *r = &set->raw[i * PROBE_COLUMNS + c];
+        real_json(out, "", probe_columns[c], "", s->accuracy);
+        real_json(out, "", probe_columns[c], "_auc", s->auc);
+        real_json(out, "", probe_columns[c], "_f1", s->f1);
+        real_json(out, "raw_", probe_columns[c], "", r->accuracy);
+    }
+    char *reason = task_reason(task);
+    if (reason) {
+        fputs(", \"latent\": null, \"reason\": ", out);
+        json_string(out, reason);
+    } else {
+        fprintf(out, ", \"latent\": %llu", (unsigned long long)sae[i * PROBE_COLUMNS].best);
+    }
+    free(reason);
+    fputc('}', out);
 }
 
 static char *tasks_json(const task_set *set, const atmsae_probing_entry *sae)
@@ -173,18 +229,8 @@ static char *tasks_json(const task_set *set, const atmsae_probing_entry *sae)
     size_t size;
     FILE *out = program_text_open(&json, &size);
     for (size_t i = 0; i < set->n; i++) {
-        fputs(i ? ",\n    {\"task\": " : "[\n    {\"task\": ", out);
-        json_string(out, set->name[i]);
-        for (size_t c = 0; c < PROBE_COLUMNS; c++) {
-            const atmsae_probing_entry *s = &sae[i * PROBE_COLUMNS + c], *r = &set->raw[i * PROBE_COLUMNS + c];
-            fprintf(out, ", \"%s\": ", probe_columns[c]);
-            json_real(out, s->accuracy, 7);
-            fprintf(out, ", \"%s_f1\": ", probe_columns[c]);
-            json_real(out, s->f1, 7);
-            fprintf(out, ", \"raw_%s\": ", probe_columns[c]);
-            json_real(out, r->accuracy, 7);
-        }
-        fprintf(out, ", \"latent\": %llu}", (unsigned long long)sae[i * PROBE_COLUMNS].best);
+        fputs(i ? ",\n    " : "[\n    ", out);
+        task_json(out, set, i, sae);
     }
     fputs("\n  ]", out);
     return program_text_close(out, &json);
@@ -193,17 +239,30 @@ static char *tasks_json(const task_set *set, const atmsae_probing_entry *sae)
 bool tasks_measure(const report *self, const atmsae_model *model, report_sae *sae)
 {
     const task_set *set = &self->tasks;
+    fields *out = &sae->fields;
+    char name[48];
+    double majority = 0;
+    uint64_t probed = 0;
     if (!set->probing) return true;
     sae->probes = program_alloc(set->n * PROBE_COLUMNS, sizeof *sae->probes);
     if (atmsae_probing_score(set->probing, model, sae->probes) < 0) return command_failed(self->context), false;
-    fields_count(&sae->fields, "probing_tasks", set->n);
-    for (size_t c = 0; c < PROBE_COLUMNS; c++) {
-        char name[32];
-        snprintf(name, sizeof name, "probing_%s", probe_columns[c]);
-        fields_real(&sae->fields, name, mean_of(sae->probes, set->n, c));
-        snprintf(name, sizeof name, "probing_raw_%s", probe_columns[c]);
-        fields_real(&sae->fields, name, mean_of(set->raw, set->n, c));
+    for (size_t i = 0; i < set->n; i++) {
+        if (!set->task[i].probed) continue;
+        probed++;
+        majority += set->task[i].majority;
     }
-    fields_json(&sae->fields, "tasks", tasks_json(set, sae->probes));
+    fields_count(out, "probing_tasks", probed);
+    fields_real(out, "probing_majority", probed ? majority / (double)probed : (double)NAN);
+    for (size_t c = 0; c < PROBE_COLUMNS; c++) {
+        shares right = {0};
+        add_means(out, probe_columns[c], sae->probes + c, set->n);
+        for (size_t i = 0; i < set->n; i++)
+            share_add(&right, sae->probes[i * PROBE_COLUMNS + c].accuracy, set->task[i].test[0] + set->task[i].test[1]);
+        snprintf(name, sizeof name, "probing_%s_interval", probe_columns[c]);
+        fields_interval(out, name, &right);
+        snprintf(name, sizeof name, "raw_%s", probe_columns[c]);
+        add_means(out, name, set->raw + c, set->n);
+    }
+    fields_json(out, "tasks", tasks_json(set, sae->probes));
     return true;
 }

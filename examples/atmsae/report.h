@@ -59,6 +59,8 @@ extern const char *const probe_columns[PROBE_COLUMNS]; /* "top1", "top2", "top5"
 typedef struct word_set {
     words words;
     char *text, **word; /* [n] the words; NULL: not known */
+    uint64_t n_train;
+    bool all_equal;     /* all rows are the same */
     atmsae_absorption *absorption;
 } word_set;
 
@@ -67,6 +69,7 @@ typedef struct task_set {
     size_t n;
     char *text, **name; /* [n] */
     atmsae_probing *probing;
+    atmsae_probing_task *task; /* [n] */
     atmsae_probing_entry *raw; /* [n, PROBE_COLUMNS] */
 } task_set;
 
@@ -89,6 +92,8 @@ typedef struct report_sae {
     size_t n_top;
     atmsae_probing_entry *probes; /* [tasks, PROBE_COLUMNS] */
     history *history;
+    char **notes;            /* [n_notes] lines that explain the results; "notes" of fields */
+    size_t n_notes;
 } report_sae;
 
 typedef struct report {
@@ -124,6 +129,35 @@ bool details_measure(atmsae_context *context, const atmsae_model *model, const a
 /* Of the run that made the SAE: its settings, importances and masks, where atmsae train left them. */
 void run_read(const report *self, const atmsae_model_config *config, report_sae *sae);
 
+/* Adds the notes, when the rest is measured; whether no SAE before number i has the same note. */
+void report_notes(const report *self, report_sae *sae);
+bool note_is_new(const report *self, size_t i, size_t note);
+/* Why a class or a task takes no part, which the caller frees; NULL if it does. */
+char *class_reason(const report *self, const atmsae_absorption_entry *c);
+char *task_reason(const atmsae_probing_task *task);
+
+/* ---- how sure results are ----------------------------------------------------------------------------- */
+
+/* Shares of words (or texts) of several classes (or tasks), whose mean is a result. Zeroed: none yet. */
+typedef struct shares {
+    double n, sum, below, above; /* sums over classes; below, above: of squares of what an interval adds */
+} shares;
+void share_add(shares *self, double share, uint64_t n); /* of n words; NaN or n = 0: left out */
+/* The mean's 95 % interval, "[low, high]" or null. */
+void fields_interval(fields *out, const char *name, const shares *s);
+
+/* Results that have an interval, and the field that holds it. */
+typedef struct noisy_key {
+    const char *key, *interval;
+    bool low_is_good;
+} noisy_key;
+extern const noisy_key noisy_keys[];
+extern const size_t n_noisy_keys;
+bool report_interval(const report_sae *sae, const noisy_key *key, double *low, double *high); /* false: none */
+/* "absorption: a is lowest, but within noise of b", which the caller frees; NULL for one SAE or no values. */
+char *order_text(const report *self, const noisy_key *key);
+void orders_json(FILE *out, const report *self);
+
 /* "a" .. "z" for at most 26 classes, else the number; into text [24]. */
 const char *class_name(const report *self, uint64_t class, char *text);
 /* The word of a row, or "#17" into text [24]. */
@@ -136,9 +170,10 @@ typedef struct report_key {
     const char *key;
     const char *heading; /* of a column; NULL: it has none */
     const char *format;  /* of its numbers there; NULL: a text */
-    bool more;           /* belongs to the second table on the terminal */
+    int table;           /* of REPORT_TABLES that has the column: rows; words and texts; their intervals */
     const char *help;
 } report_key;
+enum { REPORT_TABLES = 3 };
 extern const report_key report_keys[];
 extern const size_t report_n_keys;
 

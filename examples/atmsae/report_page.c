@@ -7,6 +7,7 @@
 #include "program.h"
 #include "report.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static const char page_style[] =
@@ -31,14 +32,14 @@ static void results_table(FILE *f, const report_sae *sae)
 }
 
 /* The columns that any SAE has. */
-static void comparison_table(FILE *f, const report *self, bool more)
+static void comparison_table(FILE *f, const report *self, int table)
 {
     html_column *columns = program_alloc(report_n_keys + 1, sizeof *columns);
     const report_key **keys = program_alloc(report_n_keys, sizeof *keys);
     size_t n = 0;
     columns[0].name = "SAE";
     for (size_t k = 0; k < report_n_keys; k++) {
-        if (!report_keys[k].heading || report_keys[k].more != more || !report_has(self, &report_keys[k])) continue;
+        if (!report_keys[k].heading || report_keys[k].table != table || !report_has(self, &report_keys[k])) continue;
         keys[n++] = &report_keys[k];
         columns[n] = (html_column){report_keys[k].heading, report_keys[k].help, report_keys[k].format != NULL};
     }
@@ -59,7 +60,7 @@ static void real_cell(FILE *f, double value)
 {
     char text[32];
     snprintf(text, sizeof text, "%.4f", value);
-    html_number(f, text);
+    html_number(f, isfinite(value) ? text : "");
 }
 
 static void count_cell(FILE *f, uint64_t value)
@@ -161,7 +162,9 @@ static void words_table(FILE *f, const report *self, const report_sae *sae)
 static void tasks_table(FILE *f, const report *self, const report_sae *sae)
 {
     static const html_column columns[] = {
-        {"task", NULL, false},   {"best latent", NULL, true}, {"top 1", "accuracy of a probe on the best latent", true},
+        {"task", NULL, false},   {"best latent", NULL, true}, {"majority", "accuracy of always giving the more common label", true},
+        {"top 1", "accuracy of a probe on the best latent", true},
+        {"AUC", "of this probe: 0.5 says nothing, 1 is perfect", true},  {"F1", "of label 1, of this probe", true},
         {"top 2", NULL, true},   {"top 5", NULL, true},       {"all", "accuracy of a probe on all latents", true},
         {"rows, top 1", "accuracy of a probe on the best dimension of the rows", true},
         {"rows, all", "accuracy of a probe on the rows", true},
@@ -171,8 +174,20 @@ static void tasks_table(FILE *f, const report *self, const report_sae *sae)
         const atmsae_probing_entry *e = &sae->probes[i * PROBE_COLUMNS], *raw = &self->tasks.raw[i * PROBE_COLUMNS];
         html_row_begin(f);
         html_cell(f, self->tasks.name[i]);
+        if (!self->tasks.task[i].probed) {
+            char *reason = task_reason(&self->tasks.task[i]);
+            html_cell(f, reason);
+            free(reason);
+            for (size_t c = 1; c < sizeof columns / sizeof *columns - 1; c++) html_number(f, "");
+            html_row_end(f);
+            continue;
+        }
         count_cell(f, e->best);
-        for (size_t c = 0; c < PROBE_COLUMNS; c++) real_cell(f, e[c].accuracy);
+        real_cell(f, self->tasks.task[i].majority);
+        real_cell(f, e->accuracy);
+        real_cell(f, e->auc);
+        real_cell(f, e->f1);
+        for (size_t c = 1; c < PROBE_COLUMNS; c++) real_cell(f, e[c].accuracy);
         real_cell(f, raw[0].accuracy);
         real_cell(f, raw[PROBE_COLUMNS - 1].accuracy);
         html_row_end(f);
@@ -215,6 +230,19 @@ static void classes_section(FILE *f, const report *self)
     chart_classes(f, self);
 }
 
+/* As compare prints them. */
+static void notes(FILE *f, const report *self)
+{
+    for (const noisy_key *key = noisy_keys; key < noisy_keys + n_noisy_keys; key++) {
+        char *order = order_text(self, key);
+        if (order) html_paragraph(f, order);
+        free(order);
+    }
+    for (size_t i = 0; i < self->n; i++)
+        for (size_t k = 0; k < self->sae[i].n_notes; k++)
+            if (note_is_new(self, i, k)) html_paragraph(f, self->sae[i].notes[k]);
+}
+
 static void sections(FILE *f, const report *self)
 {
     bool trained = false;
@@ -241,8 +269,8 @@ static void sections(FILE *f, const report *self)
 static void body(FILE *f, const report *self)
 {
     summary(f, self);
-    comparison_table(f, self, false);
-    comparison_table(f, self, true);
+    for (int table = 0; table < REPORT_TABLES; table++) comparison_table(f, self, table);
+    notes(f, self);
     sections(f, self);
     if (self->n == 1) {
         html_heading(f, "details", "Details");

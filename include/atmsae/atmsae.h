@@ -799,7 +799,8 @@ typedef struct atmsae_absorption_config {
 } atmsae_absorption_config;
 ATMSAE_API void atmsae_absorption_config_init(atmsae_absorption_config *config, size_t size);
 /* Fits the one-vs-rest probe on the training rows. batch: the rows; labels [n_rows]; is_train
- * [n_rows] 1 for training rows, 0 for test rows. All are copied. */
+ * [n_rows] 1 for training rows, 0 for test rows. All are copied. A class that lacks training rows, rows of other
+ * classes to tell it from, or test rows is not used; the others are. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_absorption_create(atmsae_context *context, const atmsae_absorption_config *config,
                          const atmsae_batch *batch, uint64_t d, const int32_t *labels,

@@ -45,6 +45,7 @@ typedef struct atmsae_absorption_entry {
                                class; 0 if it never fires */
     int32_t used;           /* 1: probe_f1 is above min_probe_f1 */
     int32_t pad0_;
+    uint64_t train_rows, test_rows; /* of the class; none of either: why it is not used */
 } atmsae_absorption_entry;
 
 /* Means over classes, unweighted; sd: sample standard deviation over the same classes (NaN for fewer
@@ -95,13 +96,25 @@ typedef struct atmsae_probing_config {
 } atmsae_probing_config;
 ATMSAE_API void atmsae_probing_config_init(atmsae_probing_config *config, size_t size);
 /* batch: the rows, [n_rows, d]; those of weight 0 are left out of the means. labels [texts, n_tasks]: 1,
- * 0, or -1 for texts that are not part of the task; is_train [texts]. Each task needs training
- * texts of both kinds and a test text. All are copied. */
+ * 0, or -1 for texts that are not part of the task; is_train [texts]. All are copied. A task without training texts
+ * of both labels or without a test text is not probed; the others are. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_probing_create(atmsae_context *context, const atmsae_probing_config *config, const atmsae_batch *batch,
                       uint64_t d, const int8_t *labels, const uint8_t *is_train, atmsae_probing **out);
 ATMSAE_API void atmsae_probing_destroy(atmsae_probing *probing);
-/* Of one probe, on the test texts; label 1 is said where the score is > 0. */
+/* What a task has to learn from, the same for every SAE. */
+typedef struct atmsae_probing_task {
+    size_t size;
+    uint64_t train[2], test[2]; /* its training and test texts, by label */
+    double majority; /* accuracy of the better one of two probes that say always 0 or always 1; NaN without test texts */
+    int32_t probed;  /* 0: train[0], train[1] or both of test are 0 */
+    int32_t pad0_;
+} atmsae_probing_task;
+/* tasks [n_tasks]; the size of the first one must be set, and is that of all. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_probing_tasks(const atmsae_probing *probing, atmsae_probing_task *tasks);
+/* Of one probe, on the test texts; label 1 is said where the score is > 0. Of a task that is not probed all is NaN
+ * and best UINT64_MAX. */
 typedef struct atmsae_probing_entry {
     double accuracy;
     double f1;     /* of label 1; 0 where undefined */

@@ -43,6 +43,7 @@
     S(atmsae_absorption_entry, pad0_)                \
     S(atmsae_absorption_measures, main_precision)    \
     S(atmsae_probing_config, pad0_)                  \
+    S(atmsae_probing_task, pad0_)                    \
     S(atmsae_metrics_details, saebench_explained_variance) \
     S(atmsae_lm_output, vocab)                       \
     S(atmsae_language_model, run)                    \

@@ -10,6 +10,7 @@
  */
 #include "eval/absorption.h"
 #include "eval/logistic.h"
+#include "format/format.h"
 #include "kernels/rows.h"
 #include "kernels/kernels.h"
 
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #define PROBE_C 0.1
+#define FAR 100
 
 void atmsae_absorption_config_init(atmsae_absorption_config *config, size_t size)
 {
@@ -67,31 +69,75 @@ static atmsae_status check_labels(atmsae_absorption *a, const ams_rows *x, const
         a->n_train += is_train[r];
         a->n_test += !is_train[r];
     }
-    if (a->n_train == 0 || a->n_test == 0)
-        return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: %llu training and %llu test rows, expected some of each",
-                        (unsigned long long)a->n_train, (unsigned long long)a->n_test);
+    if (a->n_train + a->n_test == 0) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: no rows");
     if (a->n_train + a->n_test > UINT32_MAX)
         return ams_fail(a->ctx, ATMSAE_E_LIMIT, "absorption: more than 2^32 - 1 rows");
     return ATMSAE_OK;
 }
 
-/* Root mean square deviation of the training rows from their mean; 1 if they are all the same. */
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* FAR medians of n values, which it sorts. */
+static double bound(double *values, uint64_t n)
+{
+    ams_sort(values, n, sizeof *values, ascending);
+    return FAR * values[n / 2];
+}
+
+/* Of the training rows that are not far: the mean, counted from the first row so that equal rows deviate by 0 exactly,
+ * and the mean square deviation of each dimension. Of all training rows: the squared length of their deviation. */
+static void measure_deviations(const atmsae_absorption *a, const uint8_t *far, double *mean, double *dimension, double *row)
+{
+    double n = 0;
+    memset(mean, 0, a->d * sizeof *mean);
+    memset(dimension, 0, a->d * sizeof *dimension);
+    for (uint64_t r = 0; r < a->n_train; r++)
+        n += !far[r];
+    for (uint64_t r = 0; r < a->n_train; r++)
+        for (uint64_t j = 0; j < a->d && !far[r]; j++)
+            mean[j] += ((double)a->x[r * a->d + j] - (double)a->x[j]) / n;
+    for (uint64_t r = 0; r < a->n_train; r++) {
+        row[r] = 0;
+        for (uint64_t j = 0; j < a->d; j++) {
+            double e = (double)a->x[r * a->d + j] - (double)a->x[j] - mean[j];
+            row[r] += e * e;
+            if (!far[r]) dimension[j] += e * e / n;
+        }
+    }
+}
+
+/* Root mean square deviation of the training rows' entries from their mean; 1 if they are all the same. A few rows or
+ * dimensions that are much larger than the others would make it their own, and the penalty too strong for all
+ * the rest: rows whose squared deviation is beyond FAR medians take no part, and a dimension counts with at most FAR
+ * medians. Where there are none such it is the plain root mean square. */
 static atmsae_status measure_unit(atmsae_absorption *a)
 {
-    double *mean = ams_calloc(a->ctx, a->d, sizeof *mean), total = 0;
-    if (!mean) return ams_nomem(a->ctx, "absorption");
-    for (uint64_t r = 0; r < a->n_train; r++)
-        for (uint64_t j = 0; j < a->d; j++)
-            mean[j] += (double)a->x[r * a->d + j] / (double)a->n_train;
-    for (uint64_t r = 0; r < a->n_train; r++)
-        for (uint64_t j = 0; j < a->d; j++) {
-            double e = (double)a->x[r * a->d + j] - mean[j];
-            total += e * e;
-        }
-    ams_free(a->ctx, mean);
-    a->unit = sqrt(total / ((double)a->n_train * (double)a->d));
-    if (!(a->unit > 0)) a->unit = 1;
-    return ATMSAE_OK;
+    uint64_t n = a->n_train, d = a->d;
+    double *memory = ams_alloc(a->ctx, 2 * d + 2 * n, sizeof *memory), total = 0;
+    uint8_t *far = ams_calloc(a->ctx, n, 1);
+    a->unit = 1;
+    for (bool more = memory && far && n > 0; more;) {
+        double *mean = memory, *dimension = mean + d, *row = dimension + d, *sorted = row + n;
+        measure_deviations(a, far, mean, dimension, row);
+        memcpy(sorted, row, n * sizeof *row);
+        double most = bound(sorted, n);
+        more = false;
+        for (uint64_t r = 0; r < n && most > 0; r++)
+            if (!far[r] && row[r] > most) more = (far[r] = 1);
+        if (more) continue;
+        most = bound(memcpy(mean, dimension, d * sizeof *mean), d);
+        for (uint64_t j = 0; j < d; j++)
+            total += most > 0 ? fmin(dimension[j], most) : dimension[j];
+        if (total > 0) a->unit = sqrt(total / (double)d);
+    }
+    atmsae_status status = memory && far ? ATMSAE_OK : ams_nomem(a->ctx, "absorption");
+    ams_free(a->ctx, memory);
+    ams_free(a->ctx, far);
+    return status;
 }
 
 double ams_f1(uint64_t true_positives, uint64_t false_positives, uint64_t false_negatives)

@@ -223,21 +223,28 @@ static atmsae_status prepare(scoring *s, const atmsae_model *model)
         c->words = a->hits[i];
         c->used = a->probe_f1[i] > a->config.min_probe_f1;
     }
+    for (uint64_t r = 0; r < n; r++)
+        *(r < a->n_train ? &s->classes[a->label[r]].train_rows : &s->classes[a->label[r]].test_rows) += 1;
     return ATMSAE_OK;
 }
 
 /* The ranking needs no more than the first digits of the L1 probe, so there a warning will do. */
 static atmsae_status check_convergence(const scoring *s)
 {
+    uint64_t n_short = 0, worst = 0;
     for (uint64_t i = 0; i < s->a->config.n_classes; i++) {
         if (!(s->logistic_reached[i] <= AMS_LOGISTIC_TOLERANCE))
             return ams_fail(s->a->ctx, ATMSAE_E_NONFINITE,
                             "absorption: class %llu: the k-sparse probe stopped at a relative gradient of %g",
                             (unsigned long long)i, s->logistic_reached[i]);
-        if (!(s->lasso_reached[i] <= AMS_LASSO_TOLERANCE))
-            ams_log(s->a->ctx, ATMSAE_LOG_WARNING, "absorption: class %llu: the L1 probe stopped %g from its optimum",
-                    (unsigned long long)i, s->lasso_reached[i]);
+        n_short += !(s->lasso_reached[i] <= AMS_LASSO_TOLERANCE);
+        if (!(s->lasso_reached[i] <= s->lasso_reached[worst])) worst = i;
     }
+    if (n_short > 0)
+        ams_log(s->a->ctx, ATMSAE_LOG_WARNING,
+                "absorption: the L1 probes of %llu classes, which rank latents, stopped short of their optimum (class %llu: a "
+                "gradient of %g penalties); a few rows with latents far larger than all others do that",
+                (unsigned long long)n_short, (unsigned long long)worst, s->lasso_reached[worst]);
     return ATMSAE_OK;
 }
 

@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_NEWTON = 400, MAX_SWEEPS = 200, MAX_HALVINGS = 40 };
+enum { MAX_NEWTON = 400, PATIENCE = 100, MAX_SWEEPS = 200, MAX_HALVINGS = 40 };
 
 typedef struct solver {
     const ams_lasso *p;
@@ -211,7 +211,8 @@ double ams_lasso_fit(const ams_lasso *p, int32_t positive, double *work, double 
     s.sum = s.h + f;
     s.play = (uint32_t *)(s.sum + f);
 
-    double limit = AMS_LASSO_TOLERANCE * p->lambda, enough = limit, worst;
+    double limit = AMS_LASSO_TOLERANCE * p->lambda, enough = limit, worst, best = INFINITY;
+    int best_at = 0; /* the last step that brought the columns in play clearly nearer to their optimum */
     differentiate_rows(&s, 0);
     for (int k = 0; k < MAX_NEWTON; k++) {
         if (k > 0) worst = differentiate_play(&s);
@@ -219,6 +220,11 @@ double ams_lasso_fit(const ams_lasso *p, int32_t positive, double *work, double 
             worst = differentiate_all(&s);
             if (worst <= limit) break;
             enough = worst > p->lambda ? worst / 10 : limit;
+            best = worst, best_at = k;
+        } else if (worst < best / 2) {
+            best = worst, best_at = k;
+        } else if (k - best_at > PATIENCE) {
+            break; /* a few rows make columns all but the same, and sweeps crawl */
         }
         begin_sweeps(&s);
         /* Sweeps end when a sweep gains little against the first: far from the optimum the model

@@ -3,7 +3,8 @@
  * Logistic regression to the optimum: Newton steps for few features, L-BFGS for many.
  *
  * Three choices keep it short and exact. The columns are centred on the fly, which the free
- * intercept absorbs, so the objective is the caller's and only the conditioning improves. Scores
+ * intercept absorbs, so the objective is the caller's and only the conditioning improves; L-BFGS also begins each
+ * step from the diagonal of the Hessian at 0, so that columns may be of very different sizes. Scores
  * z = w.x + b are carried along, so a step costs one product with X and one with X^T, and trying a
  * step length only n exponentials. The line search looks for a zero of the (monotone) directional
  * derivative and never compares objective values, whose rounding would hide the last digits.
@@ -19,6 +20,7 @@ typedef struct solver {
     ams_logistic_solver c;    /* common */
     double *mean;             /* [d] */
     double *g_before;         /* [m] */
+    double *diagonal;         /* [m] of the Hessian at 0; L-BFGS */
     double *hessian;          /* [m, m], Newton */
     double *s, *y, *rho, *a;  /* [HISTORY, m] twice, [HISTORY] twice: L-BFGS */
     uint64_t stored;          /* pairs ever stored */
@@ -159,6 +161,26 @@ static void newton_direction(solver *s)
     }
 }
 
+/* Of the centred columns, by what their squares are without the mean. */
+static void measure_diagonal(solver *s)
+{
+    const ams_logistic *p = s->c.p;
+    double all = 0, curvature;
+    for (uint64_t i = 0; i < p->n; i++) {
+        const uint64_t first = p->row_start ? p->row_start[i] : i * p->ld;
+        const uint64_t n = p->row_start ? p->row_start[i + 1] - first : p->d;
+        (void)ams_logistic_slope(&s->c, i, 0, &curvature);
+        all += curvature;
+        for (uint64_t e = 0; e < n; e++) {
+            const double x = (double)p->x[first + e];
+            s->diagonal[p->row_start ? p->column[first + e] : e] += curvature * x * x;
+        }
+    }
+    for (uint64_t j = 0; j < p->d; j++)
+        s->diagonal[j] = 1 + fmax(0, s->diagonal[j] - all * s->mean[j] * s->mean[j]);
+    s->diagonal[p->d] = all;
+}
+
 static void lbfgs_direction(solver *s)
 {
     uint64_t m = s->c.m, oldest = s->stored > HISTORY ? s->stored - HISTORY : 0;
@@ -169,13 +191,16 @@ static void lbfgs_direction(solver *s)
         s->a[at] = s->rho[at] * dot(s->s + at * m, s->c.step, m);
         axpy(s->c.step, -s->a[at], s->y + at * m, m);
     }
-    double scale = 1 / sqrt(dot(s->c.g, s->c.g, m)); /* the first step: length 1 */
+    double scale = 1;
     if (s->stored > 0) {
         const double *y = s->y + (s->stored - 1) % HISTORY * m;
-        scale = 1 / (s->rho[(s->stored - 1) % HISTORY] * dot(y, y, m));
+        double size = 0;
+        for (uint64_t j = 0; j < m; j++)
+            size += y[j] * y[j] / s->diagonal[j];
+        scale = 1 / (s->rho[(s->stored - 1) % HISTORY] * size);
     }
     for (uint64_t j = 0; j < m; j++)
-        s->c.step[j] *= scale;
+        s->c.step[j] *= scale / s->diagonal[j];
     for (uint64_t k = oldest; k < s->stored; k++) {
         uint64_t at = k % HISTORY;
         double b = s->rho[at] * dot(s->y + at * m, s->c.step, m);
@@ -204,6 +229,7 @@ static double solve(solver *s)
 {
     const ams_logistic *p = s->c.p;
     bool second_order = newton(p);
+    if (!second_order) measure_diagonal(s);
     gradient(s);
     double start = sqrt(dot(s->c.g, s->c.g, s->c.m)), norm = start;
     double floor = ams_logistic_floor(&s->c);
@@ -226,7 +252,7 @@ static double solve(solver *s)
 uint64_t ams_logistic_work(const ams_logistic *p)
 {
     uint64_t m = p->d + 1, rows = 0, columns = 0, total = 0;
-    uint64_t each = newton(p) ? 4 + m : 4 + 2 * HISTORY;
+    uint64_t each = newton(p) ? 4 + m : 5 + 2 * HISTORY;
     // cppcheck-suppress knownConditionTrueFalse ; d + 1 may wrap
     if (m == 0 || !ams_mul(p->n, 2, &rows) || !ams_mul(m, each, &columns) ||
         __builtin_add_overflow(rows, columns + (uint64_t)2 * HISTORY, &total))
@@ -260,7 +286,8 @@ double ams_logistic_fit(const ams_logistic *p, int32_t positive, double *work, d
     s.c.step = s.mean + m;
     s.c.g = s.c.step + m;
     s.g_before = s.c.g + m;
-    s.hessian = s.s = s.g_before + m;
+    s.hessian = s.diagonal = s.g_before + m;
+    s.s = s.diagonal + m;
     s.y = s.s + HISTORY * m;
     s.rho = s.y + HISTORY * m;
     s.a = s.rho + HISTORY;

@@ -6,6 +6,10 @@
  * A step solves H step = -g by conjugate gradients, as well as the fall of the gradient so far deserves. Products
  * with H are in single precision, which limits only how good a step is; scores and gradients, which decide where
  * it all ends, are in double. The intercept is eliminated from H. Rows are centred, as in logistic.c.
+ *
+ * Conjugate gradients are slow where one column is much larger than the others. So they work on u_j = w_j r_j, r_j the
+ * column's root mean square by that of all, or 1 if it is less; and the gradient's norm, which decides when to stop, is
+ * that with respect to u, in which a large column does not hide the others. The problem is the caller's all the same.
  */
 #include "eval/logistic_solver.h"
 #include "kernels/kernels.h"
@@ -18,16 +22,17 @@ enum { GROUP = 32, MAX_STEPS = 100, MAX_INNER = 1000, BLOCK = 512, PANEL = 192 }
 typedef struct one { /* class */
     ams_logistic_solver c;
     double *curve;            /* [n] second derivatives of the loss */
-    double *residual, *along; /* [d] of the linear system, and the direction of conjugate gradients */
+    double *residual, *along; /* [d] of the linear system in u, and the direction of conjugate gradients */
     double norm, start, floor, slope_sum, curve_sum, squares, enough;
 } one;
 
 typedef struct group {
     const ams_logistic *p;
     double *x;         /* [n, d] rows less their mean */
-    float *xf;         /* the same by `unit`, their root mean square: a float's range is small */
+    float *xf;         /* the same by unit r_j: a float's range is small */
+    double *ratio;     /* [d] r_j */
     double *mean;      /* [d] */
-    double unit;
+    double unit;       /* root mean square of x */
     double *memory;    /* [GROUP, each] what a class keeps */
     /* Operands and results of products: a row for each class that takes part, by its place there. */
     double *by_row, *by_column; /* [GROUP, n], [GROUP, d] */
@@ -90,15 +95,16 @@ static void begin_step(void *arg, uint64_t k, unsigned worker)
     group *s = arg;
     one *o = s->part[k];
     uint64_t d = s->p->d;
-    double shift = o->curve_sum > 0 ? o->slope_sum / o->curve_sum : 0;
+    double shift = o->curve_sum > 0 ? o->slope_sum / o->curve_sum : 0, squares = 0;
     (void)worker;
     for (uint64_t j = 0; j < d; j++) {
         o->c.g[j] = o->c.w[j] + s->by_column[k * d + j];
-        o->residual[j] = o->along[j] = (double)s->by_column_f[k * d + j] / s->unit * shift - o->c.g[j];
+        o->residual[j] = o->along[j] = (double)s->by_column_f[k * d + j] / s->unit * shift - o->c.g[j] / s->ratio[j];
         o->c.step[j] = 0;
+        squares += o->c.g[j] / s->ratio[j] * (o->c.g[j] / s->ratio[j]);
     }
     o->c.g[d] = o->slope_sum;
-    o->norm = sqrt(ams_dot_f64(o->c.g, o->c.g, d + 1));
+    o->norm = sqrt(squares + o->slope_sum * o->slope_sum);
     if (o->start < 0) o->start = o->norm;
     o->squares = ams_dot_f64(o->residual, o->residual, d);
     double share = fmin(0.1, o->norm / o->start); /* square of the part of the residual that may stay */
@@ -137,15 +143,24 @@ static void descend(void *arg, uint64_t k, unsigned worker)
     double curvature = 0, before = o->squares;
     (void)worker;
     for (uint64_t j = 0; j < d; j++)
-        curvature += o->along[j] * (o->along[j] + (double)product[j]);
+        curvature += o->along[j] * (o->along[j] / (s->ratio[j] * s->ratio[j]) + (double)product[j]);
     double t = before / curvature;
     for (uint64_t j = 0; j < d; j++) {
         o->c.step[j] += t * o->along[j];
-        o->residual[j] -= t * (o->along[j] + (double)product[j]);
+        o->residual[j] -= t * (o->along[j] / (s->ratio[j] * s->ratio[j]) + (double)product[j]);
     }
     o->squares = ams_dot_f64(o->residual, o->residual, d);
     for (uint64_t j = 0; j < d; j++)
         o->along[j] = o->residual[j] + o->squares / before * o->along[j];
+}
+
+/* From u to w. */
+static void give_step(void *arg, uint64_t k, unsigned worker)
+{
+    group *s = arg;
+    (void)worker;
+    for (uint64_t j = 0; j < s->p->d; j++)
+        s->by_column[k * s->p->d + j] = s->part[k]->c.step[j] /= s->ratio[j];
 }
 
 static void end_step(void *arg, uint64_t k, unsigned worker)
@@ -202,8 +217,7 @@ static void solve(atmsae_context *ctx, group *s)
         }
         memcpy(s->part, going, sizeof going);
         s->n_part = n_going;
-        for (uint64_t k = 0; k < s->n_part; k++)
-            memcpy(s->by_column + k * s->p->d, s->part[k]->c.step, s->p->d * sizeof *s->by_column);
+        ams_parallel(ctx, s->n_part, give_step, s);
         ams_parallel(ctx, blocks, rows_job, s);
         ams_parallel(ctx, s->n_part, end_step, s);
     }
@@ -214,16 +228,23 @@ static void centre(group *s)
     const ams_logistic *p = s->p;
     double squares = 0;
     for (uint64_t i = 0; i < p->n; i++)
-        for (uint64_t j = 0; j < p->d; j++)
-            s->mean[j] += (double)p->x[i * p->ld + j] / (double)p->n;
+        for (uint64_t j = 0; j < p->d; j++) /* from the first row on: the mean of equal numbers is exact */
+            s->mean[j] += ((double)p->x[i * p->ld + j] - (double)p->x[j]) / (double)p->n;
+    for (uint64_t j = 0; j < p->d && p->n > 0; j++)
+        s->mean[j] += (double)p->x[j];
     for (uint64_t i = 0; i < p->n; i++)
         for (uint64_t j = 0; j < p->d; j++) {
             double x = s->x[i * p->d + j] = (double)p->x[i * p->ld + j] - s->mean[j];
-            squares += x * x;
+            s->ratio[j] += x * x / (double)p->n;
         }
-    s->unit = squares > 0 ? sqrt(squares / ((double)p->n * (double)p->d)) : 1;
-    for (uint64_t i = 0; i < p->n * p->d; i++)
-        s->xf[i] = (float)(s->x[i] / s->unit);
+    for (uint64_t j = 0; j < p->d; j++)
+        squares += s->ratio[j] / (double)p->d;
+    s->unit = squares > 0 ? sqrt(squares) : 1;
+    for (uint64_t j = 0; j < p->d; j++)
+        s->ratio[j] = fmax(1, sqrt(s->ratio[j]) / s->unit);
+    for (uint64_t i = 0; i < p->n; i++)
+        for (uint64_t j = 0; j < p->d; j++)
+            s->xf[i * p->d + j] = (float)(s->x[i * p->d + j] / (s->unit * s->ratio[j]));
 }
 
 /* Classes first .. first + count-1. */
@@ -259,12 +280,13 @@ static atmsae_status fit(atmsae_context *ctx, group *s, uint64_t n_classes, doub
     s->x = ams_alloc(ctx, size, sizeof *s->x);
     s->xf = ams_alloc(ctx, size, sizeof *s->xf);
     s->mean = ams_calloc(ctx, d, sizeof *s->mean);
+    s->ratio = ams_calloc(ctx, d, sizeof *s->ratio);
     s->memory = ams_alloc(ctx, total, sizeof *s->memory);
     s->by_row = ams_alloc(ctx, GROUP * n, sizeof *s->by_row);
     s->by_column = ams_alloc(ctx, GROUP * d, sizeof *s->by_column);
     s->by_row_f = ams_alloc(ctx, GROUP * n, sizeof *s->by_row_f);
     s->by_column_f = ams_alloc(ctx, GROUP * d, sizeof *s->by_column_f);
-    if (!s->x || !s->xf || !s->mean || !s->memory || !s->by_row || !s->by_column || !s->by_row_f || !s->by_column_f)
+    if (!s->x || !s->xf || !s->mean || !s->ratio || !s->memory || !s->by_row || !s->by_column || !s->by_row_f || !s->by_column_f)
         return ams_nomem(ctx, "logistic regression");
     centre(s);
     for (uint64_t first = 0; first < n_classes; first += GROUP) {
@@ -289,7 +311,7 @@ atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *
     if (!s) return ams_nomem(ctx, "logistic regression");
     s->p = problem;
     atmsae_status status = fit(ctx, s, n_classes, w);
-    void *memory[] = {s->x, s->xf, s->mean, s->memory, s->by_row, s->by_column, s->by_row_f, s->by_column_f, s};
+    void *memory[] = {s->x, s->xf, s->mean, s->ratio, s->memory, s->by_row, s->by_column, s->by_row_f, s->by_column_f, s};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(ctx, memory[i]);
     return status;

@@ -8,6 +8,7 @@
 #include "kernels/rows.h"
 #include "sae/sae.h"
 
+#include <math.h>
 #include <string.h>
 
 void atmsae_probing_config_init(atmsae_probing_config *config, size_t size)
@@ -80,13 +81,13 @@ static atmsae_status copy_labels(atmsae_probing *p, const int8_t *labels, const 
             return ams_fail(p->ctx, ATMSAE_E_ARG, "probing: is_train[%llu] = %d, expected 0 or 1", (unsigned long long)t,
                             (int)is_train[t]);
     for (uint64_t k = 0; k < n_tasks; k++) {
-        uint64_t of[2][2] = {{0}};
+        atmsae_probing_task *task = p->tasks + k;
         for (uint64_t t = 0; t < p->n_texts; t++)
-            if (labels[t * n_tasks + k] >= 0) of[is_train[t]][labels[t * n_tasks + k]]++;
-        if (!of[1][0] || !of[1][1] || of[0][0] + of[0][1] == 0)
-            return ams_fail(p->ctx, ATMSAE_E_ARG, "probing: task %llu: %llu positive and %llu negative training texts and "
-                            "%llu test texts, expected some of each", (unsigned long long)k, (unsigned long long)of[1][1],
-                            (unsigned long long)of[1][0], (unsigned long long)(of[0][0] + of[0][1]));
+            if (labels[t * n_tasks + k] >= 0) (is_train[t] ? task->train : task->test)[labels[t * n_tasks + k]]++;
+        uint64_t n_test = task->test[0] + task->test[1];
+        task->size = sizeof *task;
+        task->probed = task->train[0] > 0 && task->train[1] > 0 && n_test > 0;
+        task->majority = n_test ? (double)ams_max(task->test[0], task->test[1]) / (double)n_test : (double)NAN;
     }
     return ATMSAE_OK;
 }
@@ -104,7 +105,8 @@ static atmsae_status fill(atmsae_probing *p, const atmsae_batch *batch, const ui
     p->text_start = ams_alloc(p->ctx, p->n_texts + 1, sizeof *p->text_start);
     p->label = ams_alloc(p->ctx, n_labels, sizeof *p->label);
     p->is_train = ams_alloc(p->ctx, p->n_texts, sizeof *p->is_train);
-    if (!p->x || !p->text_start || !p->label || !p->is_train) return ams_nomem(p->ctx, "probing");
+    p->tasks = ams_calloc(p->ctx, p->config.n_tasks, sizeof *p->tasks);
+    if (!p->x || !p->text_start || !p->label || !p->is_train || !p->tasks) return ams_nomem(p->ctx, "probing");
     AMS_TRY(copy_labels(p, labels, is_train));
     return copy_rows(p, &x, batch->row_weights, texts);
 }
@@ -154,10 +156,28 @@ void atmsae_probing_destroy(atmsae_probing *p)
 {
     if (!p) return;
     atmsae_context *ctx = p->ctx;
-    void *memory[] = {p->x, p->text_start, p->label, p->is_train, p};
+    void *memory[] = {p->x, p->text_start, p->label, p->is_train, p->tasks, p};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         ams_free(ctx, memory[i]);
     atmsae_context_destroy(ctx);
+}
+
+static atmsae_status describe(const atmsae_probing *p, atmsae_probing_task *tasks)
+{
+    AMS_TRY(ams_struct_check(p->ctx, atmsae_probing_task, tasks));
+    const size_t stride = tasks->size;
+    for (uint64_t k = 0; k < p->config.n_tasks; k++) {
+        char *task = (char *)tasks + k * stride;
+        memcpy(task, &stride, sizeof stride);
+        AMS_TRY(ams_struct_out(p->ctx, atmsae_probing_task, task, p->tasks + k));
+    }
+    return ATMSAE_OK;
+}
+
+atmsae_status atmsae_probing_tasks(const atmsae_probing *p, atmsae_probing_task *tasks)
+{
+    if (!p) return ATMSAE_E_ARG;
+    AMS_CALL(p->ctx, describe(p, tasks));
 }
 
 /* ---- features ---------------------------------------------------------------------------------- */

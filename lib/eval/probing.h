@@ -20,6 +20,7 @@ struct atmsae_probing {
     uint64_t *text_start; /* [n_texts + 1] its rows */
     int8_t *label;        /* [n_texts, n_tasks] 1, 0, -1: not part of the task */
     uint8_t *is_train;    /* [n_texts] */
+    atmsae_probing_task *tasks; /* [n_tasks] */
 };
 
 /* One row of features a text: dense (column NULL, `width` values a row) or sparse. */

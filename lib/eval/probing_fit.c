@@ -198,6 +198,11 @@ static void fit_task(void *arg, uint64_t k, unsigned worker)
     uint32_t *column = s->column + worker * s->entries, *ranked = s->ranked + worker * s->max_k;
     double *w = s->w + worker * (width + 1), *work = s->work + worker * s->work_each;
     scored *scores = s->scores + worker * n;
+    if (!p->tasks[k].probed) {
+        for (uint64_t i = 0; i <= p->config.n_ks; i++)
+            s->out[k * (p->config.n_ks + 1) + i] = (atmsae_probing_entry){NAN, NAN, NAN, NAN, UINT64_MAX};
+        return;
+    }
     collect(s, k, t);
     rank_columns(s, t, s->mean + (size_t)worker * 4 * width, ranked);
     for (uint64_t i = 0; i <= p->config.n_ks; i++) {

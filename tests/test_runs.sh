@@ -167,6 +167,12 @@ expect 0 "... whose SAE has its settings" compare first --input rows.npy
 says out "batchtopk *none"
 silent err "run.json"
 
+# A value may be the name of a setting.
+expect 0 "a hook with the name of a setting" train rows.npy $small --hook-name k --model-name weights-crc64 --out named
+expect 0 "... compared" compare named --input rows.npy --json
+says out '"k": 4'
+silent err "run.json"
+
 # ---- a checkpoint is no SAE ----
 rm -rf stop
 begin train rows.npy $endless --out stop

@@ -22,11 +22,13 @@ char *json_value(const char *json, const char *key)
 {
     char quoted[64];
     snprintf(quoted, sizeof quoted, "\"%s\"", key);
-    const char *at = strstr(json, quoted);
-    if (at) at += strlen(quoted);
-    if (!at || at[strspn(at, " \t\r\n")] != ':') return NULL;
-    at += strspn(at, " \t\r\n") + 1;
-    at += strspn(at, " \t\r\n");
+    const char *at = json, *found;
+    do { /* the text may also be a value */
+        if (!(found = strstr(at, quoted))) return NULL;
+        at = found + strlen(quoted);
+        at += strspn(at, " \t\r\n");
+    } while (*at != ':');
+    at += 1 + strspn(at + 1, " \t\r\n");
     const bool string = *at == '"';
     const size_t length = string ? strcspn(at + 1, "\"\\") : strcspn(at, ",]} \t\r\n");
     if (length == 0 || (string && at[1 + length] != '"') || (!string && strchr("[{", *at))) return NULL;

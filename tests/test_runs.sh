@@ -55,6 +55,14 @@ expect 0 "all of them" resume part --skip-bad-rows 2 --metrics part.csv
 same "... ends in the SAE of the run without a break" whole/sae_weights.safetensors part/sae_weights.safetensors
 same "... and its metrics" whole.csv part.csv
 same "... and its last checkpoint" whole/checkpoint.safetensors part/checkpoint.safetensors
+# A step whose rows are all bad cannot go on without them.
+cp rows.npy block.npy
+for row in 1000 1001 1002 1003; do spoil block.npy $row; done
+expect 1 "a step of bad rows alone" train block.npy --d-sae 48 --k 4 --batch 4 --rows 3k --shuffle-rows 0 --skip-bad-rows 9 --quiet --out block
+says err "block.npy: row 1000 (from 0)"
+says err "put good rows in their places"
+silent err "skip-bad-rows N"
+says err "after 250 steps"
 cp rows.npy cut.npy
 begin train rows.npy cut.npy $endless --shuffle-rows 100 --out cut
 truncate -s 1000 cut.npy

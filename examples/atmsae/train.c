@@ -19,6 +19,7 @@
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
 #define LIST_BAD_ROWS " (atmsae info --check FILE lists those of a file)"
+#define ALL_BAD_ROWS "all of the rows are such, so leaving them out leaves nothing to go on with: put good rows in their places" LIST_BAD_ROWS
 
 typedef struct run {
     const setting *settings;
@@ -33,6 +34,7 @@ typedef struct run {
     uint64_t saved; /* steps in the newest checkpoint */
     bool unused;    /* the source's last rows were handed out for a step that failed */
     bool bad_row;   /* because of one of them */
+    bool all_bad;   /* because of all of them */
     int code;       /* of the program, if something fails */
 } run;
 
@@ -111,7 +113,9 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
     if (!good) {
         command_failed(r->context);
-        if (explain_bad_row(r->source, &batch)) program_error("such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS);
+        if (explain_bad_row(r->source, &batch))
+            program_error(has_good_row(&batch, atmsae_source_d(r->source)) ? "such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS
+                                                                           : ALL_BAD_ROWS);
     }
     free(rows);
     return good;
@@ -287,6 +291,7 @@ static bool steps(run *r)
     if (!good) {
         program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
         r->bad_row = explain_bad_row(r->source, &batch);
+        r->all_bad = r->bad_row && !has_good_row(&batch, atmsae_source_d(r->source));
     }
     free(rows);
     return good;
@@ -308,7 +313,8 @@ static void give_up(run *r)
     (void)keep_state(r);
     program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
                   (unsigned long long)r->saved, out);
-    if (r->bad_row)
+    if (r->all_bad) program_error(ALL_BAD_ROWS);
+    else if (r->bad_row)
         program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N" LIST_BAD_ROWS, out);
 }
 

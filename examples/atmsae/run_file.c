@@ -53,6 +53,15 @@ char *run_file_sae(const char *folder)
     return sum;
 }
 
+bool run_file_is_own(const char *folder)
+{
+    char *json = read_in(folder, RUN_FILE), *rows = json ? json_value(json, RUN_ROWS_KEY) : NULL;
+    const bool own = rows != NULL;
+    free(rows);
+    free(json);
+    return own;
+}
+
 char *run_file_read(const char *folder)
 {
     char *json = read_in(folder, RUN_FILE);

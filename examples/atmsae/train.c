@@ -62,7 +62,10 @@ static bool open_folder(run *r)
         return false;
     }
     if (!found || resume || force) return true;
-    program_error("%s holds %s already: atmsae resume %s goes on with its run, --force replaces it", out, found, out);
+    if (run_folder_has_checkpoint(&r->folder))
+        program_error("%s holds %s already: atmsae resume %s goes on with its run, --force replaces it", out, found, out);
+    else
+        program_error("%s holds %s already; --force replaces it", out, found);
     return false;
 }
 
@@ -183,7 +186,7 @@ static bool check_valid(const run *r)
 static void describe(const run *r, const char *sae, fields *settings, fields *facts)
 {
     train_settings_fields(r->settings, &r->config, settings, facts);
-    fields_count(facts, "input-rows", atmsae_source_rows(r->source));
+    fields_count(facts, RUN_ROWS_KEY, atmsae_source_rows(r->source));
     fields_count(facts, "threads", atmsae_context_threads(r->context));
     fields_text(facts, "cpu", atmsae_context_cpu(r->context));
     fields_text(facts, "version", atmsae_version_string());

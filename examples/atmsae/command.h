@@ -50,6 +50,8 @@ bool path_is_input(const char *output, const char *input);
 /* Whether what is written to the path is written within the folder: it may lead out by way of links. */
 bool path_is_within(const char *folder, const char *path);
 
+/* Adds the files to a source. False after a message, also where none of them has a row. */
+bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16);
 /* All rows of some files, once and in order; NULL after a message. */
 atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
 /* The same, for a model that takes rows of their width. false after a message. */

@@ -7,7 +7,6 @@
 #include "run_file.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 
 enum { I_PATH, I_CHECK, I_TENSOR, I_BF16, I_JSON, I_OPTIONS };
@@ -18,7 +17,7 @@ static const option info_options[I_OPTIONS] = {
     [I_CHECK] = {.group = "rows", .name = "check", .kind = OPTION_FLAG,
                  .help = "read all rows of the files as train would, and say what they are like"},
     [I_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "with --check: the tensor of .safetensors files",
-                  .preset = "the only 2-D one, or activations"},
+                  .preset = "activations, or the only one of rows"},
     [I_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "with --check: 16-bit integers in .npy files are bfloat16"},
     [I_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object a path on stdout"},
 };
@@ -107,21 +106,15 @@ static bool tensors_info(atmsae_context *context, const char *path, fields *out)
     return good;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 static bool path_info(atmsae_context *context, const char *path, fields *out)
 {
     struct stat stats;
     fields_text(out, "path", path);
     if (stat(path, &stats) == 0 && S_ISDIR(stats.st_mode)) return sae_info(context, path, out);
     /* Checkpoints and SAEs are tensor files too; only loading them tells. */
-    if (ends_with(path, ".safetensors") && checkpoint_info(context, path, out)) return true;
-    if (ends_with(path, "checkpoint.safetensors")) fields_text(out, "no checkpoint", atmsae_last_error(context));
-    else if (!ends_with(path, ".npy") && sae_info(context, path, out)) return true;
+    if (program_ends_with(path, ".safetensors") && checkpoint_info(context, path, out)) return true;
+    if (program_ends_with(path, CHECKPOINT_FILE)) fields_text(out, "no checkpoint", atmsae_last_error(context));
+    else if (!program_ends_with(path, ".npy") && sae_info(context, path, out)) return true;
     return tensors_info(context, path, out);
 }
 

@@ -17,11 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PREVIOUS "checkpoint.previous.safetensors"
 #define NEXT ".next"
-#define SAE_WEIGHTS_FILE "sae_weights.safetensors"
 #define SAE_STAGED_FILE "sae_weights.staged.safetensors"
-#define SAE_CONFIG_FILE "cfg.json"
 
 static bool failed(const char *path, const char *what)
 {
@@ -102,16 +99,21 @@ static bool settle(const run_folder *self)
     return good;
 }
 
+static bool write_settings(const fields *settings, const char *path)
+{
+    file_writer out;
+    if (!file_begin(&out, path, true)) return false;
+    fields_print_json(settings, out.file);
+    return file_end(&out, true);
+}
+
 bool run_folder_begin(run_folder *self, atmsae_context *context, const fields *settings, const atmsae_trainer *trainer, const atmsae_source *source)
 {
     /* The names of the second stage are this process's alone: the folder is locked. */
     char *next_settings = beside(self->settings, NEXT), *next = beside(self->checkpoint, NEXT);
     const bool first = !run_folder_holds(self);
     const char *const to_settings = first ? self->settings : next_settings, *const to_checkpoint = first ? self->checkpoint : next;
-    file_writer out;
-    bool good = file_begin(&out, to_settings, true);
-    if (good) fields_print_json(settings, out.file);
-    good = good && file_end(&out, true);
+    bool good = write_settings(settings, to_settings);
     if (good && atmsae_trainer_save(trainer, source, to_checkpoint) < 0) {
         command_failed(context);
         good = false;
@@ -126,10 +128,7 @@ bool run_folder_begin(run_folder *self, atmsae_context *context, const fields *s
 
 bool run_folder_settings(const run_folder *self, const fields *settings)
 {
-    file_writer out;
-    if (!file_begin(&out, self->settings, true)) return false;
-    fields_print_json(settings, out.file);
-    return file_end(&out, true);
+    return write_settings(settings, self->settings);
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------ */
@@ -141,7 +140,10 @@ static bool lock_folder(const char *path)
     if (lock >= 0) return true;
     const int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return failed(path, "");
-    if (flock(folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return lock = folder, true;
+    if (flock(folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+        lock = folder;
+        return true;
+    }
     close(folder);
     program_error("%s: another atmsae train is at work in this folder", path);
     return false;
@@ -162,7 +164,7 @@ static bool may_be_written(const run_folder *self, const char *path, bool goes_o
 
 static bool all_may_be_written(const run_folder *self, bool goes_on)
 {
-    static const char *const names[] = {SAE_WEIGHTS_FILE, SAE_STAGED_FILE, SAE_CONFIG_FILE, CHECKPOINT_FILE, PREVIOUS, RUN_FILE, IMPORTANCE_FILE};
+    static const char *const names[] = {SAE_WEIGHTS_FILE, SAE_STAGED_FILE, SAE_CONFIG_FILE, CHECKPOINT_FILE, PREVIOUS_FILE, RUN_FILE, IMPORTANCE_FILE};
     static const char *const prepared[] = {CHECKPOINT_FILE NEXT, RUN_FILE NEXT};
     bool good = true;
     for (size_t i = 0; good && i < sizeof names / sizeof *names; i++) {
@@ -183,7 +185,7 @@ static bool all_may_be_written(const run_folder *self, bool goes_on)
 bool run_folder_open(run_folder *self, const char *path, bool make)
 {
     *self = (run_folder){.path = program_path(path, ""), .settings = program_path(path, RUN_FILE),
-                         .checkpoint = program_path(path, CHECKPOINT_FILE), .previous = program_path(path, PREVIOUS)};
+                         .checkpoint = program_path(path, CHECKPOINT_FILE), .previous = program_path(path, PREVIOUS_FILE)};
     self->path[strlen(path)] = 0;
     if (make && !program_make_folder(path)) return failed(path, "");
     return lock_folder(path) && all_may_be_written(self, !make) && settle(self);
@@ -208,7 +210,7 @@ const char *run_folder_holds(const run_folder *self)
     static const struct {
         const char *name, *what;
     } files[] = {
-        {SAE_WEIGHTS_FILE, "an SAE"}, {CHECKPOINT_FILE, "the checkpoint of a run"}, {PREVIOUS, "the checkpoint of a run"},
+        {SAE_WEIGHTS_FILE, "an SAE"}, {CHECKPOINT_FILE, "the checkpoint of a run"}, {PREVIOUS_FILE, "the checkpoint of a run"},
         {SAE_STAGED_FILE, "an SAE's " SAE_STAGED_FILE}, {SAE_CONFIG_FILE, "a " SAE_CONFIG_FILE}, {IMPORTANCE_FILE, "an " IMPORTANCE_FILE},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -262,7 +264,7 @@ bool run_folder_load(run_folder *self, atmsae_context *context, atmsae_source *s
  * take the place of the one before. */
 bool run_folder_save(run_folder *self, atmsae_context *context, const atmsae_trainer *trainer, const atmsae_source *source)
 {
-    char *spare = program_path(self->path, PREVIOUS ".tmp");
+    char *spare = program_path(self->path, PREVIOUS_FILE ".tmp");
     (void)unlink(spare); /* of a run that was killed */
     const bool linked = !self->unreadable && linkat(AT_FDCWD, self->checkpoint, AT_FDCWD, spare, AT_SYMLINK_FOLLOW) == 0;
     if (!linked && !self->unreadable && (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS))

@@ -8,7 +8,7 @@
 
 #include "base/base.h"
 
-/* What tells a file from another: while all of it stays, so do the file's bytes. */
+/* What the system says of a file. While all of this stays, its bytes are taken to be the same. */
 typedef struct ams_identity {
     uint64_t device, inode, bytes, seconds, nanoseconds; /* the last two: when it was changed */
 } ams_identity;
@@ -20,7 +20,7 @@ typedef struct ams_sample {
 } ams_sample;
 
 typedef struct ams_input {
-    int32_t type;       /* of its elements */
+    int32_t type;       /* of its elements, as they are lent */
     int32_t as_bf16;
     uint64_t n_rows;    /* callback: rows read so far */
     uint64_t first_id;  /* rows of the seekable inputs before it */
@@ -29,7 +29,9 @@ typedef struct ams_input {
     uint64_t ld;
     char *path;         /* file: resolved when added */
     ams_identity identity; /* of the file when its rows were last found to be those of `sample` */
-    uint64_t tensor, at; /* its number and its place in the file */
+    uint64_t tensor;    /* its number in the file */
+    uint64_t at, row_bytes; /* its place there, and what a row takes */
+    bool by_columns;    /* no row is in one piece */
     int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback */
     void *opaque;
     bool ended;         /* the callback returned 0 */
@@ -73,7 +75,9 @@ struct atmsae_source {
     uint64_t filled, draws; /* slots in use; rows drawn so far */
     uint64_t *last;         /* [n_last] ids of the rows handed out last */
     uint64_t n_last, last_capacity;
-    uint64_t n_back, n_fresh; /* of them, how many can be put back, and those that others of the stream replaced */
+    uint64_t n_back;  /* how many of them can be put back: all, or 0 once they are */
+    uint64_t n_fresh; /* how many of them, the first ones, left a slot that another row of the stream filled; the rest
+                         drained the buffer */
     ams_position start;       /* of the stream before them */
 
     atmsae_tensors *open; /* the one file that is open, of input `open_input` */

@@ -89,6 +89,36 @@ expect_of 0 "... and JSON for -" bash -c '"$1" features --sae sae --input rows.n
 expect_of 1 "... that is full" bash -c '"$1" features --sae sae --input rows.npy --quiet --json - >/dev/full' bash "$atmsae"
 says err "No space left"
 
+# ---- a folder with files of somebody else ----
+small="train rows.npy --d-sae 64 --k 4 --batch 50 --rows 1500 --quiet"
+for file in cfg.json run.json importance.safetensors sae_weights.staged.safetensors; do
+    mkdir other && echo precious >other/$file
+    expect 1 "train does not replace $file" $small --out other
+    says err "other holds .*$file.*; --force replaces it"
+    kept "the file" other/$file precious
+    [ "$(ls -A other)" = $file ]
+    report $? "... alone"
+    expect 0 "... but with --force" $small --out other --force
+    rm -rf other
+done
+# A run that was killed before its first checkpoint has left its settings alone.
+mkdir other && cp sae/run.json other/
+expect 0 "a run.json of train alone is replaced" $small --out other
+rm -rf other
+# Whoever made a folder may have put links into it.
+for file in cfg.json sae_weights.safetensors importance.safetensors run.json.next checkpoint.safetensors.next; do
+    cp -r sae other && echo precious >victim && ln -sf "$work/victim" other/$file
+    expect 2 "resume does not follow $file out of the folder" resume other --rows 2k --quiet
+    says err "other/$file: is "
+    kept "what it leads to" victim precious
+    rm -rf other
+done
+cp -r sae other && mv other/cfg.json other/here && ln -s here other/cfg.json
+expect 0 "a link within the folder is followed" resume other --rows 2k --quiet
+[ -L other/cfg.json ]
+report $? "... and stays one"
+rm -rf other victim
+
 # ---- old or new, never half ----
 mkdir whole
 expect 0 "a page and JSON" features $one --out whole/f.html --json whole/f.json --quiet

@@ -52,6 +52,14 @@ expect 0 "all of them" resume part --skip-bad-rows 2 --metrics part.csv
 same "... ends in the SAE of the run without a break" whole/sae_weights.safetensors part/sae_weights.safetensors
 same "... and its metrics" whole.csv part.csv
 same "... and its last checkpoint" whole/checkpoint.safetensors part/checkpoint.safetensors
+# A step whose rows are all bad cannot go on without them.
+cp rows.npy block.npy
+for row in 1000 1001 1002 1003; do spoil block.npy $row; done
+expect 1 "a step of bad rows alone" train block.npy --d-sae 48 --k 4 --batch 4 --rows 3k --shuffle-rows 0 --skip-bad-rows 9 --quiet --out block
+says err "block.npy: row 1000 (from 0)"
+says err "put good rows in their places"
+silent err "skip-bad-rows N"
+says err "after 250 steps"
 cp rows.npy cut.npy
 begin train rows.npy cut.npy $endless --shuffle-rows 100 --out cut
 truncate -s 1000 cut.npy
@@ -162,6 +170,12 @@ expect 0 "features too, without importances of another run" features --sae first
 expect 0 "... and resume ends the new run" resume first --rows 5k --quiet --metrics m.csv
 expect 0 "... whose SAE has its settings" compare first --input rows.npy
 says out "batchtopk *none"
+silent err "run.json"
+
+# A value may be the name of a setting.
+expect 0 "a hook with the name of a setting" train rows.npy $small --hook-name k --model-name weights-crc64 --out named
+expect 0 "... compared" compare named --input rows.npy --json
+says out '"k": 4'
 silent err "run.json"
 
 # ---- a checkpoint is no SAE ----

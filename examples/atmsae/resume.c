@@ -18,7 +18,7 @@ static const char resume_help[] =
     "the length and --skip-bad-rows may change, since the run goes on with what it has. A length below what\n"
     "was done ends the run where it is and saves the SAE.\n\n"
     "Metrics and a plot outside of DIR have to be named again here: a file, which may be somebody else's,\n"
-    "is no reason to write there.\n\n"
+    "is no reason to write there. Nor is a link: DIR's files may not be links that lead out of DIR.\n\n"
     "examples\n"
     "  atmsae resume out/atm\n"
     "  atmsae resume out/atm --rows 200M\n"

@@ -14,6 +14,14 @@ bool row_is_bad(const float *row, uint64_t d)
     return false;
 }
 
+bool has_good_row(const atmsae_batch *batch, uint64_t d)
+{
+    const float *rows = batch->x;
+    for (uint64_t r = 0; r < batch->n_rows; r++)
+        if (!row_is_bad(rows + r * d, d)) return true;
+    return false;
+}
+
 static bool find_bad_row(const float *rows, uint64_t n, uint64_t d, uint64_t *found)
 {
     for (*found = 0; *found < n; ++*found)

@@ -22,11 +22,13 @@ char *json_value(const char *json, const char *key)
 {
     char quoted[64];
     snprintf(quoted, sizeof quoted, "\"%s\"", key);
-    const char *at = strstr(json, quoted);
-    if (at) at += strlen(quoted);
-    if (!at || at[strspn(at, " \t\r\n")] != ':') return NULL;
-    at += strspn(at, " \t\r\n") + 1;
-    at += strspn(at, " \t\r\n");
+    const char *at = json, *found;
+    do { /* the text may also be a value */
+        if (!(found = strstr(at, quoted))) return NULL;
+        at = found + strlen(quoted);
+        at += strspn(at, " \t\r\n");
+    } while (*at != ':');
+    at += 1 + strspn(at + 1, " \t\r\n");
     const bool string = *at == '"';
     const size_t length = string ? strcspn(at + 1, "\"\\") : strcspn(at, ",]} \t\r\n");
     if (length == 0 || (string && at[1 + length] != '"') || (!string && strchr("[{", *at))) return NULL;
@@ -49,6 +51,15 @@ char *run_file_sae(const char *folder)
     char *sum = config ? json_value(config, "weights_crc64") : NULL;
     free(config);
     return sum;
+}
+
+bool run_file_is_own(const char *folder)
+{
+    char *json = read_in(folder, RUN_FILE), *rows = json ? json_value(json, RUN_ROWS_KEY) : NULL;
+    const bool own = rows != NULL;
+    free(rows);
+    free(json);
+    return own;
 }
 
 char *run_file_read(const char *folder)

@@ -17,12 +17,15 @@
 #define PREVIOUS_FILE "checkpoint.previous.safetensors"
 #define SAE_CONFIG_FILE "cfg.json"
 #define SAE_WEIGHTS_FILE "sae_weights.safetensors"
-#define RUN_SAE_KEY "weights-crc64" /* in run.json */
+#define RUN_SAE_KEY "weights-crc64" /* in run.json, as is the next */
+#define RUN_ROWS_KEY "input-rows"
 
 /* The number or plain string behind "key": in a JSON text, as a string to be freed; NULL if there is none. */
 char *json_value(const char *json, const char *key);
 /* The checksum in the cfg.json of an SAE's folder, to be freed; NULL if it has none. */
 char *run_file_sae(const char *folder);
+/* Whether the folder's run.json is one that train has written. */
+bool run_file_is_own(const char *folder);
 /* The text of the folder's run.json, to be freed, if it is of the SAE in the folder; else NULL, if there is one after a
  * note that says so. */
 char *run_file_read(const char *folder);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define NEXT ".next"
+#define SAE_STAGED_FILE "sae_weights.staged.safetensors"
 
 static bool failed(const char *path, const char *what)
 {
@@ -111,12 +112,13 @@ bool run_folder_begin(run_folder *self, atmsae_context *context, const fields *s
     /* The names of the second stage are this process's alone: the folder is locked. */
     char *next_settings = beside(self->settings, NEXT), *next = beside(self->checkpoint, NEXT);
     const bool first = !run_folder_holds(self);
-    const char *const to_settings = first ? self->settings : next_settings;
+    const char *const to_settings = first ? self->settings : next_settings, *const to_checkpoint = first ? self->checkpoint : next;
     bool good = write_settings(settings, to_settings);
-    if (good && atmsae_trainer_save(trainer, source, first ? self->checkpoint : next) < 0) {
+    if (good && atmsae_trainer_save(trainer, source, to_checkpoint) < 0) {
         command_failed(context);
-        (void)unlink(to_settings);
         good = false;
+        /* What cannot be synced may be in place all the same, and must not count without its settings. */
+        if (!exists(to_checkpoint) || remove_file(to_checkpoint)) (void)unlink(to_settings);
     }
     good = good && (first || take_over(self, next_settings, next));
     free(next_settings);
@@ -147,16 +149,34 @@ static bool lock_folder(const char *path)
     return false;
 }
 
-/* A folder in the place of a file would show only when the SAE is saved. */
-static bool no_folders_within(const run_folder *self)
+/* A folder in the place of a file would show only when the SAE is saved. Links that are there before a run are the
+ * user's; in a folder that a run goes on in they may be those of whoever made it, and lead to anything. The names of
+ * what is prepared are never links. */
+static bool may_be_written(const run_folder *self, const char *path, bool goes_on)
 {
-    static const char *const names[] = {SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, CHECKPOINT_FILE, PREVIOUS_FILE, RUN_FILE, IMPORTANCE_FILE};
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return errno = EISDIR, failed(path, "");
+    if (!goes_on || path_is_within(self->path, path)) return true;
+    program_error("%s: is a symbolic link that leads out of the folder, and a run that goes on writes only within: put the file "
+                  "itself there, or remove the link", path);
+    return false;
+}
+
+static bool all_may_be_written(const run_folder *self, bool goes_on)
+{
+    static const char *const names[] = {SAE_WEIGHTS_FILE, SAE_STAGED_FILE, SAE_CONFIG_FILE, CHECKPOINT_FILE, PREVIOUS_FILE, RUN_FILE, IMPORTANCE_FILE};
+    static const char *const prepared[] = {CHECKPOINT_FILE NEXT, RUN_FILE NEXT};
     bool good = true;
     for (size_t i = 0; good && i < sizeof names / sizeof *names; i++) {
         char *path = program_path(self->path, names[i]);
+        good = may_be_written(self, path, goes_on);
+        free(path);
+    }
+    for (size_t i = 0; good && i < sizeof prepared / sizeof *prepared; i++) {
+        char *path = program_path(self->path, prepared[i]);
         struct stat info;
-        good = stat(path, &info) != 0 || !S_ISDIR(info.st_mode);
-        if (!good) program_error("%s: %s", path, strerror(EISDIR));
+        good = lstat(path, &info) != 0 || S_ISREG(info.st_mode);
+        if (!good) program_error("%s: is no file of a run; remove it", path);
         free(path);
     }
     return good;
@@ -168,7 +188,7 @@ bool run_folder_open(run_folder *self, const char *path, bool make)
                          .checkpoint = program_path(path, CHECKPOINT_FILE), .previous = program_path(path, PREVIOUS_FILE)};
     self->path[strlen(path)] = 0;
     if (make && !program_make_folder(path)) return failed(path, "");
-    return lock_folder(path) && no_folders_within(self) && settle(self);
+    return lock_folder(path) && all_may_be_written(self, !make) && settle(self);
 }
 
 void run_folder_close(run_folder *self)
@@ -187,10 +207,20 @@ bool run_folder_has_checkpoint(const run_folder *self)
 
 const char *run_folder_holds(const run_folder *self)
 {
-    char *weights = program_path(self->path, SAE_WEIGHTS_FILE);
-    const bool sae = exists(weights);
-    free(weights);
-    return sae ? "an SAE" : run_folder_has_checkpoint(self) ? "the checkpoint of a run" : NULL;
+    static const struct {
+        const char *name, *what;
+    } files[] = {
+        {SAE_WEIGHTS_FILE, "an SAE"}, {CHECKPOINT_FILE, "the checkpoint of a run"}, {PREVIOUS_FILE, "the checkpoint of a run"},
+        {SAE_STAGED_FILE, "an SAE's " SAE_STAGED_FILE}, {SAE_CONFIG_FILE, "a " SAE_CONFIG_FILE}, {IMPORTANCE_FILE, "an " IMPORTANCE_FILE},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *path = program_path(self->path, files[i].name);
+        const bool there = exists(path);
+        free(path);
+        if (there) return files[i].what;
+    }
+    /* A run that was killed before its first checkpoint has left its settings alone. */
+    return exists(self->settings) && !run_file_is_own(self->path) ? "a " RUN_FILE " that is none of a run" : NULL;
 }
 
 /* ---- checkpoints ------------------------------------------------------------------------------------------- */

@@ -27,10 +27,11 @@ typedef struct run_folder {
 
 /* All of these: false after a message. */
 
-/* Locks the folder until the process ends, then ends what a kill interrupted. make: it may be a new one. */
+/* Locks the folder until the process ends, then ends what a kill interrupted. make: for a new run, also in a new folder;
+ * else one goes on, and no link may lead out of the folder. */
 bool run_folder_open(run_folder *self, const char *path, bool make);
 void run_folder_close(run_folder *self);
-/* "an SAE", "the checkpoint of a run" or NULL. */
+/* What a new run would replace, in words: "an SAE", "the checkpoint of a run", ..; or NULL. */
 const char *run_folder_holds(const run_folder *self);
 bool run_folder_has_checkpoint(const run_folder *self);
 /* The newest checkpoint, or the one before it where the newest cannot be read; it is then kept as .broken. source may

@@ -19,6 +19,7 @@
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
 #define LIST_BAD_ROWS " (atmsae info --check FILE lists those of a file)"
+#define ALL_BAD_ROWS "all of the rows are such, so leaving them out leaves nothing to go on with: put good rows in their places" LIST_BAD_ROWS
 
 typedef struct run {
     const setting *settings;
@@ -33,6 +34,7 @@ typedef struct run {
     uint64_t saved; /* steps in the newest checkpoint */
     bool unused;    /* the source's last rows were handed out for a step that failed */
     bool bad_row;   /* because of one of them */
+    bool all_bad;   /* because of all of them */
     int code;       /* of the program, if something fails */
 } run;
 
@@ -60,7 +62,10 @@ static bool open_folder(run *r)
         return false;
     }
     if (!found || resume || force) return true;
-    program_error("%s holds %s already: atmsae resume %s goes on with its run, --force replaces it", out, found, out);
+    if (run_folder_has_checkpoint(&r->folder))
+        program_error("%s holds %s already: atmsae resume %s goes on with its run, --force replaces it", out, found, out);
+    else
+        program_error("%s holds %s already; --force replaces it", out, found);
     return false;
 }
 
@@ -108,7 +113,9 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
     if (!good) {
         command_failed(r->context);
-        if (explain_bad_row(r->source, &batch)) program_error("such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS);
+        if (explain_bad_row(r->source, &batch))
+            program_error(has_good_row(&batch, atmsae_source_d(r->source)) ? "such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS
+                                                                           : ALL_BAD_ROWS);
     }
     free(rows);
     return good;
@@ -177,7 +184,7 @@ static fields describe(const run *r, const char *sae, bool shown)
 {
     fields all = {0}, facts = {0};
     train_settings_fields(r->settings, &r->config, &all, &facts);
-    fields_count(&facts, "input-rows", atmsae_source_rows(r->source));
+    fields_count(&facts, RUN_ROWS_KEY, atmsae_source_rows(r->source));
     fields_count(&facts, "threads", atmsae_context_threads(r->context));
     fields_text(&facts, "cpu", atmsae_context_cpu(r->context));
     fields_text(&facts, "version", atmsae_version_string());
@@ -283,6 +290,7 @@ static bool steps(run *r)
     if (!good) {
         program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
         r->bad_row = explain_bad_row(r->source, &batch);
+        r->all_bad = r->bad_row && !has_good_row(&batch, atmsae_source_d(r->source));
     }
     free(rows);
     return good;
@@ -304,7 +312,8 @@ static void give_up(run *r)
     (void)keep_state(r);
     program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
                   (unsigned long long)r->saved, out);
-    if (r->bad_row)
+    if (r->all_bad) program_error(ALL_BAD_ROWS);
+    else if (r->bad_row)
         program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N" LIST_BAD_ROWS, out);
 }
 

@@ -11,7 +11,6 @@
 #include "run_file.h"
 #include "train.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -50,30 +49,6 @@ bool train_outputs_complete(setting *s)
 
 /* ---- on whose word ---------------------------------------------------------------------------------------- */
 
-/* Where the path leads, or would lead: the file need not be there. NULL: nowhere that is known. */
-static char *lead(const char *path)
-{
-    char *real = realpath(path, NULL);
-    struct stat link;
-    if (real || errno != ENOENT || lstat(path, &link) == 0) return real;
-    const char *slash = strrchr(path, '/');
-    char *folder = program_alloc(strlen(path) + 2, 1);
-    memcpy(folder, slash ? path : ".", slash ? (size_t)(slash - path) + 1 : 1);
-    real = realpath(folder, NULL);
-    free(folder);
-    return real;
-}
-
-static bool is_within(const char *folder, const char *path)
-{
-    char *root = realpath(folder, NULL), *real = lead(path);
-    const size_t length = root ? strlen(root) : 0;
-    const bool within = root && real && strncmp(real, root, length) == 0 && (real[length] == '/' || real[length] == 0);
-    free(root);
-    free(real);
-    return within;
-}
-
 /* A word of a shell command, which a user will paste: the name comes from a file that somebody else may have written. */
 static void print_word(FILE *out, const char *word)
 {
@@ -91,7 +66,7 @@ static bool asked_for(const setting *s)
     bool good = true;
     for (size_t i = 0; i < N_OUTPUTS; i++) {
         const setting *output = &s[outputs[i].option];
-        if (!output->given || !output->from_file || is_within(s[T_OUT].text, output->text)) continue;
+        if (!output->given || !output->from_file || path_is_within(s[T_OUT].text, output->text)) continue;
         program_error("--%s %s, as a file says, lies outside of the run's folder %s: such a file is written only if the command line says so",
                       train_options[outputs[i].option].name, output->text, s[T_OUT].text);
         good = false;

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # usage: kill_replace.sh PATH/TO/atmsae
-# train --force in the folder of an older run, killed with SIGKILL before each of its system calls on the folder's files.
+# train --force in the folder of an older run, killed with SIGKILL before each of its system calls on the folder's files;
+# then with each of those that change the folder failing (EIO).
 # Afterwards an SAE loads, the older one or the new one; resume goes on with one of the two runs, to the SAE of that run
 # without a break; run.json is then of that SAE, and nothing else is left. TAP on stdout; needs strace.
 command -v strace >/dev/null || { echo "skipped: strace is not installed"; exit 77; }
@@ -64,4 +65,20 @@ done
 sort found | uniq -c | sed 's/^/# /'
 [ $kills -ge 60 ]
 report $? "$kills kills"
+
+# A name that has changed may still fail to be synced, and the command says that it failed.
+for call in fsync rename renameat linkat unlink unlinkat; do
+    bad=0
+    for ((number = 1; ; number++)); do
+        rm -rf run && cp -r old run
+        trace=(strace -f -o log "${paths[@]}" -e "trace=$call" -e "inject=$call:error=EIO:when=$number")
+        train 2 run --force
+        code=$?
+        grep -q INJECTED log || break
+        [ $code -eq 0 ] || [ $code -eq 1 ] || { echo "# $call $number: exit code $code"; bad=$((bad + 1)); }
+        look >word || { echo "# $call $number: $(cat word)"; bad=$((bad + 1)); }
+    done
+    [ $bad -eq 0 ]
+    report $? "$call: $((number - 1)) calls that fail"
+done
 finish

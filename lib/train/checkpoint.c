@@ -39,7 +39,7 @@ typedef struct settings {
     atmsae_masker_config masker;
     uint64_t total_rows, batch_rows, steps, optimizer_steps;
     uint64_t optimizer_cooldown_from, optimizer_cooldown_steps, masker_cooldown_from, masker_cooldown_steps;
-    double sparsity_warmup;
+    double sparsity_warmup, log_coef;
     uint64_t skip_bad_rows, bad_rows;
 } settings;
 
@@ -104,6 +104,7 @@ static unsigned list_fields(settings *s, field out[FIELDS])
         FIRST("trainer.sparsity_warmup", F64, sparsity_warmup),
         LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
+        LATER("trainer.log_coef", F64, log_coef, "0"),
     };
     _Static_assert(sizeof table / sizeof *table < FIELDS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -126,6 +127,7 @@ static void collect(const atmsae_trainer *t, settings *s)
         .masker_cooldown_from = t->masker->cooldown_from,
         .masker_cooldown_steps = t->masker->cooldown_steps,
         .sparsity_warmup = t->sparsity_warmup,
+        .log_coef = t->log_coef,
         .skip_bad_rows = t->skip_bad_rows,
         .bad_rows = t->bad_rows,
     };
@@ -471,12 +473,15 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
     }
     const atmsae_trainer_config config = {sizeof config, &s.model, &s.optimizer, &s.tracker, &s.masker,
                                           s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows};
+    if (!ams_target_allows(s.log_coef))
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.log_coef = %g is beyond what training leaves", s.log_coef);
     AMS_TRY(ams_trainer_build(ctx, &config, true, out));
 
     atmsae_trainer *t = *out;
     AMS_TRY(read_state(file, t));
     t->steps = s.steps;
     t->bad_rows = s.bad_rows;
+    t->log_coef = s.log_coef;
     t->optimizer->steps = s.optimizer_steps;
     t->optimizer->cooldown_from = s.optimizer_cooldown_from;
     t->optimizer->cooldown_steps = s.optimizer_cooldown_steps;

@@ -27,8 +27,8 @@ for header in atmsae eval; do
 done
 sed -i -e 's/^    double sparsity_warmup;$/&\n    double grown;/' \
     -e 's/^        FIRST("trainer.sparsity_warmup".*/&\n        LATER("trainer.grown", F64, grown, "7"),/' \
-    -e 's/^        \.sparsity_warmup = t->sparsity_warmup,$/&\n        .grown = getenv("GROWN") ? 8 : 7,/' "$tmp/grown/lib/train/checkpoint.c"
-[ "$(grep -c grown "$tmp/grown/lib/train/checkpoint.c")" = 3 ] || fail "checkpoint.c did not take the new setting"
+    -e 's/^        \.sparsity_warmup = t->sparsity_warmup,$/&\n        .grown = getenv("GROWN") ? 8 : 7,/' "$tmp"/grown/lib/train/checkpoint*.[ch]
+[ "$(cat "$tmp"/grown/lib/train/checkpoint*.[ch] | grep -c grown)" = 3 ] || fail "the checkpoint did not take the new setting"
 [ "$(cat "$tmp"/grown/include/atmsae/*.h | grep -c ' grown;')" = "$(wc -l <"$tmp/in-headers")" ] || fail "a struct did not grow"
 programs="examples/atmsae examples/01_hello examples/02_own_loop examples/03_mask_only tests/test_process"
 # shellcheck disable=SC2086  # programs are words

@@ -25,7 +25,7 @@ if ! "$tmp/probe" 2>/dev/null; then
     fi
 fi
 
-tests='test_threads test_trainer test_model'
+tests='test_threads test_pieces test_trainer test_model'
 # shellcheck disable=SC2086  # words are names
 targets=$(printf 'tests/%s ' $tests)
 # shellcheck disable=SC2086  # words are targets

@@ -22,6 +22,13 @@ finish() { # the exit status is 0 only if nothing failed
     echo "1..$tests"
     [ "$failures" -eq 0 ]
 }
+# Waits until a run in the background has written so many lines of metrics; for half a minute at most.
+wait_for_lines() { # FILE NUMBER
+    for _ in $(seq 600); do
+        [ "$(wc -l 2>/dev/null <"$1" || echo 0)" -ge "$2" ] && break
+        sleep 0.05
+    done
+}
 skip() { tests=$((tests + 1)); echo "ok $tests - $1 # SKIP $2"; }
 
 # Runs a command, output in the files out and err, and checks the exit code.

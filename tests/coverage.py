@@ -6,9 +6,9 @@ import sys
 source, report = sys.argv[1:]
 # lines, branches in percent: folder or file
 LIMITS = {"lib": (98, 94), "lib/atm": (100, 95), "lib/base": (99, 95), "lib/eval": (99, 92), "lib/format": (99.9, 96),
-          "lib/train/checkpoint.c": (100, 95)}
+          "lib/train/checkpoint.c": (100, 95), "lib/train/checkpoint_settings.c": (100, 95)}
 # Where what is not taken must be listed.
-STRICT = {"lib/base", "lib/train/checkpoint.c"} | {f"lib/format/{name}.c" for name in ("file", "json", "safetensors", "sort")}
+STRICT = {"lib/base", "lib/train/checkpoint.c", "lib/train/checkpoint_settings.c"} | {f"lib/format/{name}.c" for name in ("file", "json", "safetensors", "sort")}
 
 
 def parts(name):

@@ -75,11 +75,7 @@ interrupted_run() { # SIGNAL ARGUMENTS...
     shift
     env --default-signal=INT,TERM "$atmsae" "$@" >out 2>err </dev/null &
     pid=$!
-    tries=0
-    while [ $tries -lt 600 ] && [ "$(wc -l 2>/dev/null <part.csv || echo 0)" -lt 60 ]; do
-        sleep 0.05
-        tries=$((tries + 1))
-    done
+    wait_for_lines part.csv 60
     kill -s "$signal" $pid
     wait $pid
     code=$?

@@ -117,11 +117,7 @@ while_it_runs() {
     rm -rf part part.csv
     "$atmsae" train a.npy b.npy $small --rows 2M --out part --metrics part.csv >out 2>err </dev/null &
     pid=$!
-    tries=0
-    while [ $tries -lt 600 ] && [ "$(wc -l 2>/dev/null <part.csv || echo 0)" -lt 60 ]; do
-        sleep 0.05
-        tries=$((tries + 1))
-    done
+    wait_for_lines part.csv 60
     "$@"
     wait $pid
     code=$?

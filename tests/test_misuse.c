@@ -319,15 +319,34 @@ static const call calls[] = {CALLS(ENTRY) OTHER_CALLS(ENTRY)};
 #define ONE(name, required, ...) +1
 enum { CLAIMING = 0 CALLS(ONE), ALL = CLAIMING OTHER_CALLS(ONE) };
 
+/* Where the first pointer is NULL, the text goes to the context of another handle among the arguments. */
+static const char with_two_handles[] = "encode decode forward backward optimizer_step absorption_score synth_score absorption_measure "
+                                       "probing_score metrics_merge top_rows_add top_rows_merge model_match model_hedging synth_truth ";
+
+static bool has_context(const char *name, int null)
+{
+    char word[64];
+    snprintf(word, sizeof word, "%s ", strchr(name, '_') + 1);
+    const char *found = strstr(with_two_handles, word);
+    return null > 1 || (found && (found == with_two_handles || found[-1] == ' '));
+}
+
 START_TEST(null_pointers_are_arguments_in_error)
 {
     world *w = start();
     for (int i = 0; i < ALL; i++)
         for (w->null = 1; w->null <= calls[i].required; w->null++) {
             memset(&w->made, 1, sizeof w->made);
+            ck_assert_int_lt(atmsae_masker_begin_cooldown(w->masker, 1, 0), 0);
+            char before[512];
+            atmsae_copy_error(w->ctx, before, sizeof before);
+            ck_assert_ptr_null(strstr(before, "NULL"));
             atmsae_status status = calls[i].call(w);
             ck_assert_msg(status == ATMSAE_E_ARG, "%s, pointer %d: %s", calls[i].name, w->null, atmsae_status_name(status));
             if (strstr(calls[i].name, "_create") && w->null < calls[i].required) ck_assert_ptr_null(w->made.model);
+            const char *text = atmsae_last_error(w->ctx);
+            const bool says = strstr(text, "NULL") != NULL;
+            ck_assert_msg(says == has_context(calls[i].name, w->null), "%s, pointer %d: \"%s\"", calls[i].name, w->null, text);
         }
     stop(w);
 }
@@ -503,7 +522,21 @@ START_TEST(models_and_measures_that_do_not_fit)
     ck_assert_int_eq(atmsae_optimizer_step(optimizer, wide, w->gradients, NULL), ATMSAE_E_STATE);
     atmsae_optimizer_destroy(optimizer);
     REFUSED("decode: out: ld = 1", atmsae_decode(w->model, w->codes, w->out, 1));
-    REFUSED("not aligned", atmsae_decode(w->model, w->codes, (float *)((char *)w->out + 1), 0));
+    float *const odd = (float *)((char *)w->out + 1);
+    REFUSED("not aligned", atmsae_decode(w->model, w->codes, odd, 0));
+    REFUSED("not aligned", atmsae_source_next(w->source, 2, odd, &w->count));
+    REFUSED("not aligned", atmsae_gradients_get(w->gradients, ATMSAE_W_DEC, odd, F * D));
+    REFUSED("not aligned", atmsae_synth_rows(w->synth, 0, 2, odd, NULL));
+    REFUSED("not aligned", atmsae_model_neighbours(w->model, ATMSAE_W_DEC, 1, (uint32_t *)odd, w->out));
+    REFUSED("not aligned", atmsae_model_neighbours(w->model, ATMSAE_W_DEC, 1, w->latents, odd));
+    REFUSED("not aligned", atmsae_metrics_histogram(w->metrics, -3, 0, 1, (uint64_t *)odd));
+    atmsae_tensor_info info = {.size = sizeof info};
+    for (uint64_t i = 0; i < atmsae_tensors_count(w->tensors); i++) {
+        ok(atmsae_tensors_info(w->tensors, i, &info), w->ctx);
+        if (info.rank != 1 || info.shape[0] != F) continue;
+        REFUSED("not aligned", atmsae_tensors_read_f32(w->tensors, i, odd, F));
+        REFUSED("not aligned", atmsae_tensors_read_i64(w->tensors, i, (int64_t *)odd, F));
+    }
     for (int bits = 61; bits < 64; bits++) { /* rows beyond what a pointer reaches, or whose places overflow */
         ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, (uint64_t)1 << bits), ATMSAE_E_LIMIT);
         ck_assert_int_eq(atmsae_decode(w->model, w->codes, w->out, UINT64_MAX >> (63 - bits)), ATMSAE_E_LIMIT);

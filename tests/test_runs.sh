@@ -20,10 +20,7 @@ begin() { # ARGUMENTS...
     rm -f m.csv
     env --default-signal=INT,TERM,HUP,XCPU,USR1 "$atmsae" "$@" >out 2>err </dev/null &
     pid=$!
-    for _ in $(seq 200); do
-        [ "$(wc -l 2>/dev/null <m.csv || echo 0)" -gt 20 ] && break
-        sleep 0.05
-    done
+    wait_for_lines m.csv 21
 }
 ends() { # CODE NAME
     wait "$pid" 2>/dev/null
@@ -86,7 +83,7 @@ says err "interrupted after"
 rm -rf stop m.csv # a job of nohup ignores HUP
 nohup "$atmsae" train rows.npy $endless --out stop >out 2>err </dev/null &
 pid=$!
-for _ in $(seq 200); do [ "$(wc -l 2>/dev/null <m.csv || echo 0)" -gt 20 ] && break; sleep 0.05; done
+wait_for_lines m.csv 21
 kill -s HUP "$pid"
 sleep 0.3
 kill -s 0 "$pid" 2>/dev/null

@@ -1169,6 +1169,10 @@ START_TEST(what_cannot_be_put_back)
     ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
     ck_assert_int_eq(atmsae_source_rewind(source), 0);
     ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_next(source, 7, out, &got), 0);
+    ck_assert_int_eq(atmsae_source_next(source, 0, NULL, &got), 0); /* the last call, and it gave none */
+    ck_assert_int_eq(atmsae_source_unread(source), ATMSAE_E_STATE);
+    ck_assert_int_eq(atmsae_source_rewind(source), 0);
     /* They cannot be read again: the next ones follow. */
     char kept[128], away[128];
     strcpy(kept, path_of(0));

@@ -29,7 +29,7 @@ static const option bench_options[B_OPTIONS] = {
                    .help = "time to measure for; three steps at the least"},
     [B_JSON] = {.name = "json", .kind = OPTION_FLAG, .help = "one JSON object on stdout"},
     [B_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096, .help = "threads that compute",
-                   .preset = "one a CPU"},
+                   .preset = "one for each CPU that it may use"},
     [B_PRECISION] = {.name = "precision", .kind = OPTION_CHOICE, .value = "NAME", .choices = precision_choices, .preset = "fp32",
                      .help = "of the product that proposes latents"},
 };

@@ -143,7 +143,7 @@ bool check_rows(atmsae_context *context, const char *path, const char *tensor, b
     *bad = t.bad > 0;
     if (good && *bad)
         program_error("%s: %llu of %llu rows with a NaN or infinite value, row %llu the first: train fails there, or "
-                      "passes them with --skip-bad-rows", path, (unsigned long long)t.bad, (unsigned long long)t.rows,
+                      "leaves them out with --skip-bad-rows N", path, (unsigned long long)t.bad, (unsigned long long)t.rows,
                       (unsigned long long)t.named[0]);
     free(t.first);
     free(t.varies);

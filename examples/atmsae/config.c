@@ -3,7 +3,7 @@
  * --config: a JSON object of options. Values become texts, which are then read like those of the
  * command line, so that ranges, units and messages are the same.
  */
-#include "options.h"
+#include "command.h"
 #include "files.h"
 #include "json.h"
 #include "program.h"
@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_BYTES (16 << 20)
 #define MOST_DEPTH 32
 
 typedef struct reader {
@@ -176,7 +175,7 @@ static bool object(reader *r, const option *options, size_t n, setting *settings
 bool options_load(const option *options, size_t n, const char *path, setting *settings)
 {
     size_t size;
-    char *text = file_read(path, MOST_BYTES, &size);
+    char *text = file_read(path, MOST_JSON_BYTES, &size);
     if (!text) return false;
     bool *seen = program_alloc(n, sizeof *seen);
     reader r = {.path = path, .start = text, .at = text, .out = program_alloc(size + 1, 1)};

@@ -50,7 +50,7 @@ static const option features_options[F_OPTIONS] = {
                  .preset = "made of the SAE's name"},
     [F_QUIET] = {.name = "quiet", .kind = OPTION_FLAG, .help = "no progress, no summary"},
     [F_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096,
-                   .help = "threads that compute", .preset = "one a CPU"},
+                   .help = "threads that compute", .preset = "one for each CPU that it may use"},
 };
 
 static const char features_help[] =

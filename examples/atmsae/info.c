@@ -7,7 +7,6 @@
 #include "run_file.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 
 enum { I_PATH, I_CHECK, I_TENSOR, I_BF16, I_JSON, I_OPTIONS };
@@ -107,21 +106,15 @@ static bool tensors_info(atmsae_context *context, const char *path, fields *out)
     return good;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 static bool path_info(atmsae_context *context, const char *path, fields *out)
 {
     struct stat stats;
     fields_text(out, "path", path);
     if (stat(path, &stats) == 0 && S_ISDIR(stats.st_mode)) return sae_info(context, path, out);
     /* Checkpoints and SAEs are tensor files too; only loading them tells. */
-    if (ends_with(path, ".safetensors") && checkpoint_info(context, path, out)) return true;
-    if (ends_with(path, "checkpoint.safetensors")) fields_text(out, "no checkpoint", atmsae_last_error(context));
-    else if (!ends_with(path, ".npy") && sae_info(context, path, out)) return true;
+    if (program_ends_with(path, ".safetensors") && checkpoint_info(context, path, out)) return true;
+    if (program_ends_with(path, CHECKPOINT_FILE)) fields_text(out, "no checkpoint", atmsae_last_error(context));
+    else if (!program_ends_with(path, ".npy") && sae_info(context, path, out)) return true;
     return tensors_info(context, path, out);
 }
 

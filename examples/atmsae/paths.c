@@ -4,7 +4,9 @@
  */
 #include "command.h"
 #include "files.h"
+#include "importance.h"
 #include "program.h"
+#include "run_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +14,8 @@
 
 /* The files of an SAE's folder that somebody reads. */
 static const char *const sae_files[] = {
-    "cfg.json", "sae_weights.safetensors", "run.json", "importance.safetensors", "checkpoint.safetensors",
-    "checkpoint.previous.safetensors", "sae.safetensors", "config.json", "params.safetensors", "params.npz", "ae.pt",
+    SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, RUN_FILE, IMPORTANCE_FILE, CHECKPOINT_FILE, PREVIOUS_FILE,
+    "sae.safetensors", "config.json", "params.safetensors", "params.npz", "ae.pt", /* of other packages */
 };
 
 static bool is_there(const char *path)

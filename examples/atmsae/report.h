@@ -48,7 +48,7 @@ enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, 
     [R_FORCE] = {.name = "force", .kind = OPTION_FLAG,                                                              \
                  .help = "replace a page that is there already; what the command reads is never replaced"},         \
     [R_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096,                    \
-                   .help = "threads that compute", .preset = "one a CPU"}
+                   .help = "threads that compute", .preset = "one for each CPU that it may use"}
 
 /* ---- what is measured ----------------------------------------------------------------------------------- */
 

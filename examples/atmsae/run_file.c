@@ -45,7 +45,7 @@ static char *read_in(const char *folder, const char *name)
 
 char *run_file_sae(const char *folder)
 {
-    char *config = read_in(folder, "cfg.json");
+    char *config = read_in(folder, SAE_CONFIG_FILE);
     char *sum = config ? json_value(config, "weights_crc64") : NULL;
     free(config);
     return sum;
@@ -85,7 +85,7 @@ static bool rows_trained(atmsae_context *context, const char *path, uint64_t *ro
 static bool checkpoint_of(const char *path, char **folder, char **checkpoint)
 {
     const char *slash = strrchr(path, '/');
-    char *weights = program_path(path, "sae_weights.safetensors");
+    char *weights = program_path(path, SAE_WEIGHTS_FILE);
     *checkpoint = program_path(path, CHECKPOINT_FILE);
     struct stat info;
     const bool is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode), has_sae = access(weights, F_OK) == 0;

@@ -14,6 +14,9 @@
 
 #define RUN_FILE "run.json"
 #define CHECKPOINT_FILE "checkpoint.safetensors"
+#define PREVIOUS_FILE "checkpoint.previous.safetensors"
+#define SAE_CONFIG_FILE "cfg.json"
+#define SAE_WEIGHTS_FILE "sae_weights.safetensors"
 #define RUN_SAE_KEY "weights-crc64" /* in run.json */
 
 /* The number or plain string behind "key": in a JSON text, as a string to be freed; NULL if there is none. */

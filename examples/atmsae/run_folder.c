@@ -17,7 +17,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PREVIOUS "checkpoint.previous.safetensors"
 #define NEXT ".next"
 
 static bool failed(const char *path, const char *what)
@@ -99,16 +98,21 @@ static bool settle(const run_folder *self)
     return good;
 }
 
+static bool write_settings(const fields *settings, const char *path)
+{
+    file_writer out;
+    if (!file_begin(&out, path, true)) return false;
+    fields_print_json(settings, out.file);
+    return file_end(&out, true);
+}
+
 bool run_folder_begin(run_folder *self, atmsae_context *context, const fields *settings, const atmsae_trainer *trainer, const atmsae_source *source)
 {
     /* The names of the second stage are this process's alone: the folder is locked. */
     char *next_settings = beside(self->settings, NEXT), *next = beside(self->checkpoint, NEXT);
     const bool first = !run_folder_holds(self);
     const char *const to_settings = first ? self->settings : next_settings;
-    file_writer out;
-    bool good = file_begin(&out, to_settings, true);
-    if (good) fields_print_json(settings, out.file);
-    good = good && file_end(&out, true);
+    bool good = write_settings(settings, to_settings);
     if (good && atmsae_trainer_save(trainer, source, first ? self->checkpoint : next) < 0) {
         command_failed(context);
         (void)unlink(to_settings);
@@ -122,10 +126,7 @@ bool run_folder_begin(run_folder *self, atmsae_context *context, const fields *s
 
 bool run_folder_settings(const run_folder *self, const fields *settings)
 {
-    file_writer out;
-    if (!file_begin(&out, self->settings, true)) return false;
-    fields_print_json(settings, out.file);
-    return file_end(&out, true);
+    return write_settings(settings, self->settings);
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------------ */
@@ -137,7 +138,10 @@ static bool lock_folder(const char *path)
     if (lock >= 0) return true;
     const int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) return failed(path, "");
-    if (flock(folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return lock = folder, true;
+    if (flock(folder, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+        lock = folder;
+        return true;
+    }
     close(folder);
     program_error("%s: another atmsae train is at work in this folder", path);
     return false;
@@ -146,7 +150,7 @@ static bool lock_folder(const char *path)
 /* A folder in the place of a file would show only when the SAE is saved. */
 static bool no_folders_within(const run_folder *self)
 {
-    static const char *const names[] = {"cfg.json", "sae_weights.safetensors", CHECKPOINT_FILE, PREVIOUS, RUN_FILE, IMPORTANCE_FILE};
+    static const char *const names[] = {SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, CHECKPOINT_FILE, PREVIOUS_FILE, RUN_FILE, IMPORTANCE_FILE};
     bool good = true;
     for (size_t i = 0; good && i < sizeof names / sizeof *names; i++) {
         char *path = program_path(self->path, names[i]);
@@ -161,7 +165,7 @@ static bool no_folders_within(const run_folder *self)
 bool run_folder_open(run_folder *self, const char *path, bool make)
 {
     *self = (run_folder){.path = program_path(path, ""), .settings = program_path(path, RUN_FILE),
-                         .checkpoint = program_path(path, CHECKPOINT_FILE), .previous = program_path(path, PREVIOUS)};
+                         .checkpoint = program_path(path, CHECKPOINT_FILE), .previous = program_path(path, PREVIOUS_FILE)};
     self->path[strlen(path)] = 0;
     if (make && !program_make_folder(path)) return failed(path, "");
     return lock_folder(path) && no_folders_within(self) && settle(self);
@@ -183,7 +187,7 @@ bool run_folder_has_checkpoint(const run_folder *self)
 
 const char *run_folder_holds(const run_folder *self)
 {
-    char *weights = program_path(self->path, "sae_weights.safetensors");
+    char *weights = program_path(self->path, SAE_WEIGHTS_FILE);
     const bool sae = exists(weights);
     free(weights);
     return sae ? "an SAE" : run_folder_has_checkpoint(self) ? "the checkpoint of a run" : NULL;
@@ -230,7 +234,7 @@ bool run_folder_load(run_folder *self, atmsae_context *context, atmsae_source *s
  * take the place of the one before. */
 bool run_folder_save(run_folder *self, atmsae_context *context, const atmsae_trainer *trainer, const atmsae_source *source)
 {
-    char *spare = program_path(self->path, PREVIOUS ".tmp");
+    char *spare = program_path(self->path, PREVIOUS_FILE ".tmp");
     (void)unlink(spare); /* of a run that was killed */
     const bool linked = !self->unreadable && linkat(AT_FDCWD, self->checkpoint, AT_FDCWD, spare, AT_SYMLINK_FOLLOW) == 0;
     if (!linked && !self->unreadable && (errno == EPERM || errno == EOPNOTSUPP || errno == ENOSYS))

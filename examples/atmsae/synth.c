@@ -48,7 +48,7 @@ static const option synth_options[S_OPTIONS] = {
     [S_QUIET] = {.group = "output", .name = "quiet", .kind = OPTION_FLAG, .help = "no progress and no summary"},
     [S_JSON] = {.name = "json", .kind = OPTION_FLAG, .help = "the summary as one JSON object on stdout"},
     [S_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096,
-                   .help = "threads that compute; the rows do not depend on it", .preset = "one a CPU"},
+                   .help = "threads that compute; the rows do not depend on it", .preset = "one for each CPU that it may use"},
 };
 
 static const char synth_help[] =
@@ -89,12 +89,6 @@ typedef struct job {
     file_writer out, truth; /* .file NULL: not wanted */
 } job;
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 static bool make_generator(job *j)
 {
     const setting *s = j->settings;
@@ -119,7 +113,7 @@ static bool make_generator(job *j)
 static void headers(const job *j)
 {
     char json[400];
-    if (ends_with(j->out.path, ".npy")) npy_header(j->out.file, j->rows, j->d);
+    if (program_ends_with(j->out.path, ".npy")) npy_header(j->out.file, j->rows, j->d);
     else {
         snprintf(json, sizeof json, "{\"activations\":{\"dtype\":\"F32\",\"shape\":[%llu,%llu],\"data_offsets\":[0,%llu]}}",
                  (unsigned long long)j->rows, (unsigned long long)j->d, (unsigned long long)(4 * j->rows * j->d));
@@ -195,8 +189,8 @@ static bool run_job(job *j)
 static bool check(const setting *s)
 {
     const char *bad = NULL;
-    if (!ends_with(s[S_OUT].text, ".npy") && !ends_with(s[S_OUT].text, ".safetensors")) bad = "--out: a name that ends in .npy or .safetensors";
-    if (s[S_TRUTH].given && !ends_with(s[S_TRUTH].text, ".safetensors")) bad = "--truth: a name that ends in .safetensors";
+    if (!program_ends_with(s[S_OUT].text, ".npy") && !program_ends_with(s[S_OUT].text, ".safetensors")) bad = "--out: a name that ends in .npy or .safetensors";
+    if (s[S_TRUTH].given && !program_ends_with(s[S_TRUTH].text, ".safetensors")) bad = "--truth: a name that ends in .safetensors";
     for (int i = S_D; i <= S_P_CHILD && s[S_PRESET].given && s[S_PRESET].choice != HIERARCHY; i++)
         if (s[i].given) bad = "--d, --parents and so on: only with --preset hierarchy";
     if (bad) program_error("%s", bad);

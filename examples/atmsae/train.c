@@ -175,36 +175,38 @@ static bool check_valid(const run *r)
 
 /* ---- run.json -------------------------------------------------------------------------------------------- */
 
-/* sae: the checksum of the SAE that the run has saved, or NULL. */
-static void describe(const run *r, const char *sae, fields *settings, fields *facts)
+/* What is in run.json, and on stderr if it is shown. sae: the checksum of the SAE that the run has saved, or NULL. */
+static fields describe(const run *r, const char *sae, bool shown)
 {
-    train_settings_fields(r->settings, &r->config, settings, facts);
-    fields_count(facts, "input-rows", atmsae_source_rows(r->source));
-    fields_count(facts, "threads", atmsae_context_threads(r->context));
-    fields_text(facts, "cpu", atmsae_context_cpu(r->context));
-    fields_text(facts, "version", atmsae_version_string());
-    fields_count(facts, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
-    if (sae) fields_text(facts, RUN_SAE_KEY, sae);
+    fields all = {0}, facts = {0};
+    train_settings_fields(r->settings, &r->config, &all, &facts);
+    fields_count(&facts, "input-rows", atmsae_source_rows(r->source));
+    fields_count(&facts, "threads", atmsae_context_threads(r->context));
+    fields_text(&facts, "cpu", atmsae_context_cpu(r->context));
+    fields_text(&facts, "version", atmsae_version_string());
+    fields_count(&facts, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
+    if (sae) fields_text(&facts, RUN_SAE_KEY, sae);
+    if (shown) {
+        fields_print(&all, stderr);
+        fields_print(&facts, stderr);
+    }
+    fields_json(&all, "facts", fields_json_text(&facts));
+    fields_free(&facts);
+    return all;
 }
 
-/* Settings to stderr and to DIR/run.json, with the first checkpoint of a new run. */
+/* Settings to stderr and to DIR/run.json, with the first checkpoint of a new run. One that goes on keeps the claim to
+ * an SAE that it had saved. */
 static bool begin(run *r)
 {
     const setting *s = r->settings;
     const bool resume = s[T_RESUME].given;
     if (!resume && !with_first_rows(r, PREPARE_ROWS, atmsae_trainer_prepare)) return false;
     char *own = resume ? run_file_read(s[T_OUT].text) : NULL, *sae = own ? run_file_sae(s[T_OUT].text) : NULL;
-    fields settings = {0}, facts = {0};
-    describe(r, sae, &settings, &facts);
-    if (!s[T_QUIET].given) {
-        fields_print(&settings, stderr);
-        fields_print(&facts, stderr);
-    }
-    fields_json(&settings, "facts", fields_json_text(&facts));
+    fields settings = describe(r, sae, !s[T_QUIET].given);
     const bool good = resume ? run_folder_settings(&r->folder, &settings)
                              : run_folder_begin(&r->folder, r->context, &settings, r->trainer, r->source);
     fields_free(&settings);
-    fields_free(&facts);
     free(own);
     free(sae);
     return good;
@@ -213,13 +215,10 @@ static bool begin(run *r)
 /* Once more with the checksum of the SAE that was saved. */
 static bool claim_sae(const run *r)
 {
-    fields settings = {0}, facts = {0};
     char *sae = run_file_sae(r->settings[T_OUT].text);
-    describe(r, sae, &settings, &facts);
-    fields_json(&settings, "facts", fields_json_text(&facts));
+    fields settings = describe(r, sae, false);
     const bool good = run_folder_settings(&r->folder, &settings);
     fields_free(&settings);
-    fields_free(&facts);
     free(sae);
     return good;
 }

@@ -17,12 +17,12 @@ const char train_help[] =
     "checkpoint.safetensors and the checkpoint before it, checkpoint.previous.safetensors. The first one is\n"
     "saved before the first step: with --force, what an older run left in DIR stays until then, and its SAE\n"
     "until there is a new one. One run at a time works in DIR.\n\n"
-    "Nothing ends a run without a checkpoint: Ctrl-C, SIGTERM, SIGHUP, SIGXCPU and SIGUSR1 finish the step,\n"
-    "save one and exit with code 130; only a second Ctrl-C or SIGTERM, a second after the message, exits at\n"
-    "once. A step that fails, on a bad row or on files that cannot be read, changes nothing: the steps\n"
-    "before it are saved, and the run goes on with its rows. atmsae resume DIR, or the same command with\n"
-    "--resume, goes on to the same bits as a run without a break, also after a crash; a checkpoint that\n"
-    "cannot be read is renamed to .broken, and the one before it used.\n\n"
+    "What ends a run leaves a checkpoint: Ctrl-C, SIGTERM, SIGHUP, SIGXCPU and SIGUSR1 finish the step, save\n"
+    "one and exit with code 130; only a second Ctrl-C or SIGTERM, a second after the message, exits at once.\n"
+    "A step that fails, on a bad row or on files that cannot be read, changes nothing: the steps before it are\n"
+    "saved, and a run that goes on begins with its rows. atmsae resume DIR, or the same command with --resume,\n"
+    "goes on to the same bits as a run without a break, also after a crash; a checkpoint that cannot be read is\n"
+    "renamed to .broken, and the one before it used.\n\n"
     "What is there already is replaced with --force only, an input never. All files are opened and checked\n"
     "before the first step.\n\n"
     "Warnings name the usual mistakes and what to do: k above the rank of the rows or too small, rows\n"
@@ -65,9 +65,9 @@ const option train_options[T_OPTIONS] = {
                  .help = "rows to measure the finished SAE on; not trained on"},
     [T_OUT] = {.name = "out", .kind = OPTION_TEXT, .required = true, .anew = true, .value = "DIR", .help = "folder for the SAE, made if need be",
                .preset = "name of the first FILE, without its ending, and -sae"},
-    [T_FORCE] = {.anew = true, .name = "force", .kind = OPTION_FLAG, .help = "start anew although DIR holds an SAE or a checkpoint"},
+    [T_FORCE] = {.anew = true, .name = "force", .kind = OPTION_FLAG, .help = "start anew although DIR holds an SAE or a checkpoint, and replace what --metrics and --plot name"},
     [T_RESUME] = {.anew = true, .name = "resume", .kind = OPTION_FLAG,
-                  .help = "go on from DIR/checkpoint.safetensors with its settings; only --rows (or --epochs) may change"},
+                  .help = "go on from DIR/checkpoint.safetensors with its settings; only --rows (or --epochs) and --skip-bad-rows may change"},
     [T_CHECKPOINT] = {.name = "checkpoint-every", .kind = OPTION_COUNT, .value = "ROWS", .min = 0, .preset = "10M",
                       .help = "save a checkpoint every so many rows, besides at the start, on a signal and at the end; 0: only those"},
     [T_METRICS] = {.name = "metrics", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE", .help = "a line a step, as .csv or .jsonl; in --config a path relative to DIR"},
@@ -75,7 +75,7 @@ const option train_options[T_OPTIONS] = {
                 .help = "picture of importance, threshold and masking over time, as .svg; in --config likewise"},
     [T_QUIET] = {.name = "quiet", .kind = OPTION_FLAG, .help = "no settings and no progress, only warnings and errors"},
     [T_JSON] = {.name = "json", .kind = OPTION_FLAG, .help = "the result as one JSON object on stdout"},
-    [T_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096, .preset = "one a CPU",
+    [T_THREADS] = {.name = "threads", .kind = OPTION_COUNT, .value = "T", .min = 1, .max = 4096, .preset = "one for each CPU that it may use",
                    .help = "threads that compute; the result does not depend on it"},
     [T_PRECISION] = {.name = "precision", .kind = OPTION_CHOICE, .value = "NAME", .choices = precision_choices, .preset = "fp32",
                      .help = "of the product that proposes latents; bf16 is faster on CPUs with AMX, "

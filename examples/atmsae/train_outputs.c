@@ -19,15 +19,9 @@
 
 static const struct {
     int option;
-    const char *endings[2];
+    const char *endings[2]; /* of the name; the second may be NULL */
 } outputs[] = {{T_METRICS, {".csv", ".jsonl"}}, {T_PLOT, {".svg"}}};
 #define N_OUTPUTS (sizeof outputs / sizeof *outputs)
-
-static bool ends_with(const char *path, const char *ending)
-{
-    const size_t length = strlen(path), end = ending ? strlen(ending) : 0;
-    return ending && length > end && strcmp(path + length - end, ending) == 0;
-}
 
 /* A relative path of a file is one in the run's folder, wherever that is now. */
 static void into_folder(setting *s, const char *folder)
@@ -44,7 +38,7 @@ bool train_outputs_complete(setting *s)
         setting *output = &s[outputs[i].option];
         if (!output->given) continue;
         const char *const *end = outputs[i].endings;
-        if (!ends_with(output->text, end[0]) && !ends_with(output->text, end[1])) {
+        if (!program_ends_with(output->text, end[0]) && !(end[1] && program_ends_with(output->text, end[1]))) {
             program_error("--%s %s: the name must end in %s%s%s", train_options[outputs[i].option].name, output->text, end[0], end[1] ? " or " : "",
                           end[1] ? end[1] : "");
             return false;
@@ -80,7 +74,7 @@ static bool is_within(const char *folder, const char *path)
     return within;
 }
 
-/* A word of a shell command. */
+/* A word of a shell command, which a user will paste: the name comes from a file that somebody else may have written. */
 static void print_word(FILE *out, const char *word)
 {
     if (*word && strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./%@") == strlen(word)) {

@@ -136,3 +136,9 @@ char *program_path(const char *folder, const char *name)
     snprintf(path, size, "%s/%s", folder, name);
     return path;
 }
+
+bool program_ends_with(const char *path, const char *ending)
+{
+    const size_t length = strlen(path), end = strlen(ending);
+    return length > end && strcmp(path + length - end, ending) == 0;
+}

@@ -34,5 +34,7 @@ bool program_make_folder(const char *path);
 
 /* Puts folder, "/" and name together. */
 char *program_path(const char *folder, const char *name);
+/* Whether a path ends so, as in ".csv", and is more than that. */
+bool program_ends_with(const char *path, const char *ending);
 
 #endif

@@ -159,6 +159,7 @@ struct model : handle<atmsae_model, atmsae_model_destroy> {
     void set(int32_t parameter, const float *values, uint64_t n) { check(atmsae_model_set(live(), parameter, values, n)); }
     void prepare(const atmsae_batch &b) { check(atmsae_model_prepare(live(), &b)); }
     void calibrate(const atmsae_batch &b) { check(atmsae_model_calibrate(live(), &b)); }
+    // cppcheck-suppress constParameter ; what `out` holds is filled
     void encode(const atmsae_batch &b, codes &out) const { check(atmsae_encode(live(), &b, out.live())); }
     void decode(const codes &in, float *out, uint64_t ld = 0) const { check(atmsae_decode(live(), in.live(), out, ld)); }
     void save(const std::string &folder) const { check(atmsae_model_save(live(), path(folder), nullptr)); }

@@ -344,7 +344,8 @@ def _value(function):
 
 
 class Context(_Handle):
-    """threads=0: one a CPU. log: a function of (level, text); levels 1 error, 2 warning, 3 info."""
+    """threads=0: one for each CPU that the process may use. log: a function of (level, text); levels 1 error,
+    2 warning, 3 info."""
 
     def __init__(self, threads=0, log=None, log_level=3, precision="f32"):
         config, keep = _struct("context_config", dict(threads=threads, log_level=log_level, precision=precision)), []

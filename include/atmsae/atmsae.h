@@ -372,8 +372,8 @@ atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
  * save writes temporary files, which it syncs and renames: whatever fails, also in several saves one after the
  * other, the old or the new SAE can be loaded. A file keeps its access rights, and a symbolic link stays one; one of
  * another user in a folder that anyone may write to is refused. E_IO with a text that says "in place": the new SAE
- * can be loaded, and only what comes after that failed, which the next save makes up for. Scales are folded into the
- * weights.
+ * can be loaded; what failed is a step after that, which the text names and the next save makes up for. Scales are
+ * folded into the weights.
  *   saelens: path is the folder, made if its parent exists; load refuses two files that are not of the same save.
  *     A save that does not end may leave sae_weights.staged.safetensors, which load knows (doc/formats.md).
  *     BATCHTOPK and both JumpReLU forms are written as "jumprelu", Matryoshka likewise.
@@ -381,8 +381,8 @@ atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
  *     At most 4 GiB.
  *   gguf: one direction, sum of strength_i W_dec_i in the units of the rows: what the latents add to the
  *     reconstruction when their values are strength_i. llama.cpp adds it to the output of block `layer`.
- * E_UNSUPPORTED: the model cannot be written so that the format's readers compute the same, be it that a value with
- * the scales folded in is more or less than single precision holds, which the text names. Nothing is written then. */
+ * E_UNSUPPORTED: the model cannot be written so that the format's readers compute the same, for example because a
+ * value, with the scales folded in, is beyond single precision; the text names it, and nothing is written. */
 typedef struct atmsae_save_options {
     size_t size;
     const char *model_name; /* of the language model; NULL: as in the file the model was loaded from, if any */
@@ -491,9 +491,9 @@ typedef struct atmsae_trainer_config {
     double sparsity_warmup; /* share of total_steps over which sparsity_coef grows linearly from 0;
                                0 .. 1; default 0.05; JUMPRELU_TANH: 1 unless set; with target_l0: 0 unless set.
                                NaN: that default */
-    uint64_t skip_bad_rows; /* rows with a NaN or infinite value in x or y that a run may meet: they get weight 0
-                               instead of failing the step. One that comes again in a later pass counts again.
-                               Default 0: the first one fails the step */
+    uint64_t skip_bad_rows; /* most rows with a NaN or infinite value in x or y that the whole run may meet: they get
+                               weight 0 instead of failing the step. One that comes again in a later pass counts
+                               again. Default 0: the first one fails the step */
 } atmsae_trainer_config;
 ATMSAE_API void atmsae_trainer_config_init(atmsae_trainer_config *config, size_t size);
 
@@ -538,9 +538,10 @@ atmsae_trainer_calibrate(atmsae_trainer *trainer, const atmsae_batch *batch);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_begin_cooldown(atmsae_trainer *trainer, uint64_t steps);
 ATMSAE_API uint64_t atmsae_trainer_steps_done(const atmsae_trainer *trainer);
-/* Bad rows that all steps so far gave weight 0. Part of a checkpoint. */
+/* How many bad rows all steps so far gave weight 0. Part of a checkpoint. */
 ATMSAE_API uint64_t atmsae_trainer_bad_rows(const atmsae_trainer *trainer);
-/* Changes skip_bad_rows, so that a run which a bad row has ended can go on from its checkpoint. */
+/* Changes skip_bad_rows (rows met before count), so that a run which a bad row has ended can go on from its
+ * checkpoint. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_set_skip_bad_rows(atmsae_trainer *trainer, uint64_t skip_bad_rows);
 /* The parts, lent; they live as long as the trainer. */
@@ -601,8 +602,8 @@ atmsae_source_add_callback(atmsae_source *source, uint64_t d,
 ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* 0: no input yet */
 ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one pass; 0: unknown */
 /* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. A call that failed
- * can be repeated: no row is lost. E_STATE names a file that was written to or replaced since it was added and
- * whose rows differ: those of a sample, the first and the last among them. */
+ * can be repeated: no row is lost. E_STATE: a file, which the text names, was written to or replaced since it was
+ * added, and a sample of its rows, the first and the last among them, is not what it was. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t *got);
 /* Puts the rows of the last atmsae_source_next back, so that the next call hands out the same ones: after a step that
@@ -612,17 +613,17 @@ atmsae_source_next(atmsae_source *source, uint64_t n_rows, float *out, uint64_t 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_unread(atmsae_source *source);
 /* Back to the state before the first row. E_UNSUPPORTED once a callback was read. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status atmsae_source_rewind(atmsae_source *source);
-/* Where a row comes from. */
+/* Where a row comes from, see atmsae_source_locate. */
 typedef struct atmsae_row_origin {
     size_t size;
     const char *path; /* of the file, as resolved when it was added; lent by the source. NULL: memory or a callback */
-    uint64_t input;   /* its number, in the order of the add calls, from 0 */
+    uint64_t input;   /* number of the input, in the order of the add calls, from 0 */
     uint64_t row;     /* of that input, from 0; of a callback's, counted from the first it ever gave */
 } atmsae_row_origin;
-/* Of row `row` of the last atmsae_source_next that succeeded, so that a bad row of a shuffled batch can be found in
- * its file. origin's size must be set. E_ARG if that call gave no such row. Rewinding changes nothing here; a
- * checkpoint loaded into the source leaves no row to locate. E_UNSUPPORTED: a callback's row that was buffered in a
- * checkpoint of version 0.1.0, which does not hold it. */
+/* Says where row `row`, from 0, of the last atmsae_source_next that succeeded comes from, so that a bad row of a
+ * shuffled batch can be found in its file. origin's size must be set. E_ARG if that call gave no such row. Rewinding
+ * changes nothing here; a checkpoint loaded into the source leaves no row to locate. E_UNSUPPORTED: a callback's row
+ * that came out of a checkpoint of version 0.1.0, which does not hold its number. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_locate(const atmsae_source *source, uint64_t row, atmsae_row_origin *origin);
 

@@ -67,6 +67,18 @@ typedef struct ams_claim {
         return work;                                                                      \
     } while (0)
 
+/* Ahead of AMS_CALL, in a call that needs two handles: where one is NULL, the context of the other has the text. */
+#define AMS_NEED_BOTH(name_a, a, name_b, b)                                                               \
+    do {                                                                                                  \
+        if (!(a) || !(b))                                                                                 \
+            return ams_fail((a) ? (a)->ctx : (b) ? (b)->ctx : NULL, ATMSAE_E_ARG, "%s: %s is NULL", __func__, \
+                            (a) ? (name_b) : (name_a));                                                   \
+    } while (0)
+
+/* For an array of the caller's that the call fills: it must be there, at an address that its elements can have. */
+#define AMS_CHECK_ARRAY(ctx, name, array) AMS_TRY(ams_check_array(ctx, name, array, sizeof *(array)))
+atmsae_status ams_check_array(atmsae_context *ctx, const char *name, const void *array, size_t element);
+
 typedef struct ams_call {
     const ams_claim *claims;
     size_t n;           /* of them that this call holds */

@@ -54,6 +54,13 @@ void ams_call_end(ams_call *call)
     release(call);
 }
 
+atmsae_status ams_check_array(atmsae_context *ctx, const char *name, const void *array, size_t element)
+{
+    if (!array) return ams_fail(ctx, ATMSAE_E_ARG, "%s is NULL", name);
+    if ((uintptr_t)array % element == 0) return ATMSAE_OK;
+    return ams_fail(ctx, ATMSAE_E_ARG, "%s is not aligned to its elements of %zu bytes", name, element);
+}
+
 /* Round to nearest, denormals kept, no traps: fesetenv covers MXCSR with its FTZ and DAZ bits. */
 void ams_float_begin(fenv_t *caller)
 {

@@ -57,7 +57,7 @@ static void *worker_main(void *arg)
 ams_pool *ams_pool_create(atmsae_context *ctx, unsigned *threads)
 {
     enum { MOST = 1024 };
-    const unsigned asked = *threads ? *threads : ams_cpus(), wanted = (asked < MOST ? asked : MOST) - 1;
+    const unsigned asked = *threads ? *threads : ams_cpus(), wanted = (unsigned)ams_min(asked, MOST) - 1;
     *threads = 1;
     if (wanted == 0) return NULL;
     ams_pool *pool = ams_calloc(ctx, 1, sizeof *pool + wanted * sizeof(pthread_t));

@@ -135,10 +135,10 @@ static atmsae_status next(atmsae_source *source, uint64_t n_rows, float *out, ui
     if (!got) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_source_next: got is NULL");
     if (source->n_inputs == 0) return ams_fail(ctx, ATMSAE_E_STATE, "source: it has no input yet");
     if (n_rows == 0) {
-        source->n_last = 0;
+        source->n_last = source->n_back = 0;
         return ATMSAE_OK;
     }
-    if (!out) return ams_fail(ctx, ATMSAE_E_ARG, "atmsae_source_next: out is NULL");
+    AMS_CHECK_ARRAY(ctx, "atmsae_source_next: out", out);
     uint64_t bytes;
     if (!ams_mul(n_rows, source->d * sizeof(float), &bytes) || bytes > PTRDIFF_MAX)
         return ams_fail(ctx, ATMSAE_E_LIMIT, "atmsae_source_next: %llu rows of %llu floats: more than memory can hold",

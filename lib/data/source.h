@@ -8,7 +8,7 @@
 
 #include "base/base.h"
 
-/* What tells a file from another: while all of it stays, so do the file's bytes. */
+/* What the system says of a file. While all of this stays, its bytes are taken to be the same. */
 typedef struct ams_identity {
     uint64_t device, inode, bytes, seconds, nanoseconds; /* the last two: when it was changed */
 } ams_identity;
@@ -73,7 +73,9 @@ struct atmsae_source {
     uint64_t filled, draws; /* slots in use; rows drawn so far */
     uint64_t *last;         /* [n_last] ids of the rows handed out last */
     uint64_t n_last, last_capacity;
-    uint64_t n_back, n_fresh; /* of them, how many can be put back, and those that others of the stream replaced */
+    uint64_t n_back;  /* how many of them can be put back: all, or 0 once they are */
+    uint64_t n_fresh; /* how many of them, the first ones, left a slot that another row of the stream filled; the rest
+                         drained the buffer */
     ams_position start;       /* of the stream before them */
 
     atmsae_tensors *open; /* the one file that is open, of input `open_input` */

@@ -256,7 +256,7 @@ static atmsae_status generate(const atmsae_synth *synth, uint64_t first_row, uin
 {
     uint64_t bytes;
     if (n_rows == 0) return ATMSAE_OK;
-    if (!x) return ams_fail(synth->ctx, ATMSAE_E_ARG, "atmsae_synth_rows: x is NULL");
+    AMS_CHECK_ARRAY(synth->ctx, "atmsae_synth_rows: x", x);
     if (n_rows - 1 > UINT64_MAX - first_row || !ams_mul(n_rows, synth->config.d * sizeof *x, &bytes) ||
         bytes > PTRDIFF_MAX || !ams_mul(n_rows, synth->features, &bytes) || bytes > PTRDIFF_MAX)
         return ams_fail(synth->ctx, ATMSAE_E_LIMIT, "atmsae_synth_rows: %llu rows from %llu on: more than memory can hold",

@@ -373,8 +373,7 @@ static atmsae_status measure(const atmsae_absorption *a, const atmsae_model *mod
 atmsae_status atmsae_absorption_score(const atmsae_absorption *a, const atmsae_model *model,
                                       atmsae_absorption_result *result, atmsae_absorption_class *classes)
 {
-    if (!a) return ATMSAE_E_ARG;
-    if (!model) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: model is NULL");
+    AMS_NEED_BOTH("absorption", a, "model", model);
     AMS_CALL(a->ctx, score_old(a, model, result, classes), AMS_READS("model", model));
 }
 
@@ -382,7 +381,6 @@ atmsae_status atmsae_absorption_measure(const atmsae_absorption *a, const atmsae
                                         atmsae_absorption_measures *result, atmsae_absorption_entry *classes,
                                         uint8_t *rows)
 {
-    if (!a) return ATMSAE_E_ARG;
-    if (!model) return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: model is NULL");
+    AMS_NEED_BOTH("absorption", a, "model", model);
     AMS_CALL(a->ctx, measure(a, model, result, classes, rows), AMS_READS("model", model));
 }

@@ -126,8 +126,7 @@ static atmsae_status hedging(const atmsae_model *control, const atmsae_model *ex
 atmsae_status atmsae_model_hedging(const atmsae_model *control, const atmsae_model *extended, uint64_t seed,
                                    atmsae_hedging_result *result)
 {
-    if (!control) return ATMSAE_E_ARG;
-    if (!extended) return ams_fail(control->ctx, ATMSAE_E_ARG, "hedging: the extended model is NULL");
+    AMS_NEED_BOTH("the control model", control, "the extended model", extended);
     AMS_CALL(control->ctx, hedging(control, extended, seed, result), AMS_READS("model", control),
              AMS_READS("extended model", extended));
 }

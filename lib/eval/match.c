@@ -90,7 +90,6 @@ static atmsae_status match(const atmsae_model *a, const atmsae_model *b, int32_t
 atmsae_status atmsae_model_match(const atmsae_model *a, const atmsae_model *b, int32_t parameter, int32_t absolute,
                                  uint32_t *partner, atmsae_match_result *result)
 {
-    if (!a) return ATMSAE_E_ARG;
-    if (!b) return ams_fail(a->ctx, ATMSAE_E_ARG, "match: the other model is NULL");
+    AMS_NEED_BOTH("model", a, "the other model", b);
     AMS_CALL(a->ctx, match(a, b, parameter, absolute, partner, result), AMS_READS("model", a), AMS_READS("other model", b));
 }

@@ -49,9 +49,10 @@ atmsae_status atmsae_metrics_get_details(const atmsae_metrics *m, atmsae_metrics
 
 static atmsae_status histogram(const atmsae_metrics *m, double low, double high, uint64_t n_bins, uint64_t *bins)
 {
-    if (n_bins < 1 || n_bins > 1000000 || !bins || !(low < high && isfinite(low) && isfinite(high)))
+    AMS_CHECK_ARRAY(m->ctx, "metrics histogram: bins", bins);
+    if (n_bins < 1 || n_bins > 1000000 || !(low < high && isfinite(low) && isfinite(high)))
         return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics histogram: low = %g, high = %g, n_bins = %llu, expected low < high, "
-                        "1 to 1000000 bins, and bins", low, high, (unsigned long long)n_bins);
+                        "1 to 1000000 bins", low, high, (unsigned long long)n_bins);
     for (uint64_t b = 0; b < n_bins; b++)
         bins[b] = 0;
     for (uint64_t i = 0; i < m->d_sae; i++) {
@@ -71,7 +72,7 @@ atmsae_status atmsae_metrics_histogram(const atmsae_metrics *m, double low, doub
 /* Squares and sums were taken about each one's own y0: moves those of `from` to the y0 of `m`. */
 static atmsae_status merge(atmsae_metrics *m, const atmsae_metrics *from)
 {
-    if (from == m || m->d_out != from->d_out || m->d_sae != from->d_sae)
+    if (m->d_out != from->d_out || m->d_sae != from->d_sae)
         return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics merge: %llu latents and d_out = %llu, the other has %llu and %llu; "
                         "expected two handles of models of one shape", (unsigned long long)m->d_sae,
                         (unsigned long long)m->d_out, (unsigned long long)from->d_sae, (unsigned long long)from->d_out);
@@ -102,7 +103,7 @@ static atmsae_status merge(atmsae_metrics *m, const atmsae_metrics *from)
 
 atmsae_status atmsae_metrics_merge(atmsae_metrics *m, const atmsae_metrics *from)
 {
-    if (!m) return ATMSAE_E_ARG;
-    if (!from || from == m) return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics merge: the other is NULL or the same handle");
+    AMS_NEED_BOTH("metrics", m, "the other", from);
+    if (from == m) return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics merge: the other is the same handle");
     AMS_CALL(m->ctx, merge(m, from), AMS_CHANGES("metrics", m), AMS_READS("other metrics", from));
 }

@@ -243,7 +243,6 @@ static atmsae_status score(const atmsae_probing *p, const atmsae_model *model, a
 
 atmsae_status atmsae_probing_score(const atmsae_probing *p, const atmsae_model *model, atmsae_probing_entry *entries)
 {
-    if (!p) return ATMSAE_E_ARG;
-    if (!model) return ams_fail(p->ctx, ATMSAE_E_ARG, "probing: model is NULL");
+    AMS_NEED_BOTH("probing", p, "model", model);
     AMS_CALL(p->ctx, score(p, model, entries), AMS_READS("model", model));
 }

@@ -130,8 +130,10 @@ static atmsae_status neighbours(const atmsae_model *model, int32_t parameter, ui
 static atmsae_status public_neighbours(const atmsae_model *model, int32_t parameter, uint64_t n_best, uint32_t *latents,
                                        float *cosines)
 {
-    if (n_best < 1 || n_best > MOST_NEIGHBOURS || !latents || !cosines)
-        return ams_fail(model->ctx, ATMSAE_E_ARG, "neighbours: n = %llu, expected 1 .. %d, and two arrays",
+    AMS_CHECK_ARRAY(model->ctx, "neighbours: latents", latents);
+    AMS_CHECK_ARRAY(model->ctx, "neighbours: cosines", cosines);
+    if (n_best < 1 || n_best > MOST_NEIGHBOURS)
+        return ams_fail(model->ctx, ATMSAE_E_ARG, "neighbours: n = %llu, expected 1 .. %d",
                         (unsigned long long)n_best, MOST_NEIGHBOURS);
     return neighbours(model, parameter, n_best, latents, cosines);
 }

@@ -168,7 +168,6 @@ static atmsae_status score(const atmsae_synth *synth, const atmsae_model *model,
 atmsae_status atmsae_synth_score(const atmsae_synth *synth, const atmsae_model *model, uint64_t first_row,
                                  uint64_t n_rows, atmsae_synth_result *result)
 {
-    if (!synth) return ATMSAE_E_ARG;
-    if (!model) return ams_fail(synth->ctx, ATMSAE_E_ARG, "synthetic score: model is NULL");
+    AMS_NEED_BOTH("synth", synth, "model", model);
     AMS_CALL(synth->ctx, score(synth, model, first_row, n_rows, result), AMS_READS("model", model));
 }

@@ -99,8 +99,7 @@ static atmsae_status add(atmsae_top_rows *top, const atmsae_codes *codes, uint64
 
 atmsae_status atmsae_top_rows_add(atmsae_top_rows *top, const atmsae_codes *codes, uint64_t first_row)
 {
-    if (!top) return ATMSAE_E_ARG;
-    if (!codes) return ams_fail(top->ctx, ATMSAE_E_ARG, "top_rows: codes is NULL");
+    AMS_NEED_BOTH("top_rows", top, "codes", codes);
     AMS_CALL(top->ctx, add(top, codes, first_row), AMS_CHANGES("top_rows", top), AMS_READS("codes", codes));
 }
 
@@ -118,16 +117,16 @@ static atmsae_status merge(atmsae_top_rows *top, const atmsae_top_rows *from)
 
 atmsae_status atmsae_top_rows_merge(atmsae_top_rows *top, const atmsae_top_rows *from)
 {
-    if (!top) return ATMSAE_E_ARG;
-    if (!from || from == top)
-        return ams_fail(top->ctx, ATMSAE_E_ARG, "top_rows merge: the other is NULL or the same handle");
+    AMS_NEED_BOTH("top_rows", top, "the other", from);
+    if (from == top) return ams_fail(top->ctx, ATMSAE_E_ARG, "top_rows merge: the other is the same handle");
     AMS_CALL(top->ctx, merge(top, from), AMS_CHANGES("top_rows", top), AMS_READS("other top_rows", from));
 }
 
 static atmsae_status get(const atmsae_top_rows *top, uint64_t latent, uint64_t *rows, float *values, uint64_t *n)
 {
-    if (latent >= top->d_sae || !n)
-        return ams_fail(top->ctx, ATMSAE_E_ARG, "top_rows: latent = %llu, expected 0 .. %llu, and n",
+    if (!n) return ams_fail(top->ctx, ATMSAE_E_ARG, "top_rows: n is NULL");
+    if (latent >= top->d_sae)
+        return ams_fail(top->ctx, ATMSAE_E_ARG, "top_rows: latent = %llu, expected 0 .. %llu",
                         (unsigned long long)latent, (unsigned long long)top->d_sae - 1);
     *n = top->count[latent];
     for (uint64_t e = 0; e < *n; e++) {

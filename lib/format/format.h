@@ -101,8 +101,8 @@ void ams_writer_reserve(ams_writer *writer, uint64_t bytes);
 void ams_writer_append(ams_writer *writer, const void *data, uint64_t bytes);
 /* fsync ahead of the rest, for more than one file that should appear together. */
 atmsae_status ams_writer_sync(ams_writer *writer);
-/* fsync, rename, fsync of the folder. On failure the old file stands, unless `placed` says that only the last
- * failed. */
+/* fsync, rename, fsync of the folder. On failure the old file stands, unless `placed` is set: then the fsync of the
+ * folder is all that failed. */
 atmsae_status ams_writer_place(ams_writer *writer);
 /* Removes the temporary file, if it has not taken its place and is not to be kept. Twice is once. */
 void ams_writer_end(ams_writer *writer);
@@ -134,8 +134,8 @@ atmsae_status ams_read_file(atmsae_context *ctx, const char *path, uint64_t limi
 char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name);
 bool ams_path_exists(const char *path);
 /* The file that `path` names when symbolic links in its last part are followed, also to a file that does not exist
- * yet, in new memory; `st`: its, all 0 if there is none. A link of somebody else in a folder that anyone may write to
- * is refused, and with `writing` so is such a file. */
+ * yet, in new memory; `st`: what lstat says of it, all 0 if it does not exist. A link of somebody else in a folder that
+ * anyone may write to is refused, and with `writing` so is a file of somebody else there. */
 atmsae_status ams_path_resolve(atmsae_context *ctx, const char *path, bool writing, char **file, struct stat *st);
 /* "NAME.staged.END" for "NAME.END". */
 #define AMS_STAGED ".staged"

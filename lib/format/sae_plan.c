@@ -102,8 +102,8 @@ static double unrounded(const ams_sae_matrix *m, uint64_t latent, float value)
     return m->divide ? (double)value / factor : (double)value * factor;
 }
 
-/* Is it more than single precision can hold, or so little that rounding would change it? What no factor changes is in
- * the file as it is. */
+/* Is the folded value neither too large for single precision nor so small that rounding would change it? Where the
+ * factor is 1, the file has the value as it is. */
 static bool fits(const ams_sae_matrix *m, uint64_t latent, float value)
 {
     double want = unrounded(m, latent, value), error = fabs((double)scaled(m, latent, value) - want);
@@ -125,7 +125,8 @@ static float largest(const float *values, uint64_t n)
     return out;
 }
 
-/* The largest value of each row of a matrix, and of a vector as a whole: what is far below that does not matter. */
+/* Looks at the largest value of each row of a matrix, and at the largest of a vector: where that fits, what is lost of
+ * much smaller ones does not matter. */
 static bool find_misfit(const ams_sae_matrix *m, bool matrix, uint64_t *where, float *value)
 {
     double most = -1;
@@ -141,8 +142,8 @@ static bool find_misfit(const ams_sae_matrix *m, bool matrix, uint64_t *where, f
     return !matrix && !fits(m, *where, *value);
 }
 
-/* Do latents and reconstructions of typical rows stay finite? In the units of the model such a row has a norm of
- * sqrt(d), some thousands at most, or that of b_dec, which is taken off; the rest of ROOM is for others. */
+/* Do latents and reconstructions stay finite? In the units of the model a typical row has a norm of sqrt(d), which is
+ * some thousands at most, or that of b_dec, which is subtracted. ROOM is that and a margin for rows that are larger. */
 static atmsae_status check_room(const ams_sae_plan *p)
 {
     const double ROOM = 0x1p20;

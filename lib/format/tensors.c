@@ -312,6 +312,7 @@ static void transpose(const atmsae_tensors *t, uint64_t index, const void *colum
 static atmsae_status read_f32(const atmsae_tensors *t, uint64_t index, float *out, uint64_t count)
 {
     AMS_TRY(check_all(t, index, count, out));
+    if (count > 0) AMS_CHECK_ARRAY(t->ctx, "tensors_read: out", out);
     if (!t->items[index].column_major) return ams_tensors_read_part(t, index, 0, count, out);
     float *columns = ams_alloc(t->ctx, count, sizeof *columns);
     if (!columns) return ams_nomem(t->ctx, t->path);
@@ -339,6 +340,7 @@ static atmsae_status check_u64_range(const atmsae_tensors *t, uint64_t index, co
 static atmsae_status read_i64(const atmsae_tensors *t, uint64_t index, int64_t *out, uint64_t count)
 {
     AMS_TRY(check_all(t, index, count, out));
+    if (count > 0) AMS_CHECK_ARRAY(t->ctx, "tensors_read: out", out);
     const ams_dtype *dtype = t->items[index].dtype;
     if (dtype->kind == 0 || dtype->kind == 'f') return wrong_dtype(t, index, "integers");
     if (t->items[index].column_major)

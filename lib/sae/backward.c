@@ -429,7 +429,8 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
 
 atmsae_status atmsae_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)
 {
-    if (!m || !c || !g) return ATMSAE_E_ARG;
+    AMS_NEED_BOTH("model", m, "codes", c);
+    AMS_NEED_BOTH("codes", c, "gradients", g);
     AMS_CALL(g->ctx, ams_backward(m, c, g),
              AMS_READS("model", m), AMS_CHANGES("codes", c), AMS_CHANGES("gradients", g));
 }

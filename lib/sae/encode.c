@@ -97,7 +97,7 @@ static atmsae_status encode(const atmsae_model *m, const atmsae_batch *caller, a
 
 atmsae_status atmsae_encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
 {
-    if (!m || !codes) return ATMSAE_E_ARG;
+    AMS_NEED_BOTH("model", m, "codes", codes);
     AMS_CALL(codes->ctx, encode(m, caller, codes), AMS_READS("model", m), AMS_CHANGES("codes", codes));
 }
 
@@ -134,7 +134,7 @@ static atmsae_status decode_rows(const atmsae_model *m, const atmsae_codes *code
 
 atmsae_status atmsae_decode(const atmsae_model *m, const atmsae_codes *codes, float *out, uint64_t ld)
 {
-    if (!m || !codes) return ATMSAE_E_ARG;
+    AMS_NEED_BOTH("model", m, "codes", codes);
     AMS_CALL(m->ctx, decode_rows(m, codes, out, ld), AMS_READS("model", m), AMS_READS("codes", codes));
 }
 

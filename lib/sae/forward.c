@@ -542,6 +542,6 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
 atmsae_status atmsae_forward(const atmsae_model *m, const atmsae_batch *caller, const atmsae_forward_options *options,
                              atmsae_codes *c, atmsae_loss *out)
 {
-    if (!m || !c) return ATMSAE_E_ARG;
+    AMS_NEED_BOTH("model", m, "codes", c);
     AMS_CALL(c->ctx, ams_forward(m, caller, options, c, out), AMS_READS("model", m), AMS_CHANGES("codes", c));
 }

@@ -70,7 +70,8 @@ static atmsae_status get(const atmsae_gradients *g, int32_t parameter, float *ou
         return ams_fail(g->ctx, ATMSAE_E_STATE, "gradients_get: there was no backward since the last optimizer_step");
     for (unsigned p = 0; p < g->n_params; p++) {
         if (g->params[p].id != parameter) continue;
-        if (!out || count != g->params[p].count)
+        AMS_CHECK_ARRAY(g->ctx, "gradients_get: out", out);
+        if (count != g->params[p].count)
             return ams_fail(g->ctx, ATMSAE_E_ARG, "gradients_get: parameter %d has %llu values, got room for %llu",
                             parameter, (unsigned long long)g->params[p].count, (unsigned long long)count);
         uint64_t cols = parameter == ATMSAE_W_ENC ? g->d_in : parameter == ATMSAE_W_DEC ? g->d_out : 0;

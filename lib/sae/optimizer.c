@@ -249,7 +249,8 @@ atmsae_status ams_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gr
 
 atmsae_status atmsae_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gradients *g, double *grad_norm)
 {
-    if (!o || !m || !g) return ATMSAE_E_ARG;
+    AMS_NEED_BOTH("optimizer", o, "model", m);
+    AMS_NEED_BOTH("model", m, "gradients", g);
     AMS_CALL(o->ctx, ams_optimizer_step(o, m, g, grad_norm),
              AMS_CHANGES("optimizer", o), AMS_CHANGES("model", m), AMS_CHANGES("gradients", g));
 }

@@ -4,170 +4,18 @@
  * source's position. Random draws need no state: they are functions of the counters. The file is a
  * safetensors file with a checksum at its end, so that any reader of tensors can look inside.
  */
-#include "data/data.h"
-#include "format/tensors.h"
-#include "train/train.h"
+#include "train/checkpoint.h"
 
-#include <errno.h>
+#include "data/data.h"
+
 #include <float.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FORMAT_VERSION 1 /* raised when an older library could misread a file */
 
-/* ---- settings: one table for both directions ---------------------------------------------------------- */
-
-/* A key of the metadata with a dot in it is a setting. Settings that came after the first release of checkpoints
- * have a value that stood for them before they existed: a file that lacks one means that value, and a file in
- * which it has that value does not hold it, so that older versions go on reading what they understand. What they
- * do not, they refuse by the setting's name. */
-enum { U64, I32, F64 };
-typedef struct field {
-    const char *key;
-    int type;
-    void *value;
-    const char *stood; /* as text; NULL: the setting was there from the first release on */
-} field;
-
-typedef struct settings {
-    atmsae_model_config model;
-    atmsae_optimizer_config optimizer;
-    atmsae_tracker_config tracker;
-    atmsae_masker_config masker;
-    uint64_t total_rows, batch_rows, steps, optimizer_steps;
-    uint64_t optimizer_cooldown_from, optimizer_cooldown_steps, masker_cooldown_from, masker_cooldown_steps;
-    double sparsity_warmup, log_coef;
-    uint64_t skip_bad_rows, bad_rows;
-} settings;
-
-enum { FIELDS = 56 };
-
-static unsigned list_fields(settings *s, field out[FIELDS])
-{
-#define FIRST(key, type, member) {key, type, &s->member, NULL}
-#define LATER(key, type, member, stood) {key, type, &s->member, stood}
-    const field table[] = {
-        FIRST("model.d_in", U64, model.d_in),
-        FIRST("model.d_out", U64, model.d_out),
-        FIRST("model.d_sae", U64, model.d_sae),
-        FIRST("model.seed", U64, model.seed),
-        FIRST("model.activation", I32, model.activation),
-        FIRST("model.decoder_norm", I32, model.decoder_norm),
-        FIRST("model.input_norm", I32, model.input_norm),
-        FIRST("model.b_dec_init", I32, model.b_dec_init),
-        FIRST("model.transcoder", I32, model.transcoder),
-        FIRST("model.k", F64, model.k),
-        FIRST("model.sparsity_coef", F64, model.sparsity_coef),
-        FIRST("model.target_l0", F64, model.target_l0),
-        FIRST("model.bandwidth", F64, model.bandwidth),
-        FIRST("model.init_threshold", F64, model.init_threshold),
-        FIRST("model.tanh_scale", F64, model.tanh_scale),
-        FIRST("model.pre_act_coef", F64, model.pre_act_coef),
-        FIRST("model.decoder_init_norm", F64, model.decoder_init_norm),
-        FIRST("model.aux_coef", F64, model.aux_coef),
-        FIRST("model.aux_k", U64, model.aux_k),
-        FIRST("model.n_prefixes", U64, model.n_prefixes),
-        FIRST("optimizer.lr", F64, optimizer.lr),
-        FIRST("optimizer.beta1", F64, optimizer.beta1),
-        FIRST("optimizer.beta2", F64, optimizer.beta2),
-        FIRST("optimizer.eps", F64, optimizer.eps),
-        FIRST("optimizer.clip", F64, optimizer.clip),
-        FIRST("optimizer.warmup_steps", U64, optimizer.warmup_steps),
-        FIRST("optimizer.decay_steps", U64, optimizer.decay_steps),
-        FIRST("optimizer.freeze_masked", I32, optimizer.freeze_masked),
-        FIRST("optimizer.steps", U64, optimizer_steps),
-        FIRST("optimizer.cooldown_from", U64, optimizer_cooldown_from),
-        FIRST("optimizer.cooldown_steps", U64, optimizer_cooldown_steps),
-        FIRST("tracker.decay", F64, tracker.decay),
-        FIRST("tracker.weight_magnitude", F64, tracker.weight_magnitude),
-        FIRST("tracker.weight_frequency", F64, tracker.weight_frequency),
-        FIRST("tracker.weight_contribution", F64, tracker.weight_contribution),
-        FIRST("tracker.combine", I32, tracker.combine),
-        FIRST("tracker.observed_only", I32, tracker.observed_only),
-        FIRST("tracker.dead_window", U64, tracker.dead_window),
-        FIRST("masker.seed", U64, masker.seed),
-        FIRST("masker.kind", I32, masker.kind),
-        FIRST("masker.per_row", I32, masker.per_row),
-        FIRST("masker.c", F64, masker.c),
-        FIRST("masker.r", F64, masker.r),
-        FIRST("masker.warmup_steps", U64, masker.warmup_steps),
-        FIRST("masker.cooldown_start", F64, masker.cooldown_start),
-        FIRST("masker.cooldown_end", F64, masker.cooldown_end),
-        FIRST("masker.cooldown_from", U64, masker_cooldown_from),
-        FIRST("masker.cooldown_steps", U64, masker_cooldown_steps),
-        FIRST("trainer.total_rows", U64, total_rows),
-        FIRST("trainer.batch_rows", U64, batch_rows),
-        FIRST("trainer.steps", U64, steps),
-        FIRST("trainer.sparsity_warmup", F64, sparsity_warmup),
-        LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
-        LATER("trainer.bad_rows", U64, bad_rows, "0"),
-        LATER("trainer.log_coef", F64, log_coef, "0"),
-    };
-    _Static_assert(sizeof table / sizeof *table < FIELDS, "room for all fields");
-    memcpy(out, table, sizeof table);
-    return sizeof table / sizeof *table;
-}
-
-static void collect(const atmsae_trainer *t, settings *s)
-{
-    *s = (settings){
-        .model = t->model->config,
-        .optimizer = t->optimizer->config,
-        .tracker = t->tracker->config,
-        .masker = t->masker->config,
-        .total_rows = t->total_rows,
-        .batch_rows = t->batch_rows,
-        .steps = t->steps,
-        .optimizer_steps = t->optimizer->steps,
-        .optimizer_cooldown_from = t->optimizer->cooldown_from,
-        .optimizer_cooldown_steps = t->optimizer->cooldown_steps,
-        .masker_cooldown_from = t->masker->cooldown_from,
-        .masker_cooldown_steps = t->masker->cooldown_steps,
-        .sparsity_warmup = t->sparsity_warmup,
-        .log_coef = t->log_coef,
-        .skip_bad_rows = t->skip_bad_rows,
-        .bad_rows = t->bad_rows,
-    };
-}
-
-enum { TEXT = 32 };
-
-static void print_field(const field *f, char out[TEXT])
-{
-    if (f->type == U64)
-        ams_format(out, TEXT, "%" PRIu64, *(uint64_t *)f->value);
-    else if (f->type == I32)
-        ams_format(out, TEXT, "%" PRId32, *(int32_t *)f->value);
-    else
-        ams_format(out, TEXT, "%.17g", *(double *)f->value);
-}
-
-static atmsae_status parse_field(atmsae_context *ctx, const field *f, const char *text)
-{
-    if (!text) text = f->stood;
-    if (!text) return ams_fail(ctx, ATMSAE_E_FORMAT, "the checkpoint has no setting %s", f->key);
-    char *end = NULL;
-    bool in_range = true;
-    if (f->type == U64) {
-        errno = 0;
-        *(uint64_t *)f->value = strtoull(text, &end, 10);
-        in_range = errno == 0 && *text >= '0' && *text <= '9'; /* strtoull turns -1 into 2^64 - 1 */
-    } else if (f->type == I32) {
-        long value = strtol(text, &end, 10);
-        *(int32_t *)f->value = (int32_t)value;
-        in_range = value >= INT32_MIN && value <= INT32_MAX;
-    } else {
-        *(double *)f->value = ams_strtod(text, &end);
-    }
-    if (end == text || *end || !in_range)
-        return ams_fail(ctx, ATMSAE_E_FORMAT, "setting %s = \"%s\" is not a number", f->key, text);
-    return ATMSAE_OK;
-}
-
-/* ---- tensors: likewise ------------------------------------------------------------------------------------ */
+/* ---- tensors: one table for both directions ---------------------------------------------------------------- */
 
 enum { TENSORS = 3 * AMS_MAX_PARAMS + 16 };
 typedef struct tensor {
@@ -225,10 +73,9 @@ static void out_tensor(ams_tensor_out *out, uint64_t *n, const char *name, const
 
 /* All that goes into a file, by name; too large for a small stack. */
 typedef struct contents {
-    settings s;
-    field fields[FIELDS];
-    char text[FIELDS][TEXT];
-    ams_metadata_out metadata[FIELDS + 2];
+    ams_settings settings;
+    ams_settings_text text;
+    ams_metadata_out metadata[2 + AMS_MOST_SETTINGS];
     tensor list[TENSORS];
     ams_tensor_out out[TENSORS + 4];
 } contents;
@@ -237,15 +84,8 @@ static atmsae_status write_contents(const atmsae_trainer *t, const atmsae_source
 {
     c->metadata[0] = (ams_metadata_out){"format", "libatmsae checkpoint 1"};
     c->metadata[1] = (ams_metadata_out){"version", atmsae_version_string()};
-    collect(t, &c->s);
-    uint64_t n_metadata = 2;
-    unsigned n_fields = list_fields(&c->s, c->fields);
-    for (unsigned i = 0; i < n_fields; i++) {
-        const field *f = &c->fields[i];
-        print_field(f, c->text[i]);
-        if (!f->stood || strcmp(f->stood, c->text[i]) != 0)
-            c->metadata[n_metadata++] = (ams_metadata_out){f->key, c->text[i]};
-    }
+    ams_settings_of(t, &c->settings);
+    const uint64_t n_metadata = 2 + ams_settings_write(&c->settings, &c->text, c->metadata + 2);
 
     ams_tensor_out *out = c->out;
     uint64_t n_out = 0;
@@ -380,41 +220,6 @@ static atmsae_status check_format(const atmsae_tensors *file, atmsae_context *ct
     return ATMSAE_OK;
 }
 
-/* What we do not know would be left out of the run without a word. */
-static atmsae_status fail_newer(const atmsae_tensors *file, atmsae_context *ctx, const char *kind, const char *name, const char *value)
-{
-    const char *writer = ams_tensors_metadata(file, "version");
-    return ams_fail(ctx, ATMSAE_E_VERSION, "%s %.80s%s%.80s is not known to this library (%s); version %.40s, which wrote the "
-                    "file, can read it", kind, name, *value ? " = " : "", value, atmsae_version_string(), writer ? writer : "unknown");
-}
-
-static atmsae_status check_known(const atmsae_tensors *file, atmsae_context *ctx, const field *fields, unsigned n_fields)
-{
-    for (uint64_t i = 0; i < file->n_metadata; i++) {
-        const ams_metadata_out *m = &file->metadata[i];
-        unsigned known = 0;
-        while (known < n_fields && strcmp(fields[known].key, m->key) != 0)
-            known++;
-        if (known < n_fields || !strchr(m->key, '.')) continue;
-        return fail_newer(file, ctx, "setting", m->key, m->value);
-    }
-    return ATMSAE_OK;
-}
-
-static atmsae_status read_settings(const atmsae_tensors *file, atmsae_context *ctx, settings *s)
-{
-    memset(s, 0, sizeof *s);
-    atmsae_model_config_init(&s->model, sizeof s->model);
-    atmsae_optimizer_config_init(&s->optimizer, sizeof s->optimizer);
-    atmsae_tracker_config_init(&s->tracker, sizeof s->tracker);
-    atmsae_masker_config_init(&s->masker, sizeof s->masker);
-    field fields[FIELDS];
-    unsigned n_fields = list_fields(s, fields);
-    for (unsigned i = 0; i < n_fields; i++)
-        AMS_TRY(parse_field(ctx, &fields[i], ams_tensors_metadata(file, fields[i].key)));
-    return check_known(file, ctx, fields, n_fields);
-}
-
 static atmsae_status check_tensors_known(const atmsae_tensors *file, atmsae_context *ctx, const tensor *list, unsigned n)
 {
     for (uint64_t i = 0; i < file->count; i++) {
@@ -423,7 +228,7 @@ static atmsae_status check_tensors_known(const atmsae_tensors *file, atmsae_cont
         while (known < n && strcmp(list[known].name, name) != 0)
             known++;
         if (known < n || strncmp(name, "source.", 7) == 0 || strcmp(name, "checksum") == 0) continue;
-        return fail_newer(file, ctx, "tensor", name, "");
+        return ams_fail_newer(file, ctx, "tensor", name, "");
     }
     return ATMSAE_OK;
 }
@@ -459,8 +264,8 @@ static atmsae_status check_size(const atmsae_tensors *file, atmsae_context *ctx,
 static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsae_trainer **out)
 {
     AMS_TRY(check_format(file, ctx));
-    settings s;
-    AMS_TRY(read_settings(file, ctx, &s));
+    ams_settings s;
+    AMS_TRY(ams_settings_read(file, ctx, &s));
     AMS_TRY(check_size(file, ctx, &s.model));
 
     uint64_t prefixes[AMS_MAX_PREFIXES];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The trainer's inside, for trainer.c and checkpoint.c.
+ * The trainer's inside, for the files of this folder.
  */
 #ifndef AMS_TRAIN_H
 #define AMS_TRAIN_H

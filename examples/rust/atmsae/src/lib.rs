@@ -118,7 +118,7 @@ impl<T> Deref for Lent<'_, T> {
 handle!(Context, atmsae_context, atmsae_context_destroy {});
 
 impl Context {
-    /// Threads that compute; 0: one a CPU.
+    /// Threads that compute; 0: one for each CPU that the process may use.
     pub fn new(threads: u32) -> Result<Context> {
         let config = sys::atmsae_context_config { threads, ..Default::default() };
         let mut raw = null_mut();

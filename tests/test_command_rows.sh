@@ -94,6 +94,46 @@ head -c 5000 a.npy >cut.npy
 expect 1 "--check of a file that was cut" info --check cut.npy
 says err "cut.npy"
 
+# ---- rows in other shapes, and files of other programs ----
+# The same five rows as [5, 1, 3], and column by column.
+{
+    printf '\223NUMPY\001\000\166\000'
+    printf '%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 1, 3), }"
+    tail -c 60 f32.npy
+} >three.npy
+{
+    printf '\223NUMPY\001\000\166\000'
+    printf '%-117s\n' "{'descr': '<f4', 'fortran_order': True, 'shape': (5, 3), }"
+    for column in 0 1 2; do
+        for row in 0 1 2 3 4; do tail -c 60 f32.npy | tail -c +$((row * 12 + column * 4 + 1)) | head -c 4; done
+    done
+} >columns.npy
+expect 1 "--check f32.npy" info --check f32.npy
+grep -v path out >plain
+for file in three columns; do
+    expect 1 "--check $file.npy" info --check $file.npy
+    grep -v path out | cmp -s - plain
+    report $? "... gives what the rows as they were give"
+done
+# What is said names the file, what it is, and what to do; no command gets past it.
+says_of() { # FILE TEXT
+    for words in "train $1 $small --rows 10k --out nowhere" "eval --sae sae --input $1" "compare sae --input $1" \
+        "features --sae sae --input $1 --out page.html" "info --check $1"; do
+        expect 1 "$words" $words
+        says err "$1: $2"
+    done
+}
+{
+    printf '\223NUMPY\001\000\166\000'
+    printf '%-117s\n' "{'descr': '<f2', 'fortran_order': False, 'shape': (0, 576), }"
+} >empty.npy
+says_of empty.npy "no rows"
+printf '1.5,2,3\n4,5,6\n' >rows.csv
+says_of rows.csv 'a text file: not read; save its rows with NumPy: numpy.save("rows.npy", numpy.loadtxt(FILE'
+printf 'PAR1............PAR1' >rows.parquet
+says_of rows.parquet "a Parquet file: not read"
+says_of bf16.npy "the array holds U16; rows are of F32, F16, BF16 or F64. If it is bfloat16, for which NumPy has no type, say so: bf16"
+
 # ---- files that change between a run and its resume ----
 changed() { # FILE: another one of the same shape, only its first and last row the same, in `other`
     {

@@ -489,13 +489,17 @@ static const struct {
     {BYTES(D("'<i2'", "False", "(3,)")), 6, OK, "I16"},
     {BYTES(D("'<i4'", "False", "(3,)")), 12, OK, "I32"},
     {BYTES(D("'<i8'", "False", "(1,1,1,1,1,1,1,3)")), 24, OK, "I64"},
-    {BYTES(D("'>f4'", "False", "(3,)")), 12, UNSUPPORTED, ">f4"},
+    {BYTES(D("'>f4'", "False", "(3,)")), 12, UNSUPPORTED, "'>f4': little-endian numbers are read; save a copy with NumPy: "
+     "numpy.save(\"copy.npy\", numpy.load(FILE).astype(\"<f4\"))"},
     {BYTES(D("'|O'", "False", "(3,)")), 12, UNSUPPORTED, "|O"},
     {BYTES(D("'<U5'", "False", "(3,)")), 12, UNSUPPORTED, NULL},
     {BYTES(D("'f4'", "False", "(3,)")), 12, UNSUPPORTED, NULL},
     {BYTES(D("''", "False", "(3,)")), 12, UNSUPPORTED, NULL},
-    {BYTES(D("[('a', '<f4')]", "False", "(3,)")), 12, UNSUPPORTED, NULL},
-    {BYTES(D("'<f4'", "True", "(3, 1)")), 12, UNSUPPORTED, "fortran"},
+    {BYTES(D("[('a', '<f4')]", "False", "(3,)")), 12, UNSUPPORTED, "structured_to_unstructured"},
+    {BYTES(D("'<f4'", "True", "(3, 1)")), 12, OK, "F32"},
+    {BYTES(D("'<f4'", "True", "(3,)")), 12, OK, "F32"},
+    {BYTES(D("'<f4'", "True", "(3, 1, 1)")), 12, UNSUPPORTED, "fortran_order with 3 dimensions; save a copy with NumPy: "
+     "numpy.save(\"copy.npy\", numpy.ascontiguousarray(numpy.load(FILE)))"},
     {BYTES(""), 0, FORMAT, NULL},
     {BYTES("None"), 0, FORMAT, NULL},
     {BYTES("[1]"), 0, FORMAT, NULL},
@@ -578,6 +582,57 @@ START_TEST(npy_table)
             } else if (npy_cases[i].text && version < 4) {
                 ck_assert_msg(strstr(text, npy_cases[i].text) != NULL, "case %zu: %s", i, text);
             }
+        }
+}
+END_TEST
+
+START_TEST(columns_first)
+{
+    char file[256];
+    const char *path = in_dir("columns.npy");
+    static const char dict[] = D("'<f4'", "True", "(2, 3)");
+    const float columns[6] = {1, 4, 2, 5, 3, 6}, rows[6] = {1, 2, 3, 4, 5, 6};
+    float got[6];
+    size_t n = npy(file, 1, dict, sizeof dict - 1, sizeof columns);
+    memcpy(file + n - sizeof columns, columns, sizeof columns);
+    put(path, file, n);
+    atmsae_tensors *t;
+    ck_assert_int_eq(atmsae_tensors_open(ctx, path, &t), OK);
+    ck_assert_int_eq(atmsae_tensors_read_f32(t, 0, got, 6), OK);
+    ck_assert_mem_eq(got, rows, sizeof rows);
+    atmsae_tensors_close(t);
+}
+END_TEST
+
+/* Files of other programs get a sentence that says what they are and what to do, whatever their name. */
+START_TEST(foreign_files)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+        const char *text;
+    } cases[] = {
+        {BYTES("PAR1............PAR1"), "a Parquet file: not read; save its rows with NumPy: numpy.save(\"rows.npy\", "
+         "numpy.array(pyarrow.parquet.read_table(FILE)[\"COLUMN\"].to_pylist(), \"f4\"))"},
+        {BYTES("ARROW1\0\0........"), "an Arrow file: not read; "},
+        {BYTES("\xff\xff\xff\xff\x10\1\0\0\x10\0\0\0\0\0\x0a\0"), "an Arrow stream: not read; "},
+        {BYTES("\x89HDF\r\n\x1a\n........"), "an HDF5 file: not read; "},
+        {BYTES("MATLAB 5.0 MAT-file, Platform"), "a MATLAB file: not read; "},
+        {BYTES("\x80\4\x95............."), "a Python pickle, which is a program: not read; "},
+        {BYTES("GGUF\3\0\0\0\0\0\0\0\0\0\0\0"), "a GGUF file"},
+        {BYTES("\x1f\x8b.............."), "gunzip -k"},
+        {BYTES("\x28\xb5\x2f\xfd............"), "zstd -d"},
+        {BYTES("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"},
+        {BYTES("a,b,c\n1,2.5,-3e-4\r\n"), "a text file: not read; save its rows with NumPy: numpy.save(\"rows.npy\", "
+         "numpy.loadtxt(FILE, \"f4\", delimiter=\",\")), with skiprows=1 after a line of names"},
+    };
+    static const char *const names[] = {"f.npy", "f.npz", "f.pt", "f.safetensors", "f.csv"};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t j = 0; j < sizeof names / sizeof *names; j++) {
+            put(in_dir(names[j]), cases[i].bytes, cases[i].length);
+            ck_assert_int_eq(open_file(in_dir(names[j])), UNSUPPORTED);
+            const char *text = atmsae_last_error(ctx);
+            ck_assert_msg(strstr(text, cases[i].text) != NULL && strstr(text, names[j]) != NULL, "%s, not: %s", text, cases[i].text);
         }
 }
 END_TEST
@@ -1238,7 +1293,7 @@ int main(void)
     printf("each refused with its status: %u JSON texts, %u headers of .safetensors, %u of .npy\n", n_json, n_st, n_npy);
     const TTest *const tests[] = {
         json_table, json_depth, json_many_keys, json_values, json_written, safetensors_table, safetensors_lengths,
-        npy_table, npy_frames, cut_at_every_byte, every_bit_flipped, crc_check_value, values_come_back, long_tensors,
+        npy_table, columns_first, foreign_files, npy_frames, cut_at_every_byte, every_bit_flipped, crc_check_value, values_come_back, long_tensors,
         package_order, comma_locale, refused_targets, file_size_limit, kept_and_replaced, access_rights, links_of_others,
         long_names, names_in_the_way, symbolic_links,
         reading_whole_files, failing_allocations,

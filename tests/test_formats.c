@@ -532,7 +532,9 @@ START_TEST(configurations)
         {"dictionary_BatchTopKSAE", "config.json", "{\"trainer\": {\"dict_class\": \"CrossCoder\", \"activation_dim\": 6, \"dict_size\": 16}}", ATMSAE_E_UNSUPPORTED, "dict_class \"CrossCoder\""},
         {"dictionary_BatchTopKSAE", "config.json", "{\"trainer\": {\"dict_class\": \"AutoEncoder\", \"activation_dim\": 6, \"dict_size\": 16}}", ATMSAE_E_FORMAT, "\"bias\" of architecture AutoEncoder is missing"},
         {"dictionary_BatchTopKSAE", "config.json", "{\"trainer\": {\"dict_class\": \"BatchTopKSAE\", \"activation_dim\": 7, \"dict_size\": 16, \"k\": 4}}", ATMSAE_E_FORMAT, "config.json asks for rank 2, [16, 7]"},
-        {"dictionary_BatchTopKSAE", "config.json", "{\"trainer\": {\"dict_class\": \"BatchTopKSAE\", \"activation_dim\": 6, \"dict_size\": 16}}", ATMSAE_E_FORMAT, "config.json: k = 0"},
+        {"dictionary_BatchTopKSAE", "config.json", "{\"trainer\": {\"dict_class\": \"BatchTopKSAE\", \"activation_dim\": 6, \"dict_size\": 16, \"k\": 5}}", ATMSAE_E_FORMAT, "ae.pt: k = 4, but "},
+        {"dictionary_BatchTopKSAE", "config.json", "{\"trainer\": {\"dict_class\": \"BatchTopKSAE\", \"activation_dim\": 6, \"dict_size\": 16, \"k\": 5}}", ATMSAE_E_FORMAT, "config.json has k = 5"},
+        {"dictionary_AutoEncoderTopK", "config.json", "{\"trainer\": {\"dict_class\": \"AutoEncoderTopK\", \"activation_dim\": 6, \"dict_size\": 16, \"k\": 3}}", ATMSAE_E_FORMAT, "ae.pt: k = 4, but "},
         {"dictionary_AutoEncoder", "config.json", "{\"trainer\": {\"dict_class\": \"AutoEncoderNew\", \"activation_dim\": 6, \"dict_size\": 16}}", ATMSAE_E_FORMAT, "\"decoder.bias\""},
         {"saelens_batchtopk", "cfg.json", "{\"d_in\": 6, \"d_sae\": 16, \"dtype\": \"float32\", \"architecture\": \"jumprelu\"}", ATMSAE_E_FORMAT, "\"threshold\" of architecture jumprelu is missing"},
         {"saelens_batchtopk", "cfg.json", "{\"d_in\": 6, \"d_sae\": 16, \"dtype\": \"float32\", \"architecture\": \"standard\"}", ATMSAE_E_FORMAT, "\"topk_threshold\" does not belong to architecture standard"},
@@ -559,6 +561,16 @@ START_TEST(configurations)
     ck_assert_int_eq(mkdir(join(folder, "checkpoints"), 0700), 0);
     put(join(folder, "checkpoints/ae_100.pt"), bytes, get(join(folder, "ae.pt"), bytes, sizeof bytes));
     atmsae_model_destroy(load(join(folder, "checkpoints/ae_100.pt")));
+    /* ae.pt has the k that config.json lacks. */
+    static const char no_k[] = "{\"trainer\": {\"dict_class\": \"AutoEncoderTopK\", \"activation_dim\": 6, \"dict_size\": 16, \"k\": null}}";
+    folder = copy("dictionary_AutoEncoderTopK", "m");
+    put(join(folder, "config.json"), no_k, sizeof no_k - 1);
+    atmsae_model *m = load(folder);
+    atmsae_model_config config;
+    atmsae_model_config_init(&config, sizeof config);
+    ok(atmsae_model_get_config(m, &config));
+    ck_assert_double_eq(config.k, 4);
+    atmsae_model_destroy(m);
     /* Gemma Scope 2 without its config.json. */
     folder = copy("gemma_scope_2", "g");
     ck_assert_int_eq(unlink(join(folder, "config.json")), 0);
@@ -833,16 +845,54 @@ START_TEST(pickles)
     ck_assert_int_eq(atmsae_tensors_read_i64(t, 0, whole, 6), ATMSAE_E_UNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "integers stored column by column"));
     atmsae_tensors_close(t);
-    /* As rows of a source: only as they lie. */
+    /* As rows of a source, whichever way they lie. */
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
     atmsae_source *source;
     ok(atmsae_source_create(ctx, &config, &source));
     ok(atmsae_source_add_file(source, torch_file(cases[0].pickle, cases[0].size), NULL, 0));
     ck_assert_uint_eq(atmsae_source_d(source), 3);
-    ck_assert_int_eq(atmsae_source_add_file(source, torch_file(cases[1].pickle, cases[1].size), NULL, 0), ATMSAE_E_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "column by column"));
     atmsae_source_destroy(source);
+    config.shuffle_rows = 0;
+    ok(atmsae_source_create(ctx, &config, &source));
+    ok(atmsae_source_add_file(source, torch_file(cases[1].pickle, cases[1].size), NULL, 0));
+    float got[6], want[6];
+    uint64_t n;
+    ok(atmsae_tensors_open(ctx, torch_file(cases[1].pickle, cases[1].size), &t));
+    ok(atmsae_tensors_read_f32(t, 0, want, 6));
+    ok(atmsae_source_next(source, 6 / atmsae_source_d(source), got, &n));
+    ck_assert_mem_eq(got, want, sizeof want);
+    atmsae_tensors_close(t);
+    atmsae_source_destroy(source);
+}
+END_TEST
+
+/* SAEs of other packages get a sentence that says what they are. */
+START_TEST(saes_of_others)
+{
+#define NAMED(n, name) "X" n "\0\0\0" name TENSOR("K\0", M23, M31) "s"
+    static const struct {
+        const char *pickle;
+        size_t size;
+        const char *text;
+    } cases[] = {
+        {P("\x80\2}" NAMED("\x8", "pre_bias") NAMED("\xb", "latent_bias") NAMED("\xe", "encoder.weight") NAMED("\xe", "decoder.weight") "."), "OpenAI"},
+        {P("\x80\2}" NAMED("\5", "W_enc") NAMED("\5", "W_dec") NAMED("\5", "b_enc") NAMED("\5", "b_dec") "."), "Qwen-Scope"},
+        {P("\x80\2}" NAMED("\x15", "encoder_linear.weight") NAMED("\x13", "encoder_linear.bias") NAMED("\x15", "decoder_linear.weight") "."), "Goodfire"},
+        /* As Qwen-Scope's, and one more: not known. */
+        {P("\x80\2}" NAMED("\5", "W_enc") NAMED("\5", "W_dec") NAMED("\5", "b_enc") NAMED("\5", "b_dec") NAMED("\1", "x") "."), NULL},
+    };
+    for (size_t i = 0; torch && i < sizeof cases / sizeof *cases; i++) {
+        const char *path = torch_file(cases[i].pickle, cases[i].size);
+        if (cases[i].text) refused(path, ATMSAE_E_UNSUPPORTED, cases[i].text);
+        else refused(path, ATMSAE_E_IO, "config.json");
+    }
+    const ams_tensor_out llama[] = {
+        {.name = "encoder.weight", .dtype = "F32", .rank = 2, .shape = {3, 2}, .data = w_enc}, {.name = "encoder.bias", .dtype = "F32", .rank = 1, .shape = {3}, .data = b3},
+        {.name = "decoder.weight", .dtype = "F32", .rank = 2, .shape = {2, 3}, .data = w_dec}, {.name = "decoder.bias", .dtype = "F32", .rank = 1, .shape = {2}, .data = b2},
+    };
+    ok(ams_safetensors_write(ctx, join(root, "final.safetensors"), llama, 4, NULL, 0, false));
+    refused(join(root, "final.safetensors"), ATMSAE_E_UNSUPPORTED, "Llama Scope: not read, as the factor of its rows stands in hyperparams.json");
 }
 END_TEST
 
@@ -1120,7 +1170,7 @@ int main(void)
     tcase_set_timeout(tcase, 240);
     tcase_add_checked_fixture(tcase, setup, teardown);
     const TTest *const tests[] = {as_the_original, saved_again, scales_are_folded, gguf, configurations, gemma_tensors,
-                                  pickles, greedy_pickles, archives, zip64, failing_allocations};
+                                  pickles, saes_of_others, greedy_pickles, archives, zip64, failing_allocations};
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         tcase_add_test(tcase, tests[i]);
     tcase_add_loop_test(tcase, cut_at_every_byte, 0, sizeof binaries / sizeof *binaries);

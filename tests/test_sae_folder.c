@@ -450,14 +450,18 @@ START_TEST(config_table)
         {STANDARD ",\"reshape_activations\":\"hook_z\",\"apply_b_dec_to_input\":false}", ATMSAE_OK, ""},
         {"{\"d_in\":2,\"d_sae\":3,\"dtype\":\"torch.bfloat16\",\"architecture\":\"standard\"}", ATMSAE_OK, ""},
         {TOPK "}", ATMSAE_OK, ""},
-        {CFG ",\"architecture\":\"topk\"}", ATMSAE_E_FORMAT, "k = 100"},
+        {CFG ",\"architecture\":\"topk\"}", ATMSAE_E_FORMAT, "cfg.json: \"k\" is missing"},
+        {CFG ",\"architecture\":\"topk\",\"k\":null}", ATMSAE_E_FORMAT, "cfg.json: \"k\" is missing"},
+        {CFG ",\"architecture\":\"topk\",\"k\":NaN}", ATMSAE_E_FORMAT, "k must be a number"},
+        {CFG ",\"architecture\":\"batchtopk\"}", ATMSAE_E_FORMAT, "cfg.json: \"k\" is missing"},
         {CFG ",\"architecture\":\"topk\",\"k\":0}", ATMSAE_E_FORMAT, "k = 0"},
         {CFG ",\"architecture\":\"topk\",\"k\":4}", ATMSAE_E_FORMAT, "1 to d_sae = 3"},
         {CFG ",\"architecture\":\"topk\",\"k\":1.5}", ATMSAE_E_FORMAT, "k = 1.5"},
         {CFG ",\"architecture\":\"topk\",\"k\":-1}", ATMSAE_E_FORMAT, "k = -1"},
         {CFG ",\"architecture\":\"topk\",\"k\":\"2\"}", ATMSAE_E_FORMAT, "k must be"},
         {CFG ",\"architecture\":\"topk\",\"k\":1e999}", ATMSAE_E_FORMAT, "too large"},
-        {CFG "}", ATMSAE_E_FORMAT, "\"architecture\" is missing"},
+        {CFG ",\"k\":2}", ATMSAE_E_FORMAT, "\"architecture\" is missing"},
+        {CFG ",\"metadata\":{\"sae_lens_version\":\"6.1.0\"}}", ATMSAE_E_FORMAT, "\"architecture\" is missing"},
         {"{\"architecture\":\"standard\",\"d_sae\":3,\"dtype\":\"float32\"}", ATMSAE_E_FORMAT, "\"d_in\" is missing"},
         {"{\"architecture\":\"standard\",\"d_in\":2,\"dtype\":\"float32\"}", ATMSAE_E_FORMAT, "\"d_sae\" is missing"},
         {"{\"architecture\":\"standard\",\"d_in\":2,\"d_sae\":3}", ATMSAE_E_FORMAT, "\"dtype\" is missing"},
@@ -467,7 +471,8 @@ START_TEST(config_table)
         {"{\"architecture\":\"standard\",\"d_in\":2,\"d_sae\":2147483647,\"dtype\":\"float32\"}", ATMSAE_E_FORMAT, "[2, 2147483647]"},
         {"{\"architecture\":\"standard\",\"d_in\":2.0,\"d_sae\":3,\"dtype\":\"float32\"}", ATMSAE_E_FORMAT, "d_in must be"},
         {"{\"architecture\":\"standard\",\"d_in\":2,\"d_sae\":3,\"d_sae\":3,\"dtype\":\"float32\"}", ATMSAE_E_FORMAT, "duplicate key \"d_sae\""},
-        {CFG ",\"architecture\":null}", ATMSAE_E_FORMAT, "architecture must be"},
+        {CFG ",\"architecture\":7}", ATMSAE_E_FORMAT, "architecture must be"},
+        {"{\"d_in\":null,\"d_sae\":3,\"dtype\":\"float32\"}", ATMSAE_E_FORMAT, "d_in must be"},
         {CFG ",\"architecture\":\"atm\"}", ATMSAE_E_UNSUPPORTED, "\"atm\""},
         {CFG ",\"architecture\":\"batchtopk\",\"k\":2}", ATMSAE_E_FORMAT, "\"topk_threshold\" of architecture batchtopk is missing"},
         {CFG ",\"architecture\":\"batchtopk\",\"k\":0}", ATMSAE_E_FORMAT, "cfg.json: k = 0, allowed: above 0"},
@@ -481,7 +486,8 @@ START_TEST(config_table)
         {CFG ",\"architecture\":\"transcoder\",\"d_out\":2}", ATMSAE_OK, ""},
         {CFG ",\"architecture\":\"jumprelu\"}", ATMSAE_E_FORMAT, "\"threshold\" of architecture jumprelu is missing"},
         {CFG ",\"architecture\":\"gated\"}", ATMSAE_E_FORMAT, "is missing"},
-        {STANDARD ",\"normalize_activations\":null}", ATMSAE_E_FORMAT, "normalize_activations must be"},
+        {STANDARD ",\"normalize_activations\":0}", ATMSAE_E_FORMAT, "normalize_activations must be"},
+        {STANDARD ",\"normalize_activations\":true}", ATMSAE_OK, "normalize_activations is expected_average_only_in without a factor"},
         {STANDARD ",\"normalize_activations\":\"layer_norm\"}", ATMSAE_E_UNSUPPORTED, "\"layer_norm\" is not read: each row"},
         {STANDARD ",\"normalize_activations\":\"covariance_whitening\"}", ATMSAE_E_UNSUPPORTED, "whitening matrix"},
         {STANDARD ",\"normalize_activations\":\"constant_norm_rescale\"}", ATMSAE_E_UNSUPPORTED, NULL},
@@ -489,10 +495,11 @@ START_TEST(config_table)
         {STANDARD ",\"apply_b_dec_to_input\":1}", ATMSAE_E_FORMAT, "true or false"},
         {STANDARD ",\"activation_fn_str\":\"tanh-relu\"}", ATMSAE_E_UNSUPPORTED, "tanh-relu"},
         {STANDARD ",\"activation_fn\":\"relu\",\"finetuning_scaling_factor\":false}", ATMSAE_OK, ""},
-        {STANDARD ",\"finetuning_scaling_factor\":true}", ATMSAE_E_UNSUPPORTED, NULL},
+        {STANDARD ",\"finetuning_scaling_factor\":true}", ATMSAE_OK, ""}, /* without the tensor, which decides */
         {STANDARD, ATMSAE_E_FORMAT, "byte"},
         {STANDARD "}}", ATMSAE_E_FORMAT, "byte"},
-        {STANDARD ",\"metadata\":{\"l0\":NaN}}", ATMSAE_E_FORMAT, "byte"},
+        {STANDARD ",\"metadata\":{\"l0\":NaN,\"x\":[-Infinity,Infinity]}}", ATMSAE_OK, ""},
+        {STANDARD ",\"metadata\":{\"l0\":nan}}", ATMSAE_E_FORMAT, "byte"},
         {"", ATMSAE_E_FORMAT, "byte 0"},
         {"[]", ATMSAE_E_FORMAT, NULL},
     };
@@ -507,6 +514,64 @@ START_TEST(config_table)
             if (!*cases[i].text) ck_assert_str_eq(logged, "");
         }
         if (cases[i].text) ck_assert_msg(strstr(text, cases[i].text) != NULL, "%s: %s", cases[i].cfg, text);
+    }
+}
+END_TEST
+
+static void expect_values(const atmsae_model *m, int32_t parameter, const float *want, uint64_t n)
+{
+    uint64_t count;
+    const float *values = atmsae_model_view(m, parameter, &count);
+    ck_assert_uint_eq(count, n);
+    for (uint64_t i = 0; i < n; i++)
+        ck_assert_msg(fabsf(values[i] - want[i]) < 1e-6f, "parameter %d, value %d: %g, not %g", parameter, (int)i,
+                      (double)values[i], (double)want[i]);
+}
+
+/* What is no regular file, or longer than any of its kind, in the place of each file of a folder: an error, at once and
+ * without memory (teardown looks), and nobody waits for a pipe's writer. */
+/* Folders of SAELens 2 to 5 mean what SAELens 6 takes them for; what it would take for another SAE is refused. */
+START_TEST(before_version_6)
+{
+    static const struct {
+        const char *cfg;
+        int32_t activation; /* 0: refused */
+        double k;
+        const char *text; /* hook_name, or of the error */
+    } cases[] = {
+        {"{\"d_in\":2,\"d_sae\":3,\"dtype\":\"torch.float32\",\"hook_point\":\"h\",\"hook_point_head_index\":null,\"use_ghost_grads\":true}", ATMSAE_RELU, 0, "h"},
+        {CFG ",\"architecture\":null,\"hook_name\":\"n\"}", ATMSAE_RELU, 0, "n"},
+        {CFG ",\"sae_lens_version\":\"5.9.1\",\"l1_coefficient\":NaN}", ATMSAE_RELU, 0, NULL},
+        {STANDARD ",\"normalize_activations\":false,\"activation_fn_str\":\"relu\",\"activation_fn_kwargs\":{}}", ATMSAE_RELU, 0, NULL},
+        {STANDARD ",\"normalize_activations\":null,\"activation_fn\":null,\"activation_fn_kwargs\":null,\"apply_b_dec_to_input\":null,"
+                  "\"reshape_activations\":null,\"rescale_acts_by_decoder_norm\":null,\"d_out\":null,\"metadata\":null}", ATMSAE_RELU, 0, NULL},
+        {STANDARD ",\"activation_fn_str\":\"topk\",\"activation_fn_kwargs\":{\"k\":2}}", ATMSAE_TOPK, 2, NULL},
+        {CFG ",\"activation_fn\":\"topk\",\"activation_fn_kwargs\":{\"k\":1}}", ATMSAE_TOPK, 1, NULL},
+        {CFG ",\"architecture\":\"topk\",\"activation_fn_kwargs\":{\"k\":2}}", ATMSAE_TOPK, 2, NULL},
+        {TOPK ",\"activation_fn_str\":\"topk\",\"activation_fn_kwargs\":{\"k\":2}}", ATMSAE_TOPK, 2, NULL},
+        {TOPK ",\"activation_fn_kwargs\":{\"k\":1}}", 0, 0, "k = 2, but activation_fn_kwargs has k = 1"},
+        {STANDARD ",\"activation_fn_str\":\"topk\",\"activation_fn_kwargs\":{}}", 0, 0, "\"k\" is missing"},
+        {CFG ",\"architecture\":\"jumprelu\",\"activation_fn_str\":\"topk\"}", 0, 0, "activation_fn \"topk\" of architecture \"jumprelu\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        atmsae_model *m;
+        atmsae_status status = load_parts(cases[i].cfg, parts, 4, &m);
+        ck_assert_msg((status == ATMSAE_OK) == (cases[i].activation != 0), "%s: %s", cases[i].cfg, atmsae_last_error(ctx));
+        if (status < 0) {
+            ck_assert_msg(strstr(atmsae_last_error(ctx), cases[i].text) != NULL, "%s: %s", cases[i].cfg, atmsae_last_error(ctx));
+            continue;
+        }
+        atmsae_model_config config;
+        atmsae_model_config_init(&config, sizeof config);
+        atmsae_model_origin origin = {.size = sizeof origin};
+        ck_assert_int_eq(atmsae_model_get_config(m, &config), ATMSAE_OK);
+        ck_assert_int_eq(atmsae_model_get_origin(m, &origin), ATMSAE_OK);
+        ck_assert_int_eq(config.activation, cases[i].activation);
+        if (cases[i].k > 0) ck_assert_double_eq(config.k, cases[i].k);
+        ck_assert_int_eq(config.transcoder, 0); /* b_dec is subtracted */
+        if (cases[i].text) ck_assert_str_eq(origin.hook_name, cases[i].text);
+        expect_values(m, ATMSAE_B_DEC, b2, 2);
+        atmsae_model_destroy(m);
     }
 }
 END_TEST
@@ -558,18 +623,6 @@ START_TEST(tensor_faults)
 END_TEST
 
 /* Elements of one parameter. */
-static void expect_values(const atmsae_model *m, int32_t parameter, const float *want, uint64_t n)
-{
-    uint64_t count;
-    const float *values = atmsae_model_view(m, parameter, &count);
-    ck_assert_uint_eq(count, n);
-    for (uint64_t i = 0; i < n; i++)
-        ck_assert_msg(fabsf(values[i] - want[i]) < 1e-6f, "parameter %d, value %d: %g, not %g", parameter, (int)i,
-                      (double)values[i], (double)want[i]);
-}
-
-/* What is no regular file, or longer than any of its kind, in the place of each file of a folder: an error, at once and
- * without memory (teardown looks), and nobody waits for a pipe's writer. */
 START_TEST(odd_files)
 {
     static const char *const files[] = {"cfg.json", "sae_weights.safetensors", "sae_weights.staged.safetensors"};
@@ -755,7 +808,7 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {
-        saved_and_loaded, options_and_refusals, config_table, tensor_faults, odd_files, layouts_and_folds, rescaled_topk,
+        saved_and_loaded, options_and_refusals, config_table, before_version_6, tensor_faults, odd_files, layouts_and_folds, rescaled_topk,
         large_transpose, failing_allocations,
     };
     Suite *suite = suite_create("sae folder");

@@ -9,6 +9,7 @@
 
 #include <check.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,13 +112,18 @@ static void write_file(const char *path, const char *head, size_t head_bytes, co
     ck_assert_int_eq(fclose(file), 0);
 }
 
-static void write_npy(const char *path, const char *descr, const char *shape, const void *data, size_t bytes)
+static void write_npy_as(const char *path, const char *descr, const char *fortran, const char *shape, const void *data, size_t bytes)
 {
     char head[128] = "\x93NUMPY\x01\x00\x76\x00"; /* 118 bytes of header follow */
-    int n = snprintf(head + 10, 118, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, shape);
+    int n = snprintf(head + 10, 118, "{'descr': '%s', 'fortran_order': %s, 'shape': (%s), }", descr, fortran, shape);
     memset(head + 10 + n, ' ', 118 - (size_t)n);
     head[127] = '\n';
     write_file(path, head, 128, data, bytes);
+}
+
+static void write_npy(const char *path, const char *descr, const char *shape, const void *data, size_t bytes)
+{
+    write_npy_as(path, descr, "False", shape, data, bytes);
 }
 
 static void write_safetensors(const char *path, const char *json, const void *data, size_t bytes)
@@ -708,14 +714,15 @@ START_TEST(files_are_checked_when_added)
     ck_assert_int_eq(atmsae_source_add_file(source, NULL, NULL, 0), ATMSAE_E_ARG);
     write_npy(p, "<f4", "4,", zeros, 16);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_ARG); /* one dimension */
-    write_npy(p, "<f8", "2, 3", zeros, 48);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "the array has 1 dimension; rows have 2 or more"));
+    write_npy(p, "<i4", "2, 3", zeros, 24);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_UNSUPPORTED);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 1), ATMSAE_E_UNSUPPORTED);
     write_npy(p, "<f4", "2, 3", zeros, 23);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_TRUNCATED);
     write_npy(p, "<u2", "2, 3", zeros, 12);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "as_bf16"));
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "If it is bfloat16, for which NumPy has no type, say so: bf16"));
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 2), ATMSAE_E_ARG);
     ck_assert_int_eq(atmsae_source_add_file(source, p, "x", 1), ATMSAE_E_ARG);
     ck_assert_uint_eq(atmsae_source_d(source), 0);
@@ -743,6 +750,110 @@ START_TEST(files_are_checked_when_added)
     ck_assert_uint_eq(atmsae_source_rows(source), 8);
     write_safetensors(p, "{\"i\":{\"dtype\":\"I32\",\"shape\":[1,3],\"data_offsets\":[0,12]}}", zeros, 12);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_ARG); /* none */
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "none of its 1 tensors can be rows"));
+    write_safetensors(p, "{\"activations\":{\"dtype\":\"I32\",\"shape\":[1,3],\"data_offsets\":[0,12]}}", zeros, 12);
+    ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "tensor \"activations\" holds I32"));
+    /* What is read as it is comes first, then F64 and more dimensions. */
+    write_safetensors(p, "{\"a\":{\"dtype\":\"F64\",\"shape\":[1,3],\"data_offsets\":[0,24]},"
+                         "\"b\":{\"dtype\":\"F32\",\"shape\":[1,3],\"data_offsets\":[24,36]}}", zeros, 36);
+    ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), 0);
+    write_safetensors(p, "{\"a\":{\"dtype\":\"F64\",\"shape\":[1,2,3],\"data_offsets\":[0,48]},"
+                         "\"n\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[48,56]}}", zeros, 56);
+    ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), 0);
+    ck_assert_uint_eq(atmsae_source_rows(source), 11);
+    finish(source);
+}
+END_TEST
+
+/* Rows in any number of dimensions, as f64, and column by column are those of memory: when they are drawn, in a state,
+ * and by their place. */
+enum { COLS = 37, ROWS = 50 };
+
+static void next_rows(atmsae_source *source, uint64_t n, float *out)
+{
+    uint64_t got;
+    ck_assert_int_eq(atmsae_source_next(source, n, out, &got), 0);
+    ck_assert_uint_eq(got, n);
+}
+
+START_TEST(rows_of_other_shapes)
+{
+    static const struct {
+        const char *descr, *fortran, *shape;
+    } forms[] = {
+        {"<f4", "False", "5, 10, 37"}, {"<f4", "False", "5, 2, 5, 37"}, {"<f8", "False", "50, 37"},
+        {"<f8", "False", "10, 5, 37"}, {"<f4", "True", "50, 37"},      {"<f8", "True", "50, 37"},
+    };
+    static float rows[ROWS * COLS], want[ROWS * COLS], got[ROWS * COLS];
+    static double doubles[ROWS * COLS];
+    static float floats[ROWS * COLS];
+    for (int i = 0; i < ROWS * COLS; i++)
+        rows[i] = (float)i / 3;
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+        const bool columns = forms[f].fortran[0] == 'T', wide = forms[f].descr[2] == '8';
+        for (int i = 0; i < ROWS; i++)
+            for (int j = 0; j < COLS; j++) {
+                const int at = columns ? j * ROWS + i : i * COLS + j;
+                floats[at] = rows[i * COLS + j];
+                doubles[at] = (double)rows[i * COLS + j] * (1 + 0x1p-30); /* rounds to it */
+            }
+        write_npy_as(path_of(0), forms[f].descr, forms[f].fortran, forms[f].shape, wide ? (void *)doubles : floats,
+                     wide ? sizeof doubles : sizeof floats);
+        atmsae_source *memory = new_source(10, 0, 5), *file = new_source(10, 0, 5), *again = new_source(10, 0, 5);
+        ck_assert_int_eq(atmsae_source_add_memory(memory, rows, ROWS, COLS, 0, ATMSAE_F32), 0);
+        if (atmsae_source_add_file(file, path_of(0), NULL, 0) < 0) ck_abort_msg("%s", atmsae_last_error(ctx));
+        ck_assert_int_eq(atmsae_source_add_file(again, path_of(0), NULL, 0), 0);
+        ck_assert_uint_eq(atmsae_source_rows(file), ROWS);
+        ck_assert_uint_eq(atmsae_source_d(file), COLS);
+        next_rows(memory, 30, want);
+        next_rows(file, 30, got);
+        ck_assert_mem_eq(got, want, 30 * COLS * sizeof *got);
+        for (uint64_t i = 0; i < 30; i++) {
+            atmsae_row_origin a = {.size = sizeof a}, b = {.size = sizeof b};
+            ck_assert_int_eq(atmsae_source_locate(memory, i, &a), 0);
+            ck_assert_int_eq(atmsae_source_locate(file, i, &b), 0);
+            ck_assert_uint_eq(a.row, b.row);
+            ck_assert(got[i * COLS] == rows[b.row * COLS]);
+        }
+        ams_source_state state; /* of the rows in memory: the same checksum */
+        ck_assert_int_eq(ams_source_state_save(memory, &state), 0);
+        if (ams_source_state_restore(again, &state) < 0) ck_abort_msg("%s", atmsae_last_error(ctx));
+        ams_source_state_free(memory, &state);
+        next_rows(memory, ROWS, want);
+        next_rows(again, ROWS, got);
+        ck_assert_mem_eq(got, want, sizeof want);
+        finish(memory);
+        finish(file);
+        finish(again);
+    }
+}
+END_TEST
+
+/* The advice for a file that is slow to read may be followed while a run goes on: its rows stay the same. */
+START_TEST(another_form_in_place)
+{
+    static float rows[4 * D] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}, columns[4 * D] = {1, 4, 7, 10, 2, 5, 8, 11, 3, 6, 9, 12}, got[4 * D];
+    static double doubles[4 * D] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1e300, 11, 12};
+    atmsae_source *source = new_source(0, 0, 0);
+    write_npy_as(path_of(0), "<f4", "True", "4, 3", columns, sizeof columns);
+    ck_assert_int_eq(atmsae_source_add_file(source, path_of(0), NULL, 0), 0);
+    next_rows(source, 4, got);
+    ck_assert_mem_eq(got, rows, sizeof rows);
+    write_npy(path_of(1), "<f4", "2, 2, 3", rows, sizeof rows);
+    char from[128];
+    strcpy(from, path_of(1));
+    ck_assert_int_eq(rename(from, path_of(0)), 0);
+    ck_assert_int_eq(atmsae_source_rewind(source), 0);
+    next_rows(source, 4, got);
+    ck_assert_mem_eq(got, rows, sizeof rows);
+    finish(source);
+    /* Beyond what f32 holds there is only infinity, which steps refuse. */
+    write_npy(path_of(0), "<f8", "4, 3", doubles, sizeof doubles);
+    source = new_source(0, 1, 0);
+    ck_assert_int_eq(atmsae_source_add_file(source, path_of(0), NULL, 0), 0);
+    next_rows(source, 4, got);
+    ck_assert(isinf(got[9]) && got[10] == 11);
     finish(source);
 }
 END_TEST
@@ -1262,6 +1373,8 @@ int main(void)
     tcase_add_test(tests, callbacks_cannot_call_back_in);
     tcase_add_test(tests, sizes_that_overflow);
     tcase_add_test(tests, files_are_checked_when_added);
+    tcase_add_test(tests, rows_of_other_shapes);
+    tcase_add_test(tests, another_form_in_place);
     tcase_add_test(tests, many_shards_and_chdir);
     tcase_add_loop_test(tests, restored_states_go_on_the_same, 0, 3);
     tcase_add_test(tests, other_sources_are_refused);

@@ -89,17 +89,21 @@ static void tally_fields(tally *t, fields *out)
     fields_count(out, "norm-max-row", t->longest);
 }
 
-/* The type of the tensor that a source took: the one asked for, else "activations", else the only one of rank 2. */
+/* The type of the tensor that a source took, see atmsae_source_add_file. */
 static void type_field(atmsae_context *context, const char *path, const char *tensor, bool as_bf16, fields *out)
 {
     atmsae_tensors *file;
     const char *dtype = NULL;
+    bool plain = false; /* 2-D, and not F64: others are taken only where there is none */
     if (atmsae_tensors_open(context, path, &file) < 0) return;
-    for (uint64_t i = 0; i < atmsae_tensors_count(file); i++) {
+    const uint64_t count = atmsae_tensors_count(file);
+    for (uint64_t i = 0; i < count; i++) {
         atmsae_tensor_info info = {.size = sizeof info};
         if (atmsae_tensors_info(file, i, &info) < 0) continue;
         const bool named = strcmp(info.name, tensor ? tensor : "activations") == 0;
-        if (named || (!tensor && !dtype && info.rank == 2)) dtype = info.dtype;
+        const bool rows = count == 1 || (info.rank >= 2 && strstr("F16 BF16 F32 F64", info.dtype));
+        const bool plainer = info.rank == 2 && strcmp(info.dtype, "F64") != 0 && !plain;
+        if (named || (!tensor && rows && (!dtype || plainer))) dtype = info.dtype, plain = plainer;
         if (named) break;
     }
     if (dtype) fields_text(out, "type", as_bf16 && strcmp(dtype, "U16") == 0 ? "BF16" : dtype);

@@ -48,6 +48,8 @@ bool paths_allowed(const option *options, size_t n, const setting *settings);
 /* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
 bool path_is_input(const char *output, const char *input);
 
+/* Adds the files to a source. False after a message, also where none of them has a row. */
+bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16);
 /* All rows of some files, once and in order; NULL after a message. */
 atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
 /* The same, for a model that takes rows of their width. false after a message. */

@@ -24,7 +24,7 @@ static const option features_options[F_OPTIONS] = {
                  .help = "rows to look at, .npy or .safetensors"},
     [F_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",
                   .help = "tensor to read from --input .safetensors files",
-                  .preset = "the only 2-D float tensor, or \"activations\""},
+                  .preset = "\"activations\", or the only one of rows"},
     [F_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in --input .npy files hold bf16"},
     [F_WORDS] = {.name = "words", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",
                  .help = "what the rows are: a text file with one line a row, in the rows' order"},

@@ -17,7 +17,7 @@ static const option info_options[I_OPTIONS] = {
     [I_CHECK] = {.group = "rows", .name = "check", .kind = OPTION_FLAG,
                  .help = "read all rows of the files as train would, and say what they are like"},
     [I_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "with --check: the tensor of .safetensors files",
-                  .preset = "the only 2-D one, or activations"},
+                  .preset = "activations, or the only one of rows"},
     [I_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "with --check: 16-bit integers in .npy files are bfloat16"},
     [I_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object a path on stdout"},
 };

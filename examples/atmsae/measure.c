@@ -28,6 +28,18 @@ static bool add_rows(atmsae_context *context, atmsae_source *source, atmsae_metr
     return !failed;
 }
 
+bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16)
+{
+    for (size_t i = 0; i < files->n; i++)
+        if (atmsae_source_add_file(source, files->texts[i], tensor, as_bf16) < 0) {
+            command_failed(context);
+            return false;
+        }
+    if (atmsae_source_rows(source) > 0) return true;
+    program_error("%s: no rows%s", files->texts[0], files->n > 1 ? ", and none in the files after it" : "");
+    return false;
+}
+
 atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16)
 {
     atmsae_source_config config;
@@ -35,11 +47,8 @@ atmsae_source *open_files(atmsae_context *context, const setting *files, const c
     config.shuffle_rows = 0;
     config.epochs = 1;
     atmsae_source *source;
-    bool good = atmsae_source_create(context, &config, &source) >= 0;
-    for (size_t i = 0; good && i < files->n; i++)
-        good = atmsae_source_add_file(source, files->texts[i], tensor, as_bf16) >= 0;
-    if (good) return source;
-    command_failed(context);
+    if (atmsae_source_create(context, &config, &source) < 0) command_failed(context);
+    else if (add_files(context, source, files, tensor, as_bf16)) return source;
     atmsae_source_destroy(source);
     return NULL;
 }

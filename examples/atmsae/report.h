@@ -23,7 +23,7 @@ enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, 
                  .help = "rows to measure on, .npy or .safetensors; take rows that were not trained on"},           \
     [R_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",                                           \
                   .help = "tensor to read from --input .safetensors files",                                         \
-                  .preset = "the only 2-D float tensor, or \"activations\""},                                       \
+                  .preset = "\"activations\", or the only one of rows"},                                       \
     [R_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in --input .npy files hold bf16"},    \
     [R_WORDS] = {.group = "absorption", .name = "words", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",                      \
                  .help = ".safetensors with rows [n, d_in], `letter` (classes from 0) and `is_train` (1: the "      \

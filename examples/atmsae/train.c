@@ -86,10 +86,7 @@ static bool open_source(run *r)
     setting_count(&s[T_SEED], &config.seed);
     if (s[T_RESUME].given && !s[T_SEED].given && !checkpoint_seed(r, &config.seed)) return false;
     if (atmsae_source_create(r->context, &config, &r->source) < 0) return failed(r);
-    for (size_t i = 0; i < s[T_INPUT].n; i++)
-        if (atmsae_source_add_file(r->source, s[T_INPUT].texts[i], s[T_TENSOR].text, s[T_BF16].given) < 0)
-            return failed(r);
-    return true;
+    return add_files(r->context, r->source, &s[T_INPUT], s[T_TENSOR].text, s[T_BF16].given);
 }
 
 /* Up to `most` rows from the start of the stream, which is then rewound. */

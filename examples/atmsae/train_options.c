@@ -59,7 +59,7 @@ const option train_options[T_OPTIONS] = {
     [T_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "FILE",
                  .help = "rows to train on: .npy (f2, f4) or .safetensors (F16, BF16, F32), [n, d_in] each"},
     [T_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "tensor to read from .safetensors files",
-                  .preset = "the only 2-D float tensor, or \"activations\""},
+                  .preset = "\"activations\", or the only one of rows"},
     [T_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in .npy files hold bf16"},
     [T_VALID] = {.name = "valid", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",
                  .help = "rows to measure the finished SAE on; not trained on"},

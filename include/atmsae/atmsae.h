@@ -589,9 +589,15 @@ ATMSAE_API void atmsae_source_destroy(atmsae_source *source);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_add_memory(atmsae_source *source, const void *rows, uint64_t n_rows, uint64_t d,
                          uint64_t ld, int32_t type);
-/* A .npy file (2-D, C order, little-endian f2, f4, or u2/V2 holding bf16 when `as_bf16` is 1) or a
- * .safetensors file (F16, BF16, F32; `tensor` NULL: its only 2-D float tensor, or the one named
- * "activations"). Opened and checked now, read in blocks later. */
+/* A .npy file (little-endian f2, f4, f8, or u2/V2 holding bf16 when `as_bf16` is 1) or a .safetensors,
+ * .npz or .pt file (F16, BF16, F32, F64). `tensor` NULL: the one named "activations", else the only 2-D
+ * one of F16, BF16 or F32, else the only one that can be read. A row is what lies along the last
+ * dimension; those before it, one or more, are flattened: [sequences, tokens, d] are sequences * tokens
+ * rows, numbered in that order. F64 is rounded to f32, so that more than f32 holds becomes infinite.
+ * Tensors stored column by column (Fortran order) are read 32 MiB of rows at a time: slower, above all
+ * from disks that seek. Opened and checked now, read in blocks later. E_UNSUPPORTED for other types
+ * (integers, big-endian numbers) and for files of other programs (CSV, Parquet, HDF5, ...); the text
+ * has the line of NumPy that makes one that is read. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_add_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16);
 /* Rows from the caller: read() writes up to `max_rows` rows [*, d] f32 to out, and returns how many:

@@ -18,6 +18,8 @@ enum { MAX_D = 1 << 24 };
 /* How far the kernel is asked to read ahead of what is read, at most: more than most batches. Some
  * kernels and file systems take no more than 128 KiB, the usual read-ahead window, at once. */
 enum { AHEAD_BYTES = 1 << 26, AHEAD_FILES = 8, ADVICE_BYTES = 1 << 17 };
+/* Blocks read at once where rows lie column by column, so that the pieces of a column are not too short. */
+enum { COLUMN_BLOCKS = 16 };
 
 uint64_t ams_block_rows(uint64_t row_bytes) { return ams_max(1, AMS_BLOCK_BYTES / row_bytes); }
 
@@ -109,29 +111,39 @@ atmsae_status atmsae_source_add_callback(atmsae_source *source, uint64_t d, int6
 /* Row type of a dtype, 0 if rows cannot have it. (bf16 in a .npy file, u2 or V2, reads as U16.) */
 static int32_t row_type(const char *dtype, bool as_bf16)
 {
-    if (strcmp(dtype, "F32") == 0) return ATMSAE_F32;
-    if (strcmp(dtype, "F16") == 0) return ATMSAE_F16;
-    if (strcmp(dtype, "BF16") == 0) return ATMSAE_BF16;
-    return as_bf16 && strcmp(dtype, "U16") == 0 ? ATMSAE_BF16 : 0;
+    static const struct {
+        char dtype[5];
+        int32_t type;
+    } types[] = {{"F32", ATMSAE_F32}, {"F16", ATMSAE_F16}, {"BF16", ATMSAE_BF16}, {"F64", ATMSAE_F32}, {"U16", ATMSAE_BF16}};
+    enum { TYPES = sizeof types / sizeof *types };
+    for (int i = 0; i < (as_bf16 ? TYPES : TYPES - 1); i++)
+        if (strcmp(types[i].dtype, dtype) == 0) return types[i].type;
+    return 0;
 }
 
+/* What is taken for rows where no name is given: "activations", whatever it holds, else the only 2-D tensor of a type
+ * that is read as it is, else the only one that can be read at all. */
 static atmsae_status find_tensor(atmsae_context *ctx, const atmsae_tensors *tensors, const char *path,
                                  const char *name, uint64_t *index)
 {
+    *index = ams_tensors_index(tensors, name ? name : "activations");
+    if (*index < UINT64_MAX) return ATMSAE_OK;
+    if (name) return ams_fail(ctx, ATMSAE_E_ARG, "%s: there is no tensor named \"%s\"", path, name);
     uint64_t candidates = 0;
-    for (uint64_t i = 0; i < tensors->count; i++) {
-        const ams_tensor *t = &tensors->items[i];
-        bool npy = t->name[0] == '\0'; /* one tensor; describe says what it has to be */
-        if (name ? strcmp(t->name, name) == 0 : npy || (t->rank == 2 && row_type(t->dtype->name, false))) {
+    for (int wide = 0; wide < 2 && candidates == 0; wide++)
+        for (uint64_t i = 0; i < tensors->count; i++) {
+            const ams_tensor *t = &tensors->items[i];
+            bool npy = t->name_length == 0 && tensors->count == 1; /* describe says what it has to be */
+            if (!npy && (!row_type(t->dtype->name, false) || t->rank < 2)) continue;
+            if (!npy && !wide && (t->rank > 2 || t->dtype->bits == 64)) continue;
             *index = i;
             candidates++;
-            if (!name && strcmp(t->name, "activations") == 0) return ATMSAE_OK;
         }
-    }
     if (candidates == 1) return ATMSAE_OK;
-    if (name) return ams_fail(ctx, ATMSAE_E_ARG, "%s: there is no tensor named \"%s\"", path, name);
-    return ams_fail(ctx, ATMSAE_E_ARG,
-                    "%s: %llu 2-D tensors of type F16, BF16 or F32, none named \"activations\"; name the one to read", path,
+    if (candidates == 0)
+        return ams_fail(ctx, ATMSAE_E_ARG, "%s: none of its %llu tensors can be rows, which have 2 dimensions or more, of F32, F16, BF16 or F64",
+                        path, (unsigned long long)tensors->count);
+    return ams_fail(ctx, ATMSAE_E_ARG, "%s: %llu of its tensors can be rows, and none is named \"activations\"; name the one to read", path,
                     (unsigned long long)candidates);
 }
 
@@ -142,19 +154,21 @@ static atmsae_status describe(atmsae_context *ctx, const atmsae_tensors *tensors
     if (input->tensor >= tensors->count)
         return ams_fail(ctx, ATMSAE_E_STATE, "%s: the file has changed since it was added", path);
     const ams_tensor *t = &tensors->items[input->tensor];
-    bool npy = t->name[0] == '\0';
+    bool npy = t->name[0] == '\0', words = npy && strcmp(t->dtype->name, "U16") == 0;
+    char name[216];
+    ams_format(name, sizeof name, npy ? "the array%s" : "tensor \"%.200s\"", t->name);
     input->type = row_type(t->dtype->name, npy && input->as_bf16);
     if (!input->type)
-        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: tensor \"%s\" holds %s, expected F16, BF16 or F32%s", path,
-                        t->name, t->dtype->name, npy ? ", or U16 with as_bf16 = 1" : "");
-    if (t->rank != 2)
-        return ams_fail(ctx, ATMSAE_E_ARG, "%s: tensor \"%s\" has %llu dimensions, expected 2 (rows, d)", path, t->name,
-                        (unsigned long long)t->rank);
-    if (t->column_major)
-        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: tensor \"%s\" is stored column by column; save a contiguous copy", path, t->name);
-    input->n_rows = t->shape[0];
+        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: %s holds %s; rows are of F32, F16, BF16 or F64%s", path, name, t->dtype->name,
+                        words ? ". If it is bfloat16, for which NumPy has no type, say so: bf16" : "");
+    if (t->rank < 2)
+        return ams_fail(ctx, ATMSAE_E_ARG, "%s: %s has %llu dimension%s; rows have 2 or more, such as [rows, d] or [sequences, tokens, d]",
+                        path, name, (unsigned long long)t->rank, t->rank == 1 ? "" : "s");
+    *d = t->shape[t->rank - 1];
+    input->n_rows = *d ? t->count / *d : 0;
     input->at = t->at;
-    *d = t->shape[1];
+    input->row_bytes = *d * (t->dtype->bits / 8u);
+    input->by_columns = t->column_major;
     return ATMSAE_OK;
 }
 
@@ -217,8 +231,7 @@ static atmsae_status check_unchanged(const atmsae_source *source, const atmsae_t
             return ams_fail(ctx, ATMSAE_E_STATE, "%s: the file has changed since it was added: other rows in the same "
                             "shape; put it back as it was, or start a new run", input->path);
     }
-    input->at = now.at;
-    input->identity = now.identity;
+    *input = now; /* the same rows, perhaps in another form of file */
     return ATMSAE_OK;
 }
 
@@ -255,12 +268,12 @@ static atmsae_status open_file(atmsae_source *source, uint64_t index)
 static void advise(const atmsae_source *source, uint64_t index, uint64_t first, uint64_t count)
 {
     const ams_input *input = &source->inputs[index];
-    if (!input->path) return;
+    if (!input->path || input->by_columns) return;
     bool opened = source->open_input == index;
     int fd = opened ? source->open->fd : open(input->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) return;
-    uint64_t row_bytes = source->d * ams_type_size(input->type), end = input->at + (first + count) * row_bytes;
-    for (uint64_t at = input->at + first * row_bytes; at < end; at += ADVICE_BYTES)
+    uint64_t end = input->at + (first + count) * input->row_bytes;
+    for (uint64_t at = input->at + first * input->row_bytes; at < end; at += ADVICE_BYTES)
         posix_fadvise(fd, (off_t)at, (off_t)ams_min(ADVICE_BYTES, end - at), POSIX_FADV_WILLNEED);
     if (!opened) close(fd);
 }
@@ -292,12 +305,11 @@ static atmsae_status load_block(atmsae_source *source, uint64_t index, uint64_t 
         return ATMSAE_OK;
     const ams_input *input = &source->inputs[index];
     uint64_t row_bytes = source->d * ams_type_size(input->type);
-    uint64_t count = ams_min(ams_block_rows(row_bytes), input->n_rows - row);
+    uint64_t count = ams_min(ams_block_rows(row_bytes) * (input->by_columns ? COLUMN_BLOCKS : 1), input->n_rows - row);
     AMS_TRY(open_file(source, index));
     AMS_TRY(ams_grow(source->ctx, &source->block, &source->block_bytes, count * row_bytes, 0, 1));
     source->block_rows = 0;
-    atmsae_status status =
-        ams_tensors_read_raw(source->open, input->tensor, row * source->d, count * source->d, source->block);
+    atmsae_status status = ams_tensors_read_rows(source->open, input->tensor, row, count, source->block);
     if (status < 0) { /* open it anew when the call is repeated */
         atmsae_tensors_close(source->open);
         source->open = NULL;

@@ -44,13 +44,13 @@ static atmsae_status read_rows(const ams_input *input, const atmsae_tensors *ten
 {
     const size_t size = ams_type_size(input->type), bytes = (size_t)d * size;
     const uint64_t n = input->n_rows, count = ams_min(n, AMONG + 2);
-    for (uint64_t i = 0; tensors && i < count; i++) /* all of them are on their way while the first is waited for */
-        posix_fadvise(tensors->fd, (off_t)(input->at + sampled_row(n, i) * bytes), (off_t)bytes, POSIX_FADV_WILLNEED);
+    for (uint64_t i = 0; tensors && !input->by_columns && i < count; i++) /* all are on their way while the first is waited for */
+        posix_fadvise(tensors->fd, (off_t)(input->at + sampled_row(n, i) * input->row_bytes), (off_t)input->row_bytes, POSIX_FADV_WILLNEED);
     *out = (ams_sample){0};
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t r = sampled_row(n, i);
         const char *row = buffer;
-        if (tensors) AMS_TRY(ams_tensors_read_raw(tensors, input->tensor, r * d, d, buffer));
+        if (tensors) AMS_TRY(ams_tensors_read_rows(tensors, input->tensor, r, 1, buffer));
         else row = input->memory + r * input->ld * size;
         out->rows = ams_crc64(out->rows, row, bytes);
         if (r == 0) out->ends = ams_crc64(out->ends, row, bytes);

@@ -20,7 +20,7 @@ typedef struct ams_sample {
 } ams_sample;
 
 typedef struct ams_input {
-    int32_t type;       /* of its elements */
+    int32_t type;       /* of its elements, as they are lent */
     int32_t as_bf16;
     uint64_t n_rows;    /* callback: rows read so far */
     uint64_t first_id;  /* rows of the seekable inputs before it */
@@ -29,7 +29,9 @@ typedef struct ams_input {
     uint64_t ld;
     char *path;         /* file: resolved when added */
     ams_identity identity; /* of the file when its rows were last found to be those of `sample` */
-    uint64_t tensor, at; /* its number and its place in the file */
+    uint64_t tensor;    /* its number in the file */
+    uint64_t at, row_bytes; /* its place there, and what a row takes */
+    bool by_columns;    /* no row is in one piece */
     int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback */
     void *opaque;
     bool ended;         /* the callback returned 0 */

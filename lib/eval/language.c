@@ -21,6 +21,8 @@ typedef struct runs {
     uint64_t replacement_capacity, ce_capacity, log_p_capacity;
     uint64_t n, vocab, tokens, kl_tokens;
     double sums[3], kl[3];           /* original, reconstruction, zeros */
+    uint8_t *flags; /* of the tokens of a batch: COUNTS, KEPT */
+    uint64_t flags_capacity;
 } runs;
 
 static atmsae_status call(const runs *s, uint64_t batch, const float *replacement, atmsae_lm_output *out)
@@ -93,7 +95,7 @@ static void add_kl(runs *s, const atmsae_lm_output *out, const uint8_t *flags, i
     }
 }
 
-static atmsae_status one_batch(runs *s, uint64_t b, uint8_t **flags, uint64_t *capacity)
+static atmsae_status one_batch(runs *s, uint64_t b)
 {
     atmsae_lm_output out;
     AMS_TRY(call(s, b, NULL, &out));
@@ -103,10 +105,10 @@ static atmsae_status one_batch(runs *s, uint64_t b, uint8_t **flags, uint64_t *c
     const uint8_t *keep = out.keep;
     uint64_t d = s->model->d_out;
     AMS_TRY(take_original(s, &out));
-    AMS_TRY(ams_grow(s->ctx, flags, capacity, s->n, 0, 1));
+    AMS_TRY(ams_grow(s->ctx, &s->flags, &s->flags_capacity, s->n, 0, 1));
     for (uint64_t t = 0; t < s->n; t++) {
-        (*flags)[t] = (uint8_t)((isnan(s->ce[t]) ? 0 : COUNTS) + (keep && keep[t] ? KEPT : 0));
-        if (!((*flags)[t] & COUNTS)) continue;
+        s->flags[t] = (uint8_t)((isnan(s->ce[t]) ? 0 : COUNTS) + (keep && keep[t] ? KEPT : 0));
+        if (!(s->flags[t] & COUNTS)) continue;
         s->sums[0] += (double)s->ce[t];
         s->tokens++;
         s->kl_tokens += s->vocab > 0;
@@ -114,16 +116,25 @@ static atmsae_status one_batch(runs *s, uint64_t b, uint8_t **flags, uint64_t *c
     for (int which = 1; which < 3; which++) {
         if (which == 2)
             for (uint64_t t = 0; t < s->n; t++)
-                if (!((*flags)[t] & KEPT)) memset(s->replacement + t * d, 0, d * sizeof(float));
+                if (!(s->flags[t] & KEPT)) memset(s->replacement + t * d, 0, d * sizeof(float));
         AMS_TRY(call(s, b, s->replacement, &out));
         for (uint64_t t = 0; t < s->n; t++)
-            if ((*flags)[t] & COUNTS) s->sums[which] += (double)out.ce[t];
-        if (s->vocab) add_kl(s, &out, *flags, which);
+            if (s->flags[t] & COUNTS) s->sums[which] += (double)out.ce[t];
+        if (s->vocab) add_kl(s, &out, s->flags, which);
     }
     return ATMSAE_OK;
 }
 
 static double share(double whole, double part) { return whole == 0 ? (double)NAN : part / whole; }
+
+/* Also where an exception of the callback leaves the call. */
+static void free_runs(runs *s)
+{
+    atmsae_codes_destroy(s->codes);
+    void *memory[] = {s->replacement, s->ce, s->log_p, s->flags};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        ams_free(s->ctx, memory[i]);
+}
 
 static atmsae_status score(const atmsae_model *model, const atmsae_language_model *caller, atmsae_lm_result *result)
 {
@@ -132,12 +143,10 @@ static atmsae_status score(const atmsae_model *model, const atmsae_language_mode
     AMS_TRY(ams_struct_in(ctx, atmsae_language_model, &lm, caller));
     AMS_TRY(ams_struct_check(ctx, atmsae_lm_result, result));
     if (!lm.run) return ams_fail(ctx, ATMSAE_E_ARG, "language model: run is NULL");
-    runs s = {.ctx = ctx, .model = model, .lm = &lm};
-    uint8_t *flags = NULL;
-    uint64_t capacity = 0;
+    __attribute__((cleanup(free_runs))) runs s = {.ctx = ctx, .model = model, .lm = &lm};
     atmsae_status status = atmsae_codes_create(ctx, &s.codes);
     for (uint64_t b = 0; status == ATMSAE_OK && b < lm.n_batches; b++)
-        status = one_batch(&s, b, &flags, &capacity);
+        status = one_batch(&s, b);
     if (status == ATMSAE_OK) {
         double n = (double)s.tokens;
         atmsae_lm_result r = {.size = sizeof r, .tokens = s.tokens};
@@ -150,10 +159,6 @@ static atmsae_status score(const atmsae_model *model, const atmsae_language_mode
         r.kl_score = share(s.kl[2], s.kl[2] - s.kl[1]);
         status = ams_struct_out(ctx, atmsae_lm_result, result, &r);
     }
-    atmsae_codes_destroy(s.codes);
-    void *memory[] = {s.replacement, s.ce, s.log_p, flags};
-    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
-        ams_free(ctx, memory[i]);
     return status;
 }
 

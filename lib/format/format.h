@@ -25,7 +25,11 @@ atmsae_status ams_tensors_read_raw(const atmsae_tensors *tensors, uint64_t index
 /* The same, converted: the float types to f32. */
 atmsae_status ams_tensors_read_part(const atmsae_tensors *tensors, uint64_t index, uint64_t first,
                                     uint64_t count, float *out);
-/* Stored column by column, which the two functions above show and atmsae_tensors_read_f32 does not? */
+/* The same of rows first .. first+rows-1, a row being all elements along the last dimension, row by row however
+ * they are stored: F64 as F32, others as they are. Of rank 1 and more. */
+atmsae_status ams_tensors_read_rows(const atmsae_tensors *tensors, uint64_t index, uint64_t first, uint64_t rows,
+                                    void *out);
+/* Stored column by column, which read_raw and read_part show and atmsae_tensors_read_f32 does not? */
 bool ams_tensors_column_major(const atmsae_tensors *tensors, uint64_t index);
 /* Compares the CRC-32 of every entry of a ZIP archive (.npz, .pt) with the archive's own. */
 atmsae_status ams_tensors_check_spans(const atmsae_tensors *tensors);
@@ -133,6 +137,7 @@ atmsae_status ams_read_file(atmsae_context *ctx, const char *path, uint64_t limi
 /* "dir/name" in new memory; NULL and E_NOMEM set if there is none. */
 char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name);
 bool ams_path_exists(const char *path);
+bool ams_ends_with(const char *text, const char *end);
 /* The file that `path` names when symbolic links in its last part are followed, also to a file that does not exist
  * yet, in new memory; `st`: what lstat says of it, all 0 if it does not exist. A link of somebody else in a folder that
  * anyone may write to is refused, and with `writing` so is a file of somebody else there. */

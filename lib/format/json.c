@@ -256,7 +256,9 @@ static atmsae_status value(ams_json *json, ams_json_token *token)
     static const struct {
         const char *text;
         ams_json_kind kind;
-    } words[] = {{"true", AMS_JSON_TRUE}, {"false", AMS_JSON_FALSE}, {"null", AMS_JSON_NULL}};
+    } words[] = {{"true", AMS_JSON_TRUE}, {"false", AMS_JSON_FALSE}, {"null", AMS_JSON_NULL}, {"NaN", AMS_JSON_NONFINITE},
+                 {"Infinity", AMS_JSON_NONFINITE}, {"-Infinity", AMS_JSON_NONFINITE}};
+    enum { WORDS = sizeof words / sizeof *words, OF_JSON = 3 };
     char c = json->text[json->at];
     if (c == '{' || c == '[') return open_container(json, token, c == '[');
     json->state = json->depth ? COMMA_OR_END : DONE;
@@ -264,16 +266,16 @@ static atmsae_status value(ams_json *json, ams_json_token *token)
         token->kind = AMS_JSON_STRING;
         return string(json, token);
     }
-    if (c == '-' || (c >= '0' && c <= '9')) {
-        token->kind = AMS_JSON_NUMBER;
-        return number(json, token);
-    }
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+    for (size_t i = 0; i < (json->python ? WORDS : OF_JSON); i++) {
         size_t n = strlen(words[i].text);
         if (strncmp(json->text + json->at, words[i].text, n) != 0) continue;
         token->kind = words[i].kind;
         json->at += n;
         return ATMSAE_OK;
+    }
+    if (c == '-' || (c >= '0' && c <= '9')) {
+        token->kind = AMS_JSON_NUMBER;
+        return number(json, token);
     }
     return ams_json_fail(json, ATMSAE_E_FORMAT, token->at,
                          json->at == json->length ? "the text ends early" : "expected a value");

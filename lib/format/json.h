@@ -23,6 +23,7 @@ typedef enum ams_json_kind {
     AMS_JSON_TRUE,
     AMS_JSON_FALSE,
     AMS_JSON_NULL,
+    AMS_JSON_NONFINITE, /* NaN, Infinity, -Infinity: with `python` only; no value is read from it */
     AMS_JSON_END /* after the value; only white space followed */
 } ams_json_kind;
 
@@ -47,6 +48,7 @@ typedef struct ams_json {
     size_t length, at;
     unsigned depth, max_depth;
     int state;
+    bool python; /* set after open: text of Python's json module, which writes NaN and infinities */
     uint64_t arrays; /* bit d: the container at depth d is an array */
     ams_json_key *keys;
     uint64_t n_keys, capacity;

@@ -124,7 +124,8 @@ static atmsae_status dict(cursor *c, ams_tensor *tensor)
         seen |= 1u << which;
         if (!take(c, ':')) return bad(c, "expected ':'");
         if (which == 0 && peek(c) == '[')
-            return ams_fail(c->ctx, ATMSAE_E_UNSUPPORTED, "an array of records");
+            return ams_fail(c->ctx, ATMSAE_E_UNSUPPORTED, "an array of records; save a copy with NumPy: numpy.save(\"copy.npy\", "
+                            "numpy.lib.recfunctions.structured_to_unstructured(numpy.load(FILE)))");
         AMS_TRY(which == 0 ? quoted(c, &descr, &descr_length) : which == 1 ? boolean(c, &fortran) : shape(c, tensor));
         if (!take(c, ',') && peek(c) != '}') return bad(c, "expected ',' or '}'");
     }
@@ -132,9 +133,12 @@ static atmsae_status dict(cursor *c, ams_tensor *tensor)
     if (seen != 7) return bad(c, "descr, fortran_order and shape are all needed");
     tensor->dtype = find_type(descr, descr_length);
     if (!tensor->dtype)
-        return ams_fail(c->ctx, ATMSAE_E_UNSUPPORTED, "element type '%.*s'; little-endian numbers are read",
-                        (int)ams_min(descr_length, 40), descr);
-    if (fortran) return ams_fail(c->ctx, ATMSAE_E_UNSUPPORTED, "fortran_order; save a C-order copy (numpy.ascontiguousarray)");
+        return ams_fail(c->ctx, ATMSAE_E_UNSUPPORTED, "element type '%.*s': little-endian numbers are read; save a copy with NumPy: "
+                        "numpy.save(\"copy.npy\", numpy.load(FILE).astype(\"<f4\"))", (int)ams_min(descr_length, 40), descr);
+    if (fortran && tensor->rank > 2)
+        return ams_fail(c->ctx, ATMSAE_E_UNSUPPORTED, "fortran_order with %llu dimensions; save a copy with NumPy: "
+                        "numpy.save(\"copy.npy\", numpy.ascontiguousarray(numpy.load(FILE)))", (unsigned long long)tensor->rank);
+    tensor->column_major = fortran && tensor->rank == 2; /* with fewer both orders are one */
     return ATMSAE_OK;
 }
 

@@ -18,6 +18,12 @@ char *ams_path_join(atmsae_context *ctx, const char *dir, const char *name)
     return path;
 }
 
+bool ams_ends_with(const char *text, const char *end)
+{
+    size_t a = strlen(text), b = strlen(end);
+    return a >= b && strcmp(text + a - b, end) == 0;
+}
+
 bool ams_path_exists(const char *path)
 {
     struct stat st;

@@ -24,6 +24,8 @@ static void expected_shape(const ams_sae_parts *p, const ams_sae_tensor *tensor,
     *cols = !matrix ? 1 : tensor->latents_last ? p->d_sae : d;
 }
 
+static bool by_k(const ams_sae_parts *p) { return p->activation == ATMSAE_TOPK || p->activation == ATMSAE_BATCHTOPK; }
+
 static bool wanted(const ams_sae_parts *p, const ams_sae_tensor *tensor)
 {
     return tensor->parameter > 0 && tensor->kinds >> p->kind & 1;
@@ -188,7 +190,7 @@ static atmsae_status create(atmsae_context *ctx, const ams_sae_parts *p, atmsae_
     config.decoder_norm = ATMSAE_DECODER_FREE;
     config.input_norm = ATMSAE_INPUT_RAW;
     config.transcoder = !p->centred;
-    if (p->activation == ATMSAE_TOPK || p->activation == ATMSAE_BATCHTOPK) config.k = p->k;
+    if (by_k(p)) config.k = p->k;
     AMS_TRY(ams_model_create_blank(ctx, &config, out));
     ams_model_origin *origin = &(*out)->origin;
     origin->format = p->format;
@@ -201,6 +203,22 @@ static atmsae_status create(atmsae_context *ctx, const ams_sae_parts *p, atmsae_
     return ams_nomem(ctx, "names");
 }
 
+/* The file's k, if it has one, must be the configuration's, if that has one: packages that write it in both places
+ * refuse to load others. */
+static atmsae_status take_k(atmsae_context *ctx, const atmsae_tensors *file, ams_sae_parts *p)
+{
+    for (const ams_sae_tensor *tensor = p->tensors; tensor->name && by_k(p); tensor++) {
+        uint64_t index = tensor->parameter == AMS_TENSOR_K ? ams_tensors_index(file, tensor->name) : UINT64_MAX;
+        int64_t k;
+        if (index == UINT64_MAX) continue;
+        AMS_TRY(atmsae_tensors_read_i64(file, index, &k, 1));
+        if (!isnan(p->k) && p->k != (double)k)
+            return ams_fail(ctx, ATMSAE_E_FORMAT, "k = %lld, but %s has k = %g: correct the wrong one", (long long)k, p->config_path, p->k);
+        p->k = (double)k;
+    }
+    return ATMSAE_OK;
+}
+
 static atmsae_status check_sizes(atmsae_context *ctx, const ams_sae_parts *p)
 {
     const struct {
@@ -211,8 +229,12 @@ static atmsae_status check_sizes(atmsae_context *ctx, const ams_sae_parts *p)
         if (sizes[i].value < 1 || sizes[i].value > sizes[i].max)
             return ams_fail(ctx, ATMSAE_E_FORMAT, "%s = %llu, allowed: 1 to %llu", sizes[i].name, (unsigned long long)sizes[i].value,
                             (unsigned long long)sizes[i].max);
+    if (!by_k(p)) return ATMSAE_OK;
     bool topk = p->activation == ATMSAE_TOPK;
-    if ((topk || p->activation == ATMSAE_BATCHTOPK) && !(p->k > 0 && p->k <= (double)p->d_sae && (!topk || p->k == floor(p->k))))
+    if (isnan(p->k))
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "\"k\" is missing: it decides how many latents of a row are on, and is not guessed; add the one "
+                        "that the SAE was trained with");
+    if (!(p->k > 0 && p->k <= (double)p->d_sae && (!topk || p->k == floor(p->k))))
         return ams_fail(ctx, ATMSAE_E_FORMAT, "k = %g, allowed: %s to d_sae = %llu", p->k, topk ? "whole numbers from 1" : "above 0",
                         (unsigned long long)p->d_sae);
     return ATMSAE_OK;
@@ -237,9 +259,12 @@ static atmsae_status build(atmsae_context *ctx, const ams_sae_parts *p, const at
 atmsae_status ams_sae_build(atmsae_context *ctx, const ams_sae_parts *parts, const char *path, const atmsae_tensors *file,
                             atmsae_model **out)
 {
-    atmsae_status status = check_sizes(ctx, parts);
+    ams_sae_parts own = *parts;
+    atmsae_status status = take_k(ctx, file, &own);
+    if (status < 0) return ams_fail_in(ctx, status, path);
+    status = check_sizes(ctx, &own);
     if (status < 0) return ams_fail_in(ctx, status, parts->config_path);
-    status = build(ctx, parts, file, out);
+    status = build(ctx, &own, file, out);
     return status < 0 ? ams_fail_in(ctx, status, path) : ATMSAE_OK;
 }
 

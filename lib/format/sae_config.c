@@ -14,8 +14,14 @@ static atmsae_status read_value(ams_json *json, const ams_config_key *key, void 
     ams_json_token token;
     AMS_TRY(ams_json_next(json, &token));
     void *field = (char *)config + key->offset;
+    if (token.kind == AMS_JSON_NULL && !key->required) return ATMSAE_OK; /* as if it were not there */
     switch (key->kind) {
     case 's':
+    case 'w':
+        if (key->kind == 'w' && (token.kind == AMS_JSON_TRUE || token.kind == AMS_JSON_FALSE)) {
+            *(const char **)field = token.kind == AMS_JSON_TRUE ? "true" : "false";
+            return ATMSAE_OK;
+        }
         if (token.kind != AMS_JSON_STRING || strlen(token.text) != token.length)
             return ams_json_fail(json, ATMSAE_E_FORMAT, token.at, "%s must be a string", key->name);
         *(const char **)field = token.text;
@@ -83,6 +89,7 @@ atmsae_status ams_config_read(atmsae_context *ctx, const char *path, const ams_c
     ams_json_token token;
     ams_text unknown = {.ctx = ctx};
     ams_json_open(&json, ctx, *text, (size_t)bytes, AMS_JSON_MAX_DEPTH);
+    json.python = true;
     atmsae_status status = ams_json_expect(&json, AMS_JSON_OBJECT, "an object", &token);
     if (status == ATMSAE_OK) status = read_keys(&json, keys, config, &unknown);
     if (status == ATMSAE_OK) status = ams_json_expect(&json, AMS_JSON_END, "the end", &token);

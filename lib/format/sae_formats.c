@@ -28,12 +28,6 @@ enum { FORMATS = sizeof formats / sizeof *formats, SAELENS = 0 };
 
 /* ---- reading ---------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 /* Is it here? A save of a SAELens folder may have ended when its weights had but their staged name; weights of that
  * name which cfg.json does not name mean nothing. */
 static atmsae_status look(atmsae_context *ctx, const char *dir, const struct format *format, const char *weights, bool *here)
@@ -77,7 +71,7 @@ static const struct format *find_by_name(const char *path)
     for (int i = 0; i < FORMATS; i++)
         if (formats[i].weights && strcmp(formats[i].weights, name) == 0) return &formats[i];
     for (int i = 0; i < FORMATS; i++)
-        if (formats[i].ending && ends_with(name, formats[i].ending)) return &formats[i];
+        if (formats[i].ending && ams_ends_with(name, formats[i].ending)) return &formats[i];
     return NULL;
 }
 
@@ -128,6 +122,7 @@ static atmsae_status load(atmsae_context *ctx, const char *path, atmsae_model **
     if (status < 0) return status;
     place.folder = parent(ctx, place.weights);
     status = place.folder ? format->read(ctx, &place, out) : ATMSAE_E_NOMEM;
+    if (status < 0) status = ams_foreign_sae(ctx, place.weights, status);
     ams_free(ctx, place.weights);
     ams_free(ctx, place.folder);
     return status;
@@ -165,7 +160,7 @@ static const struct format *format_to_write(const char *name, const char *path)
 {
     for (int i = 0; i < FORMATS; i++) {
         if (!formats[i].write) continue;
-        if (name ? strcmp(formats[i].name, name) == 0 : formats[i].ending && ends_with(path, formats[i].ending)) return &formats[i];
+        if (name ? strcmp(formats[i].name, name) == 0 : formats[i].ending && ams_ends_with(path, formats[i].ending)) return &formats[i];
     }
     return name ? NULL : &formats[SAELENS];
 }

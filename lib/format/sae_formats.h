@@ -20,9 +20,9 @@ typedef struct ams_sae_place {
 /* Keys of a JSON file, and where in a struct their values go. */
 typedef struct ams_config_key {
     const char *name;
-    char kind; /* string, u64, double, bool; text: a string, other values are passed over; object with
-                  `inner` keys, likewise; -: of no meaning here */
-    bool required;
+    char kind; /* string, u64, double, bool; word: a string, or true or false as such; text: a string, other
+                  values are passed over; object with `inner` keys, likewise; -: of no meaning here */
+    bool required; /* if not, null is as if the key were not there */
     size_t offset;
     uint64_t max;                       /* u64: allowed 1 .. max (0 too where it is not required) */
     const struct ams_config_key *inner; /* object: ends with a name of NULL; same struct */
@@ -46,6 +46,7 @@ enum {
     AMS_TENSOR_KNOWN = 0,    /* may be there and says nothing of use */
     AMS_TENSOR_ONES = -1,    /* may be there and must hold ones */
     AMS_TENSOR_REFUSED = -2, /* makes the SAE one that cannot be represented */
+    AMS_TENSOR_K = -3,       /* may be there: k, which is the configuration's if that has one */
 };
 #define AMS_ALL_KINDS (~0u)
 
@@ -59,7 +60,7 @@ typedef struct ams_sae_parts {
     bool transcoder; /* of two kinds of rows, of equal width or not */
     bool weigh_by_norm; /* latents are selected by z |d_i|: the norms go into the encoder */
     uint64_t d_in, d_out, d_sae;
-    double k;
+    double k;        /* NAN: not known, an error where latents are selected by it */
     const char *model_name, *hook_name; /* NULL: not known */
 } ams_sae_parts;
 /* Checks every tensor of the open file against the parts, then makes the model. Errors begin with `path`. */
@@ -73,6 +74,10 @@ atmsae_status ams_read_sparsify(atmsae_context *ctx, const ams_sae_place *place,
 atmsae_status ams_read_gemma_scope(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out);
 atmsae_status ams_read_gemma_scope_2(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out);
 atmsae_status ams_read_dictionary_learning(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out);
+
+/* foreign.c: `status` and its text of a reader that failed; or E_UNSUPPORTED and what the weights are, if their tensors
+ * are those of a package that is known. */
+atmsae_status ams_foreign_sae(atmsae_context *ctx, const char *weights, atmsae_status status);
 
 /* Norm of a decoder row divided by `scale`; exactly 1 where it is within rounding of 1, so that folding
  * twice is folding once. */

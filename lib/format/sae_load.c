@@ -1,30 +1,38 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reads a SAELens v6 folder: cfg.json and sae_weights.safetensors.
+ * Reads a SAELens folder, cfg.json and sae_weights.safetensors: of version 6, and those of versions 2 to 5 as version 6
+ * reads them.
  */
 #include "format/sae_formats.h"
 
+#include <math.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- cfg.json ----------------------------------------------------------------------------------- */
 
 typedef struct folder_config {
     const char *architecture, *dtype, *normalize, *reshape, *activation_fn; /* NULL: not there */
-    const char *weights_crc, *model_name, *hook_name;
+    const char *weights_crc, *model_name, *hook_name, *version;
     uint64_t d_in, d_sae, d_out; /* 0: not there */
-    double k;
-    bool apply_b_dec, rescale, finetuned;
+    double k, old_k; /* NAN: not there */
+    bool apply_b_dec, rescale;
 } folder_config;
 
 static const ams_config_key metadata_keys[] = {
     {AMS_FOLDER_CRC, 't', false, offsetof(folder_config, weights_crc), 0, NULL},
     {"model_name", 't', false, offsetof(folder_config, model_name), 0, NULL},
     {"hook_name", 't', false, offsetof(folder_config, hook_name), 0, NULL},
+    {"sae_lens_version", 't', false, offsetof(folder_config, version), 0, NULL},
+    {NULL, 0, false, 0, 0, NULL},
+};
+static const ams_config_key activation_keys[] = {
+    {"k", 'd', false, offsetof(folder_config, old_k), 0, NULL},
     {NULL, 0, false, 0, 0, NULL},
 };
 static const ams_config_key keys[] = {
-    {"architecture", 's', true, offsetof(folder_config, architecture), 0, NULL},
+    {"architecture", 's', false, offsetof(folder_config, architecture), 0, NULL},
     {"d_in", 'u', true, offsetof(folder_config, d_in), 1 << 24, NULL},
     {"d_sae", 'u', true, offsetof(folder_config, d_sae), INT32_MAX, NULL},
     {"dtype", 's', true, offsetof(folder_config, dtype), 0, NULL},
@@ -32,14 +40,20 @@ static const ams_config_key keys[] = {
     {"k", 'd', false, offsetof(folder_config, k), 0, NULL}, /* others than topk may leave any number */
     {"apply_b_dec_to_input", 'b', false, offsetof(folder_config, apply_b_dec), 0, NULL},
     {"rescale_acts_by_decoder_norm", 'b', false, offsetof(folder_config, rescale), 0, NULL},
-    {"normalize_activations", 's', false, offsetof(folder_config, normalize), 0, NULL},
+    {"normalize_activations", 'w', false, offsetof(folder_config, normalize), 0, NULL},
     {"reshape_activations", 's', false, offsetof(folder_config, reshape), 0, NULL},
-    {"activation_fn", 's', false, offsetof(folder_config, activation_fn), 0, NULL},     /* before version 6 */
-    {"activation_fn_str", 's', false, offsetof(folder_config, activation_fn), 0, NULL}, /* before version 5 */
-    {"finetuning_scaling_factor", 'b', false, offsetof(folder_config, finetuned), 0, NULL},
     {"matryoshka_widths", '-', false, 0, 0, NULL}, /* of training; inference takes all */
     {"device", '-', false, 0, 0, NULL},
     {"metadata", 'o', false, 0, 0, metadata_keys},
+    /* Before version 6: */
+    {"sae_lens_version", 't', false, offsetof(folder_config, version), 0, NULL},
+    {"model_name", 't', false, offsetof(folder_config, model_name), 0, NULL},
+    {"hook_name", 't', false, offsetof(folder_config, hook_name), 0, NULL},
+    {"hook_point", 't', false, offsetof(folder_config, hook_name), 0, NULL},
+    {"activation_fn", 's', false, offsetof(folder_config, activation_fn), 0, NULL},
+    {"activation_fn_str", 's', false, offsetof(folder_config, activation_fn), 0, NULL},
+    {"activation_fn_kwargs", 'o', false, 0, 0, activation_keys},
+    {"finetuning_scaling_factor", '-', false, 0, 0, NULL}, /* the tensor of that name decides */
     {NULL, 0, false, 0, 0, NULL},
 };
 
@@ -109,7 +123,8 @@ static atmsae_status check_architecture(atmsae_context *ctx, const char *name, c
 
 static atmsae_status check_normalize(atmsae_context *ctx, const char *name)
 {
-    if (strcmp(name, "none") == 0) return ATMSAE_OK;
+    if (strcmp(name, "none") == 0 || strcmp(name, "false") == 0) return ATMSAE_OK;
+    if (strcmp(name, "true") == 0) name = "expected_average_only_in"; /* before it had other values than the two */
     for (size_t i = 0; i < sizeof refused_norms / sizeof *refused_norms; i++)
         if (strcmp(refused_norms[i].normalize, name) == 0)
             return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "normalize_activations \"%s\" is not read: %s", name, refused_norms[i].reason);
@@ -120,20 +135,37 @@ static atmsae_status check_normalize(atmsae_context *ctx, const char *name)
     return ATMSAE_OK;
 }
 
+/* Before version 6 a folder need not say its architecture, which is standard then, and topk is standard with another
+ * activation function. */
+static atmsae_status find_architecture(atmsae_context *ctx, const folder_config *c, const char **name)
+{
+    *name = c->architecture ? c->architecture : "standard";
+    if (!c->architecture && (!isnan(c->k) || (c->version && strtol(c->version, NULL, 10) >= 6)))
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "\"architecture\" is missing; only a folder from before SAELens 6 is standard without it: add it");
+    if (!c->activation_fn || strcmp(c->activation_fn, "relu") == 0) return ATMSAE_OK;
+    bool topk = strcmp(*name, "standard") == 0 || strcmp(*name, "topk") == 0;
+    if (!topk || strcmp(c->activation_fn, "topk") != 0)
+        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "activation_fn \"%.80s\" of architecture \"%.80s\" is not read: relu is, and topk of "
+                        "standard and topk", c->activation_fn, *name);
+    *name = "topk";
+    return ATMSAE_OK;
+}
+
 static atmsae_status check_config(atmsae_context *ctx, const folder_config *c, ams_sae_parts *p)
 {
     static const char *const dtypes[] = {"float32", "float64", "float16", "bfloat16", NULL};
     static const char *const shapes[] = {"none", "hook_z", NULL}; /* hook_z: rows come flattened */
     const ams_architecture *kind = NULL;
-    AMS_TRY(check_architecture(ctx, c->architecture, &kind));
+    const char *name;
+    AMS_TRY(find_architecture(ctx, c, &name));
+    AMS_TRY(check_architecture(ctx, name, &kind));
     if (!one_of(c->dtype + (strncmp(c->dtype, "torch.", 6) == 0 ? 6 : 0), dtypes))
         return ams_fail(ctx, ATMSAE_E_FORMAT, "dtype \"%.80s\", allowed: float32, float64, float16, bfloat16", c->dtype);
     AMS_TRY(check_normalize(ctx, c->normalize));
     if (!one_of(c->reshape, shapes))
         return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "reshape_activations \"%.80s\"; none and hook_z are read", c->reshape);
-    if (c->finetuned || (c->activation_fn && strcmp(c->activation_fn, "relu") != 0))
-        return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "a folder from before SAELens 6, with %s; load and save it with SAELens 6",
-                        c->finetuned ? "finetuning_scaling_factor" : c->activation_fn);
+    if (!isnan(c->k) && !isnan(c->old_k) && c->k != c->old_k)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "k = %g, but activation_fn_kwargs has k = %g: take out the wrong one", c->k, c->old_k);
     if (kind->transcoder && !c->d_out) return ams_fail(ctx, ATMSAE_E_FORMAT, "\"d_out\" is missing");
     p->architecture = kind->name;
     p->kind = (unsigned)kind->activation;
@@ -144,7 +176,7 @@ static atmsae_status check_config(atmsae_context *ctx, const folder_config *c, a
     p->d_in = c->d_in;
     p->d_out = kind->transcoder ? c->d_out : c->d_in;
     p->d_sae = c->d_sae;
-    p->k = c->k;
+    p->k = isnan(c->k) ? c->old_k : c->k;
     p->model_name = c->model_name;
     p->hook_name = c->hook_name;
     return ATMSAE_OK;
@@ -194,7 +226,7 @@ static atmsae_status read_weights(const ams_folder *f, const folder_config *c, c
 static atmsae_status read_folder(const ams_folder *f, atmsae_model **out)
 {
     char *text = NULL;
-    folder_config config = {.k = 100, .apply_b_dec = true, .normalize = "none", .reshape = "none"};
+    folder_config config = {.k = NAN, .old_k = NAN, .apply_b_dec = true, .normalize = "none", .reshape = "none"};
     ams_sae_parts parts = {.format = "saelens", .config = "cfg.json", .config_path = f->config, .tensors = ams_saelens_tensors};
     atmsae_status status = ams_config_read(f->ctx, f->config, keys, true, &config, &text);
     if (status == ATMSAE_OK) {

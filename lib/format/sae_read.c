@@ -6,6 +6,7 @@
  */
 #include "format/sae_formats.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -243,7 +244,7 @@ static const ams_sae_tensor dictionary_tensors[] = {
     {"gate_bias", ATMSAE_B_ENC, false, GATED, NULL},
     {"r_mag", ATMSAE_R_MAG, false, GATED, NULL},
     {"mag_bias", ATMSAE_B_MAG, false, GATED, NULL},
-    {"k", AMS_TENSOR_KNOWN, false, 0, NULL},           /* config.json's */
+    {"k", AMS_TENSOR_K, false, 0, NULL},
     {"group_sizes", AMS_TENSOR_KNOWN, false, 0, NULL}, /* of training */
     END_TENSORS,
 };
@@ -251,7 +252,7 @@ static const ams_sae_tensor dictionary_tensors[] = {
 static const ams_sae_tensor topk_tensors[] = {
     {"encoder.weight", ATMSAE_W_ENC, false, AMS_ALL_KINDS, NULL}, {"encoder.bias", ATMSAE_B_ENC, false, AMS_ALL_KINDS, NULL},
     {"decoder.weight", ATMSAE_W_DEC, true, AMS_ALL_KINDS, NULL},  {"b_dec", ATMSAE_B_DEC, false, AMS_ALL_KINDS, NULL},
-    {"k", AMS_TENSOR_KNOWN, false, 0, NULL},                      {"threshold", AMS_TENSOR_KNOWN, false, 0, NULL},
+    {"k", AMS_TENSOR_K, false, 0, NULL},                          {"threshold", AMS_TENSOR_KNOWN, false, 0, NULL},
     END_TENSORS,
 };
 
@@ -269,7 +270,7 @@ atmsae_status ams_read_dictionary_learning(atmsae_context *ctx, const ams_sae_pl
 {
     /* Checkpoints lie in a folder of their own beside config.json. */
     char *text = NULL, *path = ams_path_join(ctx, place->folder, "config.json"), *above = ams_path_join(ctx, place->folder, "../config.json");
-    dictionary_config c = {0};
+    dictionary_config c = {.k = NAN};
     unsigned kind;
     atmsae_status status = path && above ? ATMSAE_OK : ATMSAE_E_NOMEM;
     if (status < 0) goto end;

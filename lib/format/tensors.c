@@ -59,12 +59,6 @@ atmsae_status ams_tensor_size(atmsae_context *ctx, ams_tensor *tensor)
     return ATMSAE_OK;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
-}
-
 /* Is the first entry of this ZIP an array of numpy's? */
 static bool holds_npy(const unsigned char *start, uint64_t bytes)
 {
@@ -80,10 +74,11 @@ static atmsae_status read_header(atmsae_tensors *t)
     unsigned char start[256] = {0};
     uint64_t bytes = ams_min(t->size, sizeof start);
     AMS_TRY(ams_pread(t->ctx, t->path, t->fd, start, bytes, 0));
-    if (memcmp(start, "\x93NUMPY", 6) == 0 || ends_with(t->path, ".npy")) return ams_npy_header(t);
+    AMS_TRY(ams_foreign_file(t, start, bytes));
+    if (memcmp(start, "\x93NUMPY", 6) == 0 || ams_ends_with(t->path, ".npy")) return ams_npy_header(t);
     bool zip = memcmp(start, "PK\3\4", 4) == 0;
-    if (ends_with(t->path, ".npz") || (zip && holds_npy(start, bytes))) return ams_npz_header(t);
-    if (zip || ends_with(t->path, ".pt") || ends_with(t->path, ".pth")) {
+    if (ams_ends_with(t->path, ".npz") || (zip && holds_npy(start, bytes))) return ams_npz_header(t);
+    if (zip || ams_ends_with(t->path, ".pt") || ams_ends_with(t->path, ".pth")) {
 #ifdef AMS_NO_TORCH
         return ams_fail(t->ctx, ATMSAE_E_UNSUPPORTED, "%s: this library was built without the reader of PyTorch's files", t->path);
 #else
@@ -274,6 +269,44 @@ atmsae_status ams_tensors_read_part(const atmsae_tensors *t, uint64_t index, uin
     if (dtype->kind != 'f') return wrong_dtype(t, index, "floats");
     if (dtype->bits == 32) return ams_tensors_read_raw(t, index, first, count, out);
     return read_converted(t, index, first, count, out, sizeof *out, to_f32);
+}
+
+static atmsae_status read_as_row(const atmsae_tensors *t, uint64_t index, uint64_t first, uint64_t count, void *out)
+{
+    const ams_dtype *dtype = t->items[index].dtype;
+    return dtype->kind == 'f' && dtype->bits == 64 ? ams_tensors_read_part(t, index, first, count, out)
+                                                   : ams_tensors_read_raw(t, index, first, count, out);
+}
+
+/* Columns are read some at a time, so that a cache line of the rows is written at once. */
+static atmsae_status gather(const atmsae_tensors *t, uint64_t index, uint64_t first, uint64_t rows, char *out)
+{
+    enum { TILE = 16 };
+    const ams_tensor *tensor = &t->items[index];
+    const uint64_t cols = tensor->shape[1];
+    const size_t size = ams_min(tensor->dtype->bits / 8u, sizeof(float));
+    char *columns = ams_alloc(t->ctx, ams_min(TILE, cols) * rows, size);
+    if (!columns) return ams_nomem(t->ctx, t->path);
+    atmsae_status status = ATMSAE_OK;
+    for (uint64_t at = 0; at < cols && status == ATMSAE_OK; at += TILE) {
+        uint64_t n = ams_min(TILE, cols - at);
+        for (uint64_t j = 0; j < n && status == ATMSAE_OK; j++)
+            status = read_as_row(t, index, (at + j) * tensor->shape[0] + first, rows, columns + j * rows * size);
+        for (uint64_t i = 0; i < rows && status == ATMSAE_OK; i++)
+            for (uint64_t j = 0; j < n; j++)
+                memcpy(out + (i * cols + at + j) * size, columns + (j * rows + i) * size, size);
+    }
+    ams_free(t->ctx, columns);
+    return status;
+}
+
+atmsae_status ams_tensors_read_rows(const atmsae_tensors *t, uint64_t index, uint64_t first, uint64_t rows, void *out)
+{
+    AMS_TRY(check_index(t, index));
+    const ams_tensor *tensor = &t->items[index];
+    if (tensor->column_major) return gather(t, index, first, rows, out);
+    const uint64_t cols = tensor->shape[tensor->rank - 1];
+    return read_as_row(t, index, first * cols, rows * cols, out);
 }
 
 bool ams_tensors_column_major(const atmsae_tensors *t, uint64_t index) { return t->items[index].column_major; }

@@ -20,7 +20,7 @@ typedef struct ams_tensor {
     uint64_t rank, shape[8];
     uint64_t count, bytes; /* elements, size */
     uint64_t at;           /* in the file */
-    bool column_major;     /* of rank 2, stored column by column (.pt only) */
+    bool column_major;     /* of rank 2, stored column by column (.npy, .npz, .pt) */
 } ams_tensor;
 
 /* Bytes of the file with a CRC-32 of their own: entries of a ZIP. */
@@ -51,6 +51,9 @@ uint64_t ams_dtype_rank(const ams_dtype *dtype);
  * is 0; E_FORMAT if the bits do not fill whole bytes. */
 atmsae_status ams_tensor_size(atmsae_context *ctx, ams_tensor *tensor);
 
+/* foreign.c: E_UNSUPPORTED and what the file is, if its first bytes are those of another kind that is known; at least
+ * 16 bytes can be read at `start`. */
+atmsae_status ams_foreign_file(const atmsae_tensors *tensors, const unsigned char *start, uint64_t bytes);
 /* Read and check the header of an open file. */
 atmsae_status ams_safetensors_header(atmsae_tensors *tensors);
 atmsae_status ams_npy_header(atmsae_tensors *tensors);

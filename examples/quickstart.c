@@ -39,13 +39,10 @@ static atmsae_trainer *make_trainer(atmsae_context *context, const quick_task *t
     model.input_norm = task->input_norm;
     model.b_dec_init = task->b_dec_init;
     model.seed = task->seed;
-    if (method->activation == ATMSAE_JUMPRELU) {
+    if (method->activation == ATMSAE_JUMPRELU)
         model.target_l0 = task->jump_target;
-        model.sparsity_coef = task->jump_lambda;
-        model.init_threshold = task->jump_threshold;
-    } else {
+    else
         model.k = task->k;
-    }
     atmsae_optimizer_config optimizer;
     atmsae_optimizer_config_init(&optimizer, sizeof optimizer);
     optimizer.lr = 1e-3;

@@ -26,7 +26,7 @@ typedef struct quick_task {
     uint64_t seed;        /* of weights and masks */
     uint64_t dead_window; /* rows without firing after which AuxK takes care of a latent */
     double k;
-    double jump_lambda, jump_target, jump_threshold; /* of JumpReLU: weight, target L0, initial theta */
+    double jump_target; /* L0 of JumpReLU on the rows it sees */
     int32_t input_norm, b_dec_init;
     void (*next)(const void *opaque, uint64_t step, float *rows); /* batch_rows rows of a step */
     const void *opaque;

@@ -17,10 +17,8 @@ enum { D_SAE = 2048, BATCH = 1024, STEPS = 1000, SHUFFLE = 16384 };
 enum { HELD_BACK = 3000 };
 #define K 32.0
 /* JumpReLU has no threshold to set afterwards: its target on the rows it sees is chosen so that L0 is K on
- * the rows held back. Its thetas start near where they end, because 1000 steps do not move them far. */
-#define JUMP_LAMBDA 576.0
+ * the rows held back. */
 #define JUMP_TARGET 24.0
-#define JUMP_THRESHOLD 1.2
 
 typedef struct matrix {
     uint64_t n, d;
@@ -106,7 +104,7 @@ void quick_real(atmsae_context *context, const char *data, const char *out, quic
     const quick_task task = {
         .name = "real activations", .d_in = train.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
         .dead_window = BATCH * STEPS / 10,
-        .jump_lambda = JUMP_LAMBDA, .jump_target = JUMP_TARGET, .jump_threshold = JUMP_THRESHOLD,
+        .jump_target = JUMP_TARGET,
         .input_norm = ATMSAE_INPUT_SQRT_D, .b_dec_init = ATMSAE_B_DEC_MEAN,
         .next = next_rows, .opaque = &rows, .sample = train.values, .n_sample = seen,
         .calibration = train.values + seen * train.d, .n_calibration = HELD_BACK,

@@ -12,7 +12,6 @@
 enum { D_SAE = 168, BATCH = 512, STEPS = 4000, SAMPLE = 65536, VALID = 20000, SEEDS = 3 };
 #define K 3.0
 /* The weight that keeps JumpReLU's L0 within 1 % of K on training rows; 1 and 3 leave 2 % and 1 %. */
-#define JUMP_LAMBDA 10.0
 /* Training uses rows 0 .. 2 047 999. */
 #define FIRST_VALID (UINT64_C(1) << 32)
 
@@ -40,7 +39,7 @@ void quick_synthetic(atmsae_context *context, quick_result results[QUICK_METHODS
     quick_check(context, atmsae_synth_rows(synth, FIRST_VALID, VALID, valid, NULL));
     quick_task task = {
         .name = "known features", .d_in = config.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
-        .jump_lambda = JUMP_LAMBDA, .jump_target = K, .jump_threshold = 0.5,
+        .jump_target = K,
         /* Rare children fire once in hundreds of rows: a latent that was off for ten batches is dead. */
         .dead_window = (uint64_t)10 * BATCH, .input_norm = ATMSAE_INPUT_RAW, .b_dec_init = ATMSAE_B_DEC_ZERO,
         .next = next_rows, .opaque = &rows, .sample = sample, .n_sample = SAMPLE,

@@ -150,7 +150,8 @@ AT(atmsae_step_stats, r, 96);
 AT(atmsae_step_stats, lr, 104);
 AT(atmsae_step_stats, grad_norm, 112);
 AT(atmsae_step_stats, bad_rows, 120);
-SIZE(atmsae_step_stats, 128);
+AT(atmsae_step_stats, sparsity_coef, 128);
+SIZE(atmsae_step_stats, 136);
 
 AT(atmsae_source_config, size, 0);
 AT(atmsae_source_config, shuffle_rows, 8);

@@ -157,7 +157,7 @@ static struct parts reference_loss(struct problem *q, const double *v, bool at_b
         s.aux += w * m->aux_coef * fmin(1, (double)q->n_aux / (double)m->aux_k) * sum;
     }
     if (m->activation == ATMSAE_JUMPRELU)
-        s.sparsity = lambda * (m->target_l0 > 0 ? pow(steps / m->target_l0 - 1, 2) : steps);
+        s.sparsity = lambda * steps;
     s.total = s.mse + s.prefix + s.aux + s.sparsity;
     return s;
 }
@@ -230,12 +230,8 @@ static void freeze(struct problem *q)
 
 /* ---- problems --------------------------------------------------------------------------------------------- */
 
-static const struct {
-    int32_t activation;
-    double target_l0;
-} activations[] = {
-    {ATMSAE_RELU, 0}, {ATMSAE_TOPK, 0}, {ATMSAE_BATCHTOPK, 0}, {ATMSAE_JUMPRELU, 0},
-    {ATMSAE_JUMPRELU, 3}, {ATMSAE_JUMPRELU_TANH, 0}, {ATMSAE_GATED, 0},
+static const int32_t activations[] = {
+    ATMSAE_RELU, ATMSAE_TOPK, ATMSAE_BATCHTOPK, ATMSAE_JUMPRELU, ATMSAE_JUMPRELU_TANH, ATMSAE_GATED,
 };
 static const struct {
     uint64_t d_in, d_out, F, n;
@@ -270,7 +266,7 @@ static void make_problem(struct problem *q, unsigned activation, unsigned shape,
     uint64_t state = seed * 1000003 + activation * 10007 + shape * 101 + option;
     atmsae_model_config *m = &q->m;
     atmsae_model_config_init(m, sizeof *m);
-    m->activation = activations[activation].activation;
+    m->activation = activations[activation];
     m->d_in = q->d_in = shapes[shape].d_in;
     m->d_out = q->d_out = shapes[shape].d_out;
     m->d_sae = q->F = shapes[shape].F;
@@ -279,7 +275,6 @@ static void make_problem(struct problem *q, unsigned activation, unsigned shape,
     m->decoder_norm = ATMSAE_DECODER_FREE;
     m->k = shapes[shape].k;
     m->sparsity_coef = 0.6;
-    m->target_l0 = fmin(activations[activation].target_l0, (double)q->F);
     m->bandwidth = 0.7;
     m->tanh_scale = 1.5;
     m->pre_act_coef = 0.4;
@@ -473,8 +468,7 @@ START_TEST(one_activation)
             do make_problem(&q, (unsigned)_i, shape, options[option], seed++);
             while (q.margin < margin_wanted);
             char where[96];
-            snprintf(where, sizeof where, "activation %d%s, shape %u, options %#x", q.m.activation,
-                     q.m.target_l0 > 0 ? " with a target" : "", shape, options[option]);
+            snprintf(where, sizeof where, "activation %d, shape %u, options %#x", q.m.activation, shape, options[option]);
             check_problem(where, ctx, &q);
         }
     atmsae_context_destroy(ctx);

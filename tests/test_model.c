@@ -599,6 +599,7 @@ START_TEST(bad_settings_are_named)
     CASE("init_threshold", (c->activation = ATMSAE_JUMPRELU, c->init_threshold = -1));
     CASE("target_l0", c->target_l0 = 3);
     CASE("target_l0", (c->activation = ATMSAE_JUMPRELU, c->target_l0 = 65));
+    CASE("sparsity_coef = 0", (c->activation = ATMSAE_GATED, c->target_l0 = 3, c->sparsity_coef = 0));
     CASE("aux_coef", c->aux_coef = -1);
     CASE("tanh_scale", c->tanh_scale = NAN);
     CASE("pre_act_coef", c->pre_act_coef = INFINITY);
@@ -688,7 +689,7 @@ START_TEST(bad_batches_are_refused)
     o.n_dead = 2;
     ck_assert_int_eq(atmsae_forward(m, &b, &o, codes, NULL), ATMSAE_E_ARG);
     o.n_dead = 0;
-    o.sparsity_scale = 1.5;
+    o.sparsity_scale = -0.5;
     ck_assert_int_eq(atmsae_forward(m, &b, &o, codes, NULL), ATMSAE_E_ARG);
     float bad[20] = {0};
     bad[3] = NAN;

@@ -18,8 +18,8 @@ static const double loss_tolerance = 1e-5, gradient_tolerance = 3e-6, final_tole
 static const double p_tolerance = 5e-6;
 
 static const char *const cases[] = {
-    "relu", "topk", "batchtopk", "matryoshka", "jumprelu", "jumprelu_target", "jumprelu_tanh",
-    "gated", "transcoder", "auxk", "atm", "atm_rows", "atm_tanh_rows", "atm_relu_paper",
+    "relu", "topk", "batchtopk", "matryoshka", "jumprelu", "jumprelu_target",
+    "relu_target", "tanh_target", "gated_target", "jumprelu_tanh", "gated", "transcoder", "auxk", "atm", "atm_rows", "atm_tanh_rows", "atm_relu_paper",
     "atm_gated", "atm_frozen", "uniform", "narrow", "everything",
 };
 enum { N_CASES = sizeof cases / sizeof *cases, MAX_ARRAYS = 64, MAX_PREFIXES = 4 };

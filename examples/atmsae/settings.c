@@ -54,11 +54,11 @@ void model_fields(fields *out, const atmsae_model_config *model)
     fields_count(out, "d-sae", model->d_sae);
     if (top) fields_real(out, "k", model->k);
     if (!top) fields_real(out, "sparsity", model->sparsity_coef);
-    if (model->activation == ATMSAE_JUMPRELU && model->target_l0 > 0)
+    if (model->target_l0 > 0)
         fields_real(out, "target-l0", model->target_l0);
     if (jumprelu) {
         fields_real(out, "bandwidth", model->bandwidth);
-        fields_real(out, "init-threshold", model->init_threshold);
+        if (model->target_l0 == 0) fields_real(out, "init-threshold", model->init_threshold);
     }
     if (model->n_prefixes) {
         char *text = prefix_list(model, false);

@@ -96,9 +96,10 @@ const option train_options[T_OPTIONS] = {
                     .preset = "F/16,F/8,F/4,F/2"},
     [T_SPARSITY] = {.anew = true, .name = "sparsity", .kind = OPTION_REAL, .value = "L", .min = 0,
                     .help = "weight of the sparsity penalty of standard, jumprelu and gated",
-                    .preset = "standard 5, jumprelu 1 (with --target-l0: d_in; anthropic 10), gated 1"},
+                    .preset = "standard 5, jumprelu 1 (anthropic 10), gated 1"},
     [T_TARGET_L0] = {.anew = true, .name = "target-l0", .kind = OPTION_REAL, .value = "N", .min = 0, .above_min = true,
-                     .help = "of jumprelu (deepmind): penalise (L0 / N - 1)^2 instead of L0"},
+                     .help = "of standard, jumprelu and gated: start thresholds where N latents a row are active, and move them "
+                             "and the weight of the penalty, from --sparsity on, so that it stays N"},
     [T_BANDWIDTH] = {.anew = true, .name = "bandwidth", .kind = OPTION_REAL, .value = "E", .min = 0, .above_min = true,
                      .help = "of jumprelu: width of the kernel that trains the thresholds", .preset = "deepmind 0.5, anthropic 2"},
     [T_INIT_THRESHOLD] = {.anew = true, .name = "init-threshold", .kind = OPTION_REAL, .value = "X", .min = 0, .above_min = true,

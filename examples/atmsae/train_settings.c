@@ -90,17 +90,13 @@ static bool configure_model(run_config *run, const setting *s, uint64_t d_in, ui
     if (applies(s, T_FORM, model->activation == ATMSAE_JUMPRELU, "--arch jumprelu", &good)) model->activation = s[T_FORM].choice;
     const bool top = model->activation == ATMSAE_TOPK || model->activation == ATMSAE_BATCHTOPK;
     if (applies(s, T_K, top, "--arch topk, batchtopk and matryoshka", &good)) model->k = s[T_K].real;
-    /* The squared error of scaled rows is of the order of d_in, so this weight holds L0 near its
-     * target whatever the width. */
-    if (applies(s, T_TARGET_L0, model->activation == ATMSAE_JUMPRELU, "--arch jumprelu in its deepmind form", &good)) {
-        model->target_l0 = s[T_TARGET_L0].real;
-        model->sparsity_coef = (double)d_in;
-    }
+    if (applies(s, T_TARGET_L0, !top, "--arch standard, jumprelu and gated", &good)) model->target_l0 = s[T_TARGET_L0].real;
     if (applies(s, T_SPARSITY, !top, "--arch standard, jumprelu and gated", &good)) model->sparsity_coef = s[T_SPARSITY].real;
     setting_count(&s[T_D_SAE], &model->d_sae);
     setting_count(&s[T_SEED], &model->seed);
     setting_real(&s[T_BANDWIDTH], &model->bandwidth);
-    setting_real(&s[T_INIT_THRESHOLD], &model->init_threshold);
+    if (applies(s, T_INIT_THRESHOLD, model->target_l0 == 0, "runs of a fixed --sparsity (--target-l0 starts thresholds itself)", &good))
+        model->init_threshold = s[T_INIT_THRESHOLD].real;
     setting_real(&s[T_AUX], &model->aux_coef);
     setting_choice(&s[T_INPUT_NORM], &model->input_norm);
     setting_choice(&s[T_B_DEC], &model->b_dec_init);

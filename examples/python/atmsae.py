@@ -52,7 +52,7 @@ optimizer_config d:lr,beta1,beta2,eps,clip u:total_steps,warmup_steps,decay_step
 tracker_config u:d_sae d:decay,weight_magnitude,weight_frequency,weight_contribution i:combine,observed_only u:dead_window
 masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end
 trainer_config p:model,optimizer,tracker,masker u:total_rows,batch_rows d:sparsity_warmup u:skip_bad_rows
-step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows
+step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows d:sparsity_coef
 source_config u:shuffle_rows,seed,epochs
 mask u:d_sae p:masked,p u:seed,step
 latent_sums u:d_sae p:rows,magnitude,frequency,contribution

@@ -247,11 +247,14 @@ typedef struct atmsae_model_config {
     double k;             /* latents a row, TOPK (whole number) and BATCHTOPK; default 32; 0 < k <= d_sae */
     double sparsity_coef; /* lambda of RELU, JUMPRELU, JUMPRELU_TANH, GATED; default NaN: the
                              activation's own (5, 1, 10, 1), see doc/method.md */
-    double target_l0;     /* JUMPRELU only: > 0 replaces lambda * L0 by lambda * (L0 / target - 1)^2 */
+    double target_l0;     /* > 0 (default 0), of the same four: prepare starts thresholds, or b_enc, where L0 is the
+                             target on its rows, and the trainer moves the coefficient, which starts at
+                             sparsity_coef, and the thresholds so that L0 stays there */
     double bandwidth;     /* eps of the JumpReLU kernels, in units of pre-activations (scaled rows);
                              default NaN: 0.5 (JUMPRELU), 2 (JUMPRELU_TANH). Entries in the band are
                              stored, about 40 bytes each in a step: with 2, nearly all n * F at first */
-    double init_threshold; /* initial theta of both JumpReLU forms; default NaN: 0.5 and 0.1 */
+    double init_threshold; /* initial theta of both JumpReLU forms, of no account with target_l0; default NaN:
+                              0.5 and 0.1 */
     double tanh_scale;    /* c of JUMPRELU_TANH; default 4 */
     double pre_act_coef;  /* lambda_P of JUMPRELU_TANH; default 3e-6 */
     double decoder_init_norm; /* norm of initial W_dec rows where they are free; default 0.1 */
@@ -486,7 +489,8 @@ typedef struct atmsae_trainer_config {
     uint64_t total_rows;  /* rows that training will see; 0 (default): unknown, see the schedules */
     uint64_t batch_rows;  /* rows a step; default 4096. Sets total_steps = total_rows / batch_rows */
     double sparsity_warmup; /* share of total_steps over which sparsity_coef grows linearly from 0;
-                               0 .. 1; default 0.05; JUMPRELU_TANH: 1 unless set. NaN: that default */
+                               0 .. 1; default 0.05; JUMPRELU_TANH: 1 unless set; with target_l0: 0 unless set.
+                               NaN: that default */
     uint64_t skip_bad_rows; /* most rows with a NaN or infinite value in x or y that the whole run may meet: they get
                                weight 0 instead of failing the step. One that comes again in a later pass counts
                                again. Default 0: the first one fails the step */
@@ -511,6 +515,7 @@ typedef struct atmsae_step_stats {
     double lr;
     double grad_norm;     /* before clipping */
     uint64_t bad_rows;    /* rows of this batch that got weight 0, see skip_bad_rows */
+    double sparsity_coef; /* of this step: warm-up, and what target_l0 made of it, included */
 } atmsae_step_stats;
 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -659,7 +664,7 @@ typedef struct atmsae_forward_options {
     const atmsae_mask *mask; /* NULL (default): none */
     const uint32_t *dead;    /* [n_dead] ascending: the latents of AuxK; NULL (default): no AuxK */
     uint64_t n_dead;
-    double sparsity_scale;   /* multiplies sparsity_coef; 0 .. 1; default 1 */
+    double sparsity_scale;   /* multiplies sparsity_coef; 0 .. 1e9; default 1 */
 } atmsae_forward_options;
 ATMSAE_API void atmsae_forward_options_init(atmsae_forward_options *options, size_t size);
 

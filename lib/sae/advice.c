@@ -100,7 +100,7 @@ static uint64_t rank(sample *s, uint64_t most)
 static double active_latents(const atmsae_model *m)
 {
     const bool top = m->config.activation == ATMSAE_TOPK || m->config.activation == ATMSAE_BATCHTOPK;
-    return top ? m->config.k : m->config.activation == ATMSAE_JUMPRELU ? m->config.target_l0 : 0;
+    return top ? m->config.k : m->config.target_l0;
 }
 
 static void advise(atmsae_model *m, sample *s)

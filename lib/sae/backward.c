@@ -419,8 +419,6 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
     a.r_mag = ams_gradient(g, ATMSAE_R_MAG);
     a.b_mag = ams_gradient(g, ATMSAE_B_MAG);
     a.l0_slope = c->lambda;
-    if (m->config.target_l0 > 0)
-        a.l0_slope = 2 * c->lambda * (c->l0 / m->config.target_l0 - 1) / m->config.target_l0;
     choose_blocks(&a);
     ams_parallel(g->ctx, (m->d_sae + a.latents_a_job - 1) / a.latents_a_job, latents_job, &a);
     if (c->aux_scale > 0) aux_gradients(&a);

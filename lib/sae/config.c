@@ -119,8 +119,11 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     }
     AMS_TRY(check_number(ctx, "sparsity_coef", c->sparsity_coef, 0, 1e9));
     AMS_TRY(check_number(ctx, "target_l0", c->target_l0, 0, (double)c->d_sae));
-    if (c->target_l0 > 0 && c->activation != ATMSAE_JUMPRELU)
-        return ams_fail(ctx, ATMSAE_E_ARG, "target_l0 = %g, allowed for other activations than JUMPRELU: 0", c->target_l0);
+    if (c->target_l0 > 0 && (topk || batch))
+        return ams_fail(ctx, ATMSAE_E_ARG, "target_l0 = %g, allowed for TOPK and BATCHTOPK: 0, since k is their L0", c->target_l0);
+    if (c->target_l0 > 0 && c->sparsity_coef == 0)
+        return ams_fail(ctx, ATMSAE_E_ARG, "sparsity_coef = 0, allowed with target_l0: above 0, since it is what the coefficient "
+                        "starts from");
     AMS_TRY(check_number(ctx, "tanh_scale", c->tanh_scale, 1e-6, 1e6));
     AMS_TRY(check_number(ctx, "pre_act_coef", c->pre_act_coef, 0, 1e6));
     AMS_TRY(check_number(ctx, "decoder_init_norm", c->decoder_init_norm, 1e-6, 1e6));

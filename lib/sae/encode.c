@@ -151,29 +151,34 @@ static float between_two_smallest(const float *values, uint64_t n)
     return middle < second && second < INFINITY ? middle : smallest;
 }
 
+atmsae_status ams_find_cut(const atmsae_model *m, const atmsae_batch *b, double k, float *cut)
+{
+    atmsae_codes *codes = NULL;
+    AMS_TRY(atmsae_codes_create(m->ctx, &codes)); /* of its own: it is far larger than a step's */
+    atmsae_status status = ams_codes_load_rows(codes, m, b);
+    uint64_t rows = b->n_rows;
+    for (uint64_t r = 0; b->row_weights && r < b->n_rows; r++)
+        rows -= b->row_weights[r] == 0;
+    ams_query q = {.kind = AMS_BATCH_TOPK,
+                   .k = (uint64_t)(k * (double)rows) + 1,
+                   .x = codes->x,
+                   .n = b->n_rows,
+                   .weights = b->row_weights};
+    if (status == ATMSAE_OK) status = ams_search_run(codes->search, m, &q, &codes->main);
+    if (status == ATMSAE_OK) {
+        const ams_sparse *s = &codes->main;
+        *cut = s->start[s->n] < q.k ? 0 : between_two_smallest(s->value, q.k);
+    }
+    atmsae_codes_destroy(codes);
+    return status;
+}
+
 atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
 {
     if (m->config.activation != ATMSAE_BATCHTOPK) return ATMSAE_OK;
     atmsae_batch b;
     AMS_TRY(ams_batch_check(m->ctx, m, caller, &b));
-    atmsae_codes *codes = NULL;
-    AMS_TRY(atmsae_codes_create(m->ctx, &codes)); /* of its own: it is far larger than a step's */
-    atmsae_status status = ams_codes_load_rows(codes, m, &b);
-    uint64_t rows = b.n_rows;
-    for (uint64_t r = 0; b.row_weights && r < b.n_rows; r++)
-        rows -= b.row_weights[r] == 0;
-    ams_query q = {.kind = AMS_BATCH_TOPK,
-                   .k = (uint64_t)(m->config.k * (double)rows) + 1,
-                   .x = codes->x,
-                   .n = b.n_rows,
-                   .weights = b.row_weights};
-    if (status == ATMSAE_OK) status = ams_search_run(codes->search, m, &q, &codes->main);
-    if (status == ATMSAE_OK) {
-        const ams_sparse *s = &codes->main;
-        m->batch_threshold = s->start[s->n] < q.k ? 0 : between_two_smallest(s->value, q.k);
-    }
-    atmsae_codes_destroy(codes);
-    return status;
+    return ams_find_cut(m, &b, m->config.k, &m->batch_threshold);
 }
 
 atmsae_status atmsae_model_calibrate(atmsae_model *m, const atmsae_batch *caller)

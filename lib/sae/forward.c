@@ -464,10 +464,7 @@ static void sum_losses(pass *a, double centred, atmsae_loss *loss)
     loss->aux = c->aux_scale * mean[SUM_AUX];
     loss->fvu = centred > 0 ? loss->mse / centred : NAN;
     loss->sparsity = c->lambda * mean[SUM_PENALTY] + mean[SUM_GATE];
-    if (config->activation == ATMSAE_JUMPRELU && config->target_l0 > 0) {
-        double off = loss->l0 / config->target_l0 - 1;
-        loss->sparsity = c->lambda * off * off;
-    } else if (config->activation == ATMSAE_JUMPRELU) {
+    if (config->activation == ATMSAE_JUMPRELU) {
         loss->sparsity = c->lambda * loss->l0;
     } else if (config->activation == ATMSAE_JUMPRELU_TANH) {
         loss->sparsity += pre_activation_loss(a);
@@ -486,8 +483,8 @@ static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_o
 {
     atmsae_forward_options_init(o, sizeof *o);
     if (caller) AMS_TRY(ams_struct_in(c->ctx, atmsae_forward_options, o, caller));
-    if (!(o->sparsity_scale >= 0 && o->sparsity_scale <= 1))
-        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: sparsity_scale = %g, allowed: 0 to 1", o->sparsity_scale);
+    if (!(o->sparsity_scale >= 0 && o->sparsity_scale <= 1e9))
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: sparsity_scale = %g, allowed: 0 to 1e9", o->sparsity_scale);
     if (!o->mask) return ATMSAE_OK;
     memset(mask, 0, sizeof *mask);
     AMS_TRY(ams_struct_in(c->ctx, atmsae_mask, mask, o->mask));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Scales and decoder bias from a sample of the data.
+ * Scales, decoder bias and, for target_l0, cuts from a sample of the data.
  */
 #include "kernels/rows.h"
 #include "sae/sae.h"
@@ -103,13 +103,28 @@ static double scale_for(const atmsae_model *m, uint64_t d, double norm)
     return m->config.input_norm == ATMSAE_INPUT_SQRT_D && norm > 0 ? sqrt((double)d) / norm : 1;
 }
 
-/* x: inputs; y: targets (the inputs again without any); centre: room for [d_out]. */
-static atmsae_status prepare(atmsae_model *m, sample *x, sample *y, bool targets, float *centre)
+/* Scales and b_dec become those given; these, what they were. */
+static void exchange(atmsae_model *m, float *input_scale, float *output_scale, float *b_dec)
+{
+    const float s = m->input_scale, t = m->output_scale;
+    m->input_scale = *input_scale;
+    m->output_scale = *output_scale;
+    *input_scale = s;
+    *output_scale = t;
+    for (uint64_t j = 0; j < m->d_out; j++) {
+        const float b = m->b_dec[j];
+        m->b_dec[j] = b_dec[j];
+        b_dec[j] = b;
+    }
+}
+
+/* x: inputs; y: targets (the inputs again without any); centre: room for [d_out]; b: the batch of both. */
+static atmsae_status prepare(atmsae_model *m, sample *x, sample *y, const atmsae_batch *b, float *centre)
 {
     double x_norm, y_norm;
     AMS_TRY(mean_norm(x, &x_norm));
     y_norm = x_norm;
-    if (targets) AMS_TRY(mean_norm(y, &y_norm));
+    if (b->y) AMS_TRY(mean_norm(y, &y_norm));
     float s = (float)scale_for(m, m->d_in, x_norm);
     float t = m->config.transcoder ? (float)scale_for(m, m->d_out, y_norm) : s;
     if (m->config.b_dec_init != ATMSAE_B_DEC_ZERO) {
@@ -123,10 +138,10 @@ static atmsae_status prepare(atmsae_model *m, sample *x, sample *y, bool targets
     if (!isfinite(s) || !isfinite(t) || s <= 0 || t <= 0 || !ams_all_finite(centre, m->d_out))
         return ams_fail(m->ctx, ATMSAE_E_NONFINITE,
                         "prepare: rows of mean norm %g cannot be scaled in single precision", x_norm);
-    m->input_scale = s;
-    m->output_scale = t;
-    memcpy(m->b_dec, centre, (size_t)m->d_out * sizeof *centre);
-    return ATMSAE_OK;
+    exchange(m, &s, &t, centre);
+    atmsae_status status = m->config.target_l0 > 0 ? ams_cuts_start(m, b) : ATMSAE_OK;
+    if (status < 0) exchange(m, &s, &t, centre);
+    return status;
 }
 
 atmsae_status ams_model_prepare(atmsae_model *m, const atmsae_batch *caller)
@@ -141,7 +156,7 @@ atmsae_status ams_model_prepare(atmsae_model *m, const atmsae_batch *caller)
     sample x = {ctx, {"batch: x", b.x, b.n_rows, m->d_in, b.ld_x, b.x_type}, b.row_weights, one, norm, sum, NULL}, y = x;
     if (b.y) y.rows = (ams_rows){"batch: y", b.y, b.n_rows, m->d_out, b.ld_y, b.y_type};
     atmsae_status status =
-        one && centre && norm && sum ? prepare(m, &x, &y, b.y != NULL, centre) : ams_nomem(ctx, "prepare");
+        one && centre && norm && sum ? prepare(m, &x, &y, &b, centre) : ams_nomem(ctx, "prepare");
     if (status >= 0) ams_advise_rows(m, &x.rows, b.row_weights);
     ams_free(ctx, one);
     ams_free(ctx, centre);

@@ -216,6 +216,18 @@ atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model
 /* Turns pre-activations into latents, in place: main.value (z on entry) becomes f. */
 void ams_activate(const atmsae_model *model, atmsae_codes *codes);
 
+/* ---- cuts (cuts.c): what a pre-activation must exceed, of the activations that target_l0 is for ---------- */
+
+/* All cuts start where target_l0 latents a row fire on these rows. */
+atmsae_status ams_cuts_start(atmsae_model *model, const atmsae_batch *checked);
+/* Raises all cuts by the same amount; of JumpReLU, their logarithms. */
+void ams_cuts_shift(atmsae_model *model, double by);
+/* How far above their cuts the entries of a forward are on average: a shift by that much divides L0 by about e, as it does
+ * where pre-activations have an exponential tail. */
+double ams_cuts_margin(const atmsae_model *model, const atmsae_codes *codes);
+/* The cut above which k positive pre-activations a row lie on average; 0 where there are fewer. */
+atmsae_status ams_find_cut(const atmsae_model *model, const atmsae_batch *checked, double k, float *cut);
+
 /* ---- gradients ---------------------------------------------------------------------------------- */
 
 /* none yet; of the last backward; used by the optimiser (W_dec's are projected, sums still hold) */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Warnings in the log about a run that goes the wrong way: latents that die, masks that leave out too many, a k
- * that is too small. A few looks a run; a resumed run starts looking anew.
+ * that is too small, a target that is missed. A few looks a run; a resumed run starts looking anew.
  */
 #include "train/train.h"
 
@@ -15,6 +15,8 @@
 #define UNEXPLAINED 0.5
 #define UNEXPLAINED_FROM 0.95 /* of the run, when masks are over */
 #define FVU_DECAY 0.9
+#define L0_DECAY 0.98
+#define L0_MISS 0.02
 
 static void look_at_dead(atmsae_trainer *t, uint64_t dead)
 {
@@ -50,12 +52,23 @@ static void look_at_error(atmsae_trainer *t)
                 "the end of the run, and latents mix what they should keep apart: raise k", t->model->config.k, 100 * a->fvu);
     else
         ams_log(t->ctx, ATMSAE_LOG_WARNING, "too sparse: %.0f %% of the variance stays unexplained near the end of the run: "
-                "lower sparsity_coef or raise target_l0", 100 * a->fvu);
+                "%s", 100 * a->fvu, t->model->config.target_l0 > 0 ? "raise target_l0" : "lower sparsity_coef");
 }
 
-void ams_advise_step(atmsae_trainer *t, const atmsae_step_stats *stats)
+static void look_at_target(atmsae_trainer *t, double l0)
+{
+    const double target = t->model->config.target_l0, seen = t->advice.l0;
+    t->advice.l0 = seen > 0 ? L0_DECAY * seen + (1 - L0_DECAY) * l0 : l0;
+    if (!(target > 0) || t->steps != t->total_steps || fabs(t->advice.l0 / target - 1) <= L0_MISS) return;
+    ams_log(t->ctx, ATMSAE_LOG_WARNING, "target_l0 is missed: L0 is %.1f at the end of the run, the target %g: train for 1000 steps "
+            "at least (this run has %llu), and keep target_l0 well below half of d_sae (%llu)", t->advice.l0, target,
+            (unsigned long long)t->total_steps, (unsigned long long)t->model->d_sae);
+}
+
+void ams_advise_step(atmsae_trainer *t, const atmsae_step_stats *stats, double l0)
 {
     ams_advice *a = &t->advice;
+    look_at_target(t, l0);
     if (isfinite(stats->fvu)) a->fvu = a->fvu > 0 ? FVU_DECAY * a->fvu + (1 - FVU_DECAY) * stats->fvu : stats->fvu;
     const uint64_t every = t->total_steps ? t->total_steps / LOOKS : STEPS_UNKNOWN;
     if ((t->total_steps && t->total_steps < STEPS_LEAST) || t->steps % every != 0) return;

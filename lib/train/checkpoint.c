@@ -278,12 +278,15 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
     }
     const atmsae_trainer_config config = {sizeof config, &s.model, &s.optimizer, &s.tracker, &s.masker,
                                           s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows};
+    if (!ams_target_allows(s.log_coef))
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.log_coef = %g is beyond what training leaves", s.log_coef);
     AMS_TRY(ams_trainer_build(ctx, &config, true, out));
 
     atmsae_trainer *t = *out;
     AMS_TRY(read_state(file, t));
     t->steps = s.steps;
     t->bad_rows = s.bad_rows;
+    t->log_coef = s.log_coef;
     t->optimizer->steps = s.optimizer_steps;
     t->optimizer->cooldown_from = s.optimizer_cooldown_from;
     t->optimizer->cooldown_steps = s.optimizer_cooldown_steps;

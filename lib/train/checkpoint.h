@@ -17,7 +17,7 @@ typedef struct ams_settings {
     atmsae_masker_config masker;
     uint64_t total_rows, batch_rows, steps, optimizer_steps;
     uint64_t optimizer_cooldown_from, optimizer_cooldown_steps, masker_cooldown_from, masker_cooldown_steps;
-    double sparsity_warmup;
+    double sparsity_warmup, log_coef;
     uint64_t skip_bad_rows, bad_rows;
 } ams_settings;
 typedef struct ams_settings_text {

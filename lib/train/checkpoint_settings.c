@@ -81,6 +81,7 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         FIRST("trainer.sparsity_warmup", F64, sparsity_warmup),
         LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
+        LATER("trainer.log_coef", F64, log_coef, "0"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -103,6 +104,7 @@ void ams_settings_of(const atmsae_trainer *t, ams_settings *s)
         .masker_cooldown_from = t->masker->cooldown_from,
         .masker_cooldown_steps = t->masker->cooldown_steps,
         .sparsity_warmup = t->sparsity_warmup,
+        .log_coef = t->log_coef,
         .skip_bad_rows = t->skip_bad_rows,
         .bad_rows = t->bad_rows,
     };

@@ -12,6 +12,7 @@
 typedef struct ams_advice {
     uint64_t dead[2], dead_warned; /* at the last two looks; at the last warning */
     double fvu;                    /* moving average */
+    double l0;                     /* moving average of the unmasked L0, where there is a target */
     bool masks_warned, error_warned;
 } ams_advice;
 
@@ -26,12 +27,26 @@ struct atmsae_trainer {
     atmsae_gradients *gradients;
     uint64_t total_rows, batch_rows, total_steps, steps;
     double sparsity_warmup;
+    double log_coef; /* ln(present coefficient / sparsity_coef), where there is a target_l0; else 0 */
     uint64_t skip_bad_rows, bad_rows; /* allowed in all; met so far */
     atmsae_optimizer_config shown_optimizer; /* resolved, for get_config */
     atmsae_masker_config shown_masker;
     ams_advice advice;
 };
-void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats);
+/* l0: of this batch as it would be without masks. */
+void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats, double l0);
+
+/* target.c. What a step moves: cuts, in units of their margin, and the logarithm of the coefficient. share: of the learning
+ * rate, once it falls; total_steps: 0 if unknown. */
+typedef struct ams_target_move {
+    double shift, log_coef;
+} ams_target_move;
+ams_target_move ams_target_moves(double l0, double target, double share, uint64_t total_steps);
+/* The same on a trainer whose optimiser has made its step; margin: of the cuts before it. Returns the batch's L0 as it
+ * would be without masks. */
+double ams_target_update(atmsae_trainer *trainer, const atmsae_latent_sums *sums, double margin, double lr);
+double ams_target_coef(const atmsae_trainer *trainer); /* present coefficient / sparsity_coef */
+bool ams_target_allows(double log_coef);
 
 /* bad_rows.c: runs `use` on a batch, and where that fails for rows with a NaN or infinite value, of which
  * `allowed` may be there, again with weight 0 for these; *skipped: their number. targets: y is used too. */

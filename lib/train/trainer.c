@@ -80,7 +80,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     }
     t->sparsity_warmup = c.sparsity_warmup;
     if (isnan(t->sparsity_warmup))
-        t->sparsity_warmup = t->model->config.activation == ATMSAE_JUMPRELU_TANH ? 1 : 0.05;
+        t->sparsity_warmup = t->model->config.target_l0 > 0 ? 0 : t->model->config.activation == ATMSAE_JUMPRELU_TANH ? 1 : 0.05;
     show_schedules(t);
     *out = t;
     return ATMSAE_OK;
@@ -137,7 +137,7 @@ atmsae_status atmsae_trainer_prepare(atmsae_trainer *t, const atmsae_batch *batc
 static double sparsity_scale(const atmsae_trainer *t)
 {
     double warmup = t->sparsity_warmup * (double)t->total_steps;
-    return warmup > 0 ? fmin(1, ((double)t->steps + 1) / warmup) : 1;
+    return ams_target_coef(t) * (warmup > 0 ? fmin(1, ((double)t->steps + 1) / warmup) : 1);
 }
 
 static void masked_job(void *mask, uint64_t piece, uint64_t first, uint64_t last, double *sums)
@@ -189,7 +189,10 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     atmsae_latent_sums sums = {.size = sizeof sums};
     AMS_TRY(atmsae_gradients_sums(t->gradients, &sums));
     AMS_TRY(ams_tracker_check(t->tracker, &sums)); /* nothing after this can fail half-way */
+    const bool has_target = t->model->config.target_l0 > 0;
+    const double margin = has_target ? ams_cuts_margin(t->model, t->codes) : 0;
     AMS_TRY(ams_optimizer_step(t->optimizer, t->model, t->gradients, &s.grad_norm));
+    const double l0 = has_target ? ams_target_update(t, &sums, margin, s.lr) : f.loss.l0;
     AMS_TRY(ams_tracker_observe(t->tracker, &sums));
     AMS_TRY(ams_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae));
     t->steps++;
@@ -202,7 +205,8 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     s.aux = f.loss.aux;
     s.fvu = f.loss.fvu;
     s.l0 = f.loss.l0;
-    ams_advise_step(t, &s);
+    s.sparsity_coef = t->codes->lambda;
+    ams_advise_step(t, &s, l0);
     return stats ? ams_struct_out(t->ctx, atmsae_step_stats, stats, &s) : ATMSAE_OK;
 }
 

@@ -152,7 +152,7 @@ def forward(m, P, x, y, w, alive, share, dead, p_row):
         f = Jump.apply(z, theta, eps, act == JUMPRELU_TANH) * alive
         if act == JUMPRELU:
             l0 = mean((Step.apply(z, theta, eps) * alive).sum(1))
-            penalty = lam * ((l0 / m['target_l0'] - 1) ** 2 if m['target_l0'] > 0 else l0)
+            penalty = lam * l0
         else:
             penalty = lam * mean(torch.tanh(m['tanh_scale'] * f * norm).sum(1))
             if p_row is None:
@@ -185,12 +185,16 @@ def forward(m, P, x, y, w, alive, share, dead, p_row):
 
     f, e, d = f.detach(), e.detach(), P['W_dec'].detach()
     f = f * (w > 0)[:, None]
+    fires, cut = w[:, None] * (f > 0), P['log_threshold'].detach().exp() if 'log_threshold' in P else torch.zeros_like(z[0])
+    over = (fires * (z.detach() - cut)).sum()
+    margin = over / (fires * cut).sum() if 'log_threshold' in P else over / fires.sum()
     wf, centred = w[:, None] * f, target - (w[:, None] * target).sum(0) / total_w
     parts = dict(
         mse=mse, sparsity=penalty, aux=aux, prefix=prefix, total=mse + prefix + aux + penalty,
         l0=mean((f > 0).to(z.dtype).sum(1)), fvu=(w * (e ** 2).sum(1)).sum() / (w * (centred ** 2).sum(1)).sum(),
         magnitude=wf.sum(0) * norm.detach(), frequency=(w[:, None] * (f > 0)).sum(0),
         contribution=(wf * (2 * e @ d.T + f * norm.detach() ** 2)).sum(0),
+        margin=min(1.0, float(margin)) if 'log_threshold' in P else float(margin),
         smallest=f[f > 0].min() if bool((f > 0).any()) else None)
     return parts
 
@@ -299,6 +303,28 @@ class Adam:
         return norm
 
 
+class Target:
+    """Holds L0: shifts all cuts, and moves the coefficient's logarithm."""
+
+    def __init__(self, c):
+        self.target, self.total, self.o = c['model']['target_l0'], c['steps'], c['optimizer']
+        self.log_coef = 0.0
+
+    def step(self, t, lr, P, sums, rows, usual, margin):
+        if self.target == 0:
+            return
+        seen = rows > 0
+        l0 = np.where(seen, sums['frequency'].numpy() / np.where(seen, rows, 1), usual).sum()
+        error = np.clip(np.log(l0 / self.target), -0.7, 0.7)
+        share = 1.0 if t < self.o['warmup_steps'] else lr / self.o['lr']
+        shift = 0.2 * max(0.2, share) * error * margin
+        if 'log_threshold' in P:
+            P['log_threshold'] += shift
+        else:
+            P['b_enc'] -= shift
+        self.log_coef += 2 / max(40, 0.05 * self.total) * share * np.clip(error / 0.2, -1, 1)
+
+
 # ---- a run -----------------------------------------------------------------------------------------------
 
 MODEL = dict(activation=BATCHTOPK, decoder_norm=UNIT, transcoder=0, d_in=12, d_out=12, d_sae=40, k=4.0, sparsity_coef=0.0,
@@ -332,6 +358,13 @@ CASES = [
           model=dict(activation=JUMPRELU, sparsity_coef=0.3, input_scale=0.9)),
     setup('jumprelu_target', sparsity_warmup=0.4,
           model=dict(activation=JUMPRELU, sparsity_coef=2.0, target_l0=5.0, input_scale=0.9)),
+    setup('relu_target', steps=12, weights=True, masker=dict(kind=ATM, r=1.0, warmup_steps=1),
+          model=dict(activation=RELU, decoder_norm=FREE, sparsity_coef=0.4, target_l0=6.0, input_scale=0.7)),
+    setup('tanh_target', weights=True, sparsity_warmup=1.0, masker=dict(kind=PAPER, r=0.8, per_row=1),
+          model=dict(activation=JUMPRELU_TANH, decoder_norm=FREE, sparsity_coef=0.3, pre_act_coef=0.05, tanh_scale=2.0,
+                     bandwidth=0.8, target_l0=4.0, input_scale=0.8)),
+    setup('gated_target', steps=12, optimizer=dict(decay_steps=8), masker=dict(kind=ATM, r=1.0, c=2.0, warmup_steps=1),
+          model=dict(activation=GATED, sparsity_coef=0.2, target_l0=5.0, input_scale=1.1)),
     setup('jumprelu_tanh', weights=True, sparsity_warmup=1.0, optimizer=dict(clip=0),
           model=dict(activation=JUMPRELU_TANH, decoder_norm=FREE, sparsity_coef=0.3, pre_act_coef=0.05, tanh_scale=2.0,
                      bandwidth=0.8, input_scale=0.8)),
@@ -396,7 +429,7 @@ def run(c, seed, dtype=torch.float64):
     if 'threshold' in P:
         P['log_threshold'] = P.pop('threshold').log()
     tracker, masker = Tracker(c['tracker'], F), Masker(c['masker'], F, c['steps'])
-    adam = Adam(c['optimizer'], P, c['steps'])
+    adam, target = Adam(c['optimizer'], P, c['steps']), Target(c)
     batch_threshold, out = None, {f'initial.{k}': v for k, v in init.items()} | data
     log = {}
 
@@ -404,7 +437,7 @@ def run(c, seed, dtype=torch.float64):
         masked = masker.draw(t, n)
         dead = tracker.dead()
         warm = c['sparsity_warmup'] * c['steps']
-        share = min(1.0, (t + 1) / warm) if warm else 1.0
+        share = np.exp(target.log_coef) * (min(1.0, (t + 1) / warm) if warm else 1.0)
         leaf = {k: v.clone().requires_grad_() for k, v in P.items()}
         x, w = to(data['x'][t]), to(data['row_weights'][t])
         y = to(data['y'][t]) if 'y' in data else x
@@ -420,6 +453,7 @@ def run(c, seed, dtype=torch.float64):
         norm = adam.step(t, P, dict(grads), m['decoder_norm'] == UNIT, frozen)
         total_w = float(w.sum())
         rows = total_w * ((1 - masker.p) if c['masker']['per_row'] else ~masked[0])
+        target.step(t, adam.lr(t), P, s, rows, tracker.average[1], s['margin'])
         tracker.observe(rows, [s[k].numpy().astype(np.float64) for k in ('magnitude', 'frequency', 'contribution')])
         r, mean_p, p = masker.r, masker.p.mean(), masker.p
         if c['masker']['kind'] != NONE:

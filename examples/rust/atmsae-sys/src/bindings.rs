@@ -449,6 +449,7 @@ pub struct atmsae_step_stats {
     pub lr: f64,
     pub grad_norm: f64,
     pub bad_rows: u64,
+    pub sparsity_coef: f64,
 }
 extern "C" {
     pub fn atmsae_trainer_create(

@@ -25,7 +25,7 @@ for header in atmsae eval; do
          sized && $0 == "} " name ";" { print "    uint64_t grown;" }
          { print }' "$source/include/atmsae/$header.h" >"$tmp/grown/include/atmsae/$header.h"
 done
-sed -i -e 's/^    double sparsity_warmup;$/&\n    double grown;/' \
+sed -i -e 's/^    double sparsity_warmup.*;$/&\n    double grown;/' \
     -e 's/^        FIRST("trainer.sparsity_warmup".*/&\n        LATER("trainer.grown", F64, grown, "7"),/' \
     -e 's/^        \.sparsity_warmup = t->sparsity_warmup,$/&\n        .grown = getenv("GROWN") ? 8 : 7,/' "$tmp"/grown/lib/train/checkpoint*.[ch]
 [ "$(cat "$tmp"/grown/lib/train/checkpoint*.[ch] | grep -c grown)" = 3 ] || fail "the checkpoint did not take the new setting"

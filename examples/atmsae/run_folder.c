@@ -228,7 +228,9 @@ const char *run_folder_holds(const run_folder *self)
 /* Of what cannot be loaded: is it the file that cannot be read? It may as well be the rows. */
 static bool is_damaged(const run_folder *self, atmsae_context *context, atmsae_status status, const atmsae_source *source)
 {
-    if (status != ATMSAE_E_FORMAT && status != ATMSAE_E_TRUNCATED && status != ATMSAE_E_LIMIT && status != ATMSAE_E_IO) return false;
+    const bool may_be = status == ATMSAE_E_FORMAT || status == ATMSAE_E_TRUNCATED || status == ATMSAE_E_LIMIT || status == ATMSAE_E_IO ||
+                        status == ATMSAE_E_UNSUPPORTED; /* another program's file */
+    if (!may_be) return false;
     atmsae_trainer *alone = NULL;
     const bool whole = source && atmsae_trainer_load(context, self->checkpoint, NULL, &alone) >= 0;
     atmsae_trainer_destroy(alone);

@@ -32,7 +32,10 @@ static void use_as_other(ams_json *json, const ams_json_token *token)
 
 static void write_token(ams_text *out, const ams_json_token *token, bool *comma)
 {
-    static const char *const plain[] = {"{", "}", "[", "]", "", "", "", "true", "false", "null", ""};
+    static const char *const plain[] = {
+        [AMS_JSON_OBJECT] = "{", [AMS_JSON_OBJECT_END] = "}", [AMS_JSON_ARRAY] = "[", [AMS_JSON_ARRAY_END] = "]",
+        [AMS_JSON_TRUE] = "true", [AMS_JSON_FALSE] = "false", [AMS_JSON_NULL] = "null", [AMS_JSON_END] = "",
+    };
     bool ends = token->kind == AMS_JSON_OBJECT_END || token->kind == AMS_JSON_ARRAY_END || token->kind == AMS_JSON_END;
     if (*comma && !ends) ams_text_add(out, ",");
     *comma = token->kind != AMS_JSON_OBJECT && token->kind != AMS_JSON_ARRAY && token->kind != AMS_JSON_KEY;

@@ -48,7 +48,13 @@ void fields_interval(fields *out, const char *name, const shares *s)
 bool report_interval(const report_sae *sae, const noisy_key *key, double *low, double *high)
 {
     const char *text = fields_find(&sae->fields, key->interval);
-    return text && sscanf(text, "[%lf, %lf]", low, high) == 2;
+    if (!text || *text != '[') return false;
+    char *end;
+    *low = strtod(++text, &end); /* null is no number */
+    if (end == text || *end != ',') return false;
+    text = end + 1;
+    *high = strtod(text, &end);
+    return end != text && *end == ']';
 }
 
 /* Index of the best SAE by the key; n: none has a value. */

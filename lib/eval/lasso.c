@@ -171,9 +171,10 @@ static bool move(solver *s)
 {
     double start = slope_along(s, 0), t = 1;
     if (!(start < 0)) return false;
-    for (int k = 0; k < MAX_HALVINGS; k++, t *= 0.5) {
+    for (int k = 0; k < MAX_HALVINGS; k++) {
         differentiate_rows(s, t);
         if (slope_along(s, t) <= -0.1 * start) break;
+        t *= 0.5;
     }
     for (uint64_t q = 0; q < s->n_play; q++)
         s->w[s->play[q]] += t * s->dw[s->play[q]];

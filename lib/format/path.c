@@ -44,8 +44,11 @@ void ams_staged_name(char *out, size_t size, const char *name)
 static bool is_trusted(char *file, const struct stat *st)
 {
     struct stat folder;
-    char *slash = strrchr(file, '/'), first = slash ? slash[1] : '\0';
-    if (slash) slash[1] = '\0';
+    char *slash = strrchr(file, '/'), first = '\0';
+    if (slash) {
+        first = slash[1];
+        slash[1] = '\0';
+    }
     int found = stat(slash ? file : ".", &folder);
     if (slash) slash[1] = first;
     if (found < 0 || !(folder.st_mode & S_ISVTX) || !(folder.st_mode & S_IWOTH)) return true;

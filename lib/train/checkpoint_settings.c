@@ -82,6 +82,10 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
+        LATER("trainer.max_norm", F64, max_norm, "0"),
+        LATER("trainer.norm_limit", F64, norm_limit[0], "0"),
+        LATER("trainer.target_norm_limit", F64, norm_limit[1], "0"),
+        LATER("trainer.outlier_rows", U64, outlier_rows, "0"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -107,6 +111,9 @@ void ams_settings_of(const atmsae_trainer *t, ams_settings *s)
         .log_coef = t->log_coef,
         .skip_bad_rows = t->skip_bad_rows,
         .bad_rows = t->bad_rows,
+        .max_norm = t->max_norm,
+        .norm_limit = {t->norm_limit[0], t->norm_limit[1]},
+        .outlier_rows = t->outlier_rows,
     };
 }
 

@@ -315,7 +315,7 @@ typedef struct atmsae_batch {
 ATMSAE_API void atmsae_batch_init(atmsae_batch *batch, size_t size);
 
 /* How long rows are, and what hangs on the longest of them. Language models have rows, attention sinks and those of BOS
- * tokens, that are 20 to 1000 times longer than the others. A few of them decide scales, b_dec and every sum of squares, FVU
+ * tokens, that are tens or hundreds of times as long as the others. A few of them decide scales, b_dec and every sum of squares, FVU
  * included. A trainer leaves them out with max_norm. Elsewhere atmsae_batch_limit gives them weight 0. */
 typedef struct atmsae_row_norms {
     size_t size;
@@ -323,8 +323,8 @@ typedef struct atmsae_row_norms {
     double median;     /* of the norms |x_r|; of an even number of rows the mean of the two in the middle */
     double largest;    /* norm */
     uint64_t top_rows; /* the longest 1 % of the rows, or those above 10 times the median norm where these are more */
-    double top_share;  /* their share of sum_r |x_r - mean row|^2, 0 .. 1; 0 where that sum is 0. Clean activations have some
-                          0.03; above 0.5, prepare logs a warning */
+    double top_share;  /* their share of sum_r |x_r - mean row|^2, 0 .. 1; 0 where that sum is 0. Above 0.5 prepare logs a
+                          warning: sums of squares say more of these rows than of all others */
 } atmsae_row_norms;
 /* Measures x, [n_rows, d], d up to 2^22; targets are measured as the x of a batch of their own. All fields are 0 where no row
  * counts. norms' size must be set. */

@@ -216,8 +216,10 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
     if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &self->norms, &metrics)) return false;
     atmsae_metrics_result result = {.size = sizeof result};
     bool good = atmsae_metrics_get(metrics, &result) >= 0 || (command_failed(self->context), false);
-    if (good) metrics_fields(&sae->fields, &result);
-    if (good) norms_fields(&sae->fields, &self->norms);
+    if (good) {
+        metrics_fields(&sae->fields, &result);
+        norms_fields(&sae->fields, &self->norms);
+    }
     good = good && measure_densities(self, metrics, result.rows, sae) &&
            details_measure(self->context, model, metrics, &sae->fields);
     atmsae_metrics_destroy(metrics);

@@ -337,8 +337,10 @@ static bool add_validation(const run *r, fields *out)
                         s[T_BF16].given, &limit, &metrics))
         return false;
     const bool good = atmsae_metrics_get(metrics, &result) >= 0;
-    if (good) metrics_fields(out, &result);
-    if (good) norms_fields(out, &limit);
+    if (good) {
+        metrics_fields(out, &result);
+        norms_fields(out, &limit);
+    }
     char *note = norms_note(&limit, NULL);
     if (note) program_error("warning: --valid: %s", note);
     free(note);

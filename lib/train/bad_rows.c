@@ -129,8 +129,8 @@ static atmsae_status limit(atmsae_trainer *t, const atmsae_batch *caller, bool t
     b->row_weights = t->weights;
     if (left > 0) return ATMSAE_OK;
     return ams_fail(t->ctx, ATMSAE_E_ARG, "batch: all of its rows, %llu of non-zero weight, are above the norm limit %g, which is max_norm "
-                    "= %g times the median norm of the rows given to prepare: these are rows of another kind", (unsigned long long)*n,
-                    t->norm_limit[0], t->max_norm);
+                    "= %g times the median norm of the rows given to prepare: rows of another kind, or too few of them a batch",
+                    (unsigned long long)*n, t->norm_limit[0], t->max_norm);
 }
 
 void ams_advise_batch(atmsae_trainer *t, const atmsae_batch *caller, bool limited)

@@ -16,7 +16,7 @@
 
 /* The files of an SAE's folder that somebody reads. */
 static const char *const sae_files[] = {
-    SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, RUN_FILE, IMPORTANCE_FILE, CHECKPOINT_FILE, PREVIOUS_FILE,
+    SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, SAE_STAGED_FILE, RUN_FILE, IMPORTANCE_FILE, CHECKPOINT_FILE, PREVIOUS_FILE,
     "sae.safetensors", "config.json", "params.safetensors", "params.npz", "ae.pt", /* of other packages */
 };
 

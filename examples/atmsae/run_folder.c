@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #define NEXT ".next"
-#define SAE_STAGED_FILE "sae_weights.staged.safetensors"
 
 static bool failed(const char *path, const char *what)
 {

@@ -61,7 +61,7 @@ static void fail_at(int kind, long at, int error) { fail_then(kind, at, error, 0
 
 /* What the system says of files without failing. */
 static struct {
-    bool other_group; /* fstat: the group is another one */
+    bool other_group, other_device; /* fstat: the file's are others than those of its name */
     ssize_t list;     /* getxattr: a list of so many bytes, which fsetxattr takes; -1: what there is */
     bool endless;     /* pread: gives all that is asked for, and writes none of it */
     size_t asked, most_asked; /* of an endless file: bytes in all, and at once */
@@ -86,15 +86,16 @@ static ssize_t read_endless(size_t n, off_t at)
     if (n > world.most_asked) world.most_asked = n;
     return (ssize_t)n;
 }
-static int other_group(int result, struct stat *st)
+static int with_others(int result, struct stat *st)
 {
     st->st_gid += result == 0 && world.other_group;
+    st->st_dev += result == 0 && world.other_device;
     return result;
 }
 #define WRAP_FSTAT(name)                                                 \
     int __real_##name(int fd, struct stat *st);                          \
     int __wrap_##name(int fd, struct stat *st);                          \
-    int __wrap_##name(int fd, struct stat *st) { return hit(FSTAT) ? -1 : other_group(__real_##name(fd, st), st); }
+    int __wrap_##name(int fd, struct stat *st) { return hit(FSTAT) ? -1 : with_others(__real_##name(fd, st), st); }
 #define WRAP_PREAD(name)                                                 \
     ssize_t __real_##name(int fd, void *out, size_t n, off_t at);        \
     ssize_t __wrap_##name(int fd, void *out, size_t n, off_t at);        \
@@ -195,7 +196,7 @@ static void close_folder(void)
 {
     fail_at(OPEN, 0, 0);
     fault.most = 0;
-    world.endless = false;
+    world.endless = world.other_device = false;
     atmsae_context_destroy(ctx);
     small_remove(folder);
 }
@@ -911,6 +912,23 @@ START_TEST(a_pipe_with_the_temporary_name)
 }
 END_TEST
 
+/* A stale file is removed if its name is still that of the file that was locked: the number of a file may be that of one in
+ * another file system, which came into the place of the first. */
+START_TEST(a_file_of_the_same_number)
+{
+    char path[110];
+    snprintf(path, sizeof path, "%s/file", folder);
+    snprintf(temporary, sizeof temporary, "%s/.file.tmp", folder);
+    small_write(temporary, "another's", 9);
+    world.other_device = true;
+    expect_no_write(path, "another writer");
+    world.other_device = false;
+    ck_assert_int_eq(access(temporary, F_OK), 0);
+    expect_ok(ams_write_file(ctx, path, "new", 3));
+    ck_assert_int_ne(access(temporary, F_OK), 0);
+}
+END_TEST
+
 /* A new file is no more readable than the one that it replaces: where group or access control list cannot be kept,
  * its group may do what all may. */
 START_TEST(access_that_cannot_be_kept)
@@ -1294,6 +1312,7 @@ int main(void)
     tcase_add_test(files, names_that_cannot_be_written);
     tcase_add_test(files, temporary_files);
     tcase_add_test(files, a_pipe_with_the_temporary_name);
+    tcase_add_test(files, a_file_of_the_same_number);
     tcase_add_test(files, access_that_cannot_be_kept);
     tcase_add_test(files, what_follows_an_error);
     tcase_add_test(files, tensors_that_cannot_be_written);

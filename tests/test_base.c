@@ -3,6 +3,7 @@
  * lib/base: contexts, error texts, memory, structs of the ABI, worker threads, Philox, CRC-64.
  */
 #include "base/context.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -888,9 +889,5 @@ int main(void)
     tcase_add_test(tcase, philox_streams_differ);
     tcase_add_test(tcase, uniform_and_normal);
     tcase_add_test(tcase, crc64);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

@@ -9,6 +9,7 @@
 #include "format/json.h"
 #include "format/tensors.h"
 #include "small_run.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -1328,9 +1329,5 @@ int main(void)
     tcase_add_test(system_calls, arguments_and_memory);
     tcase_add_test(system_calls, after_fork);
     suite_add_tcase(suite, system_calls);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Training forward: codes, residuals and loss of a batch (doc/method.md, section 2). What backward
- * needs stays in the codes.
+ * Training forward: codes, residuals and loss of a batch (doc/method.md, section 2): residuals.c has the part that
+ * follows the entries. What backward needs stays in the codes.
  */
 #include "base/elementary.h"
 #include "sae/sae.h"
@@ -15,18 +15,12 @@ void atmsae_forward_options_init(atmsae_forward_options *options, size_t size)
     ams_struct_init(options, size, &defaults, sizeof defaults);
 }
 
-/* Columns of codes->row_sums. */
-enum { SUM_MSE, SUM_PREFIX, SUM_PENALTY, SUM_COUNT, SUM_GATE, SUM_AUX, SUM_BAD, SUMS = AMS_ROW_SUMS };
-
 typedef struct pass {
     const atmsae_model *m;
     const atmsae_batch *b;
     atmsae_codes *c;
     float *e; /* = the last residual: [n, d_out] */
-    uint64_t rows; /* of a decode's job */
 } pass;
-
-static float *residual(const atmsae_codes *c, uint64_t g) { return c->residual + g * c->n * c->d_out; }
 
 /* ---- what takes part ------------------------------------------------------------------------------ */
 
@@ -189,12 +183,12 @@ static void target_job(void *arg, uint64_t r, unsigned worker)
 {
     (void)worker;
     pass *a = arg;
-    double *sums = a->c->row_sums + r * SUMS;
-    memset(sums, 0, SUMS * sizeof *sums);
-    sums[SUM_BAD] = !load_target(a, r);
+    double *sums = a->c->row_sums + r * AMS_ROW_SUMS;
+    memset(sums, 0, AMS_ROW_SUMS * sizeof *sums);
+    sums[AMS_SUM_BAD] = !load_target(a, r);
 }
 
-static bool is_bad_row(void *codes, uint64_t r) { return ((const atmsae_codes *)codes)->row_sums[r * SUMS + SUM_BAD] != 0; }
+static bool is_bad_row(void *codes, uint64_t r) { return ((const atmsae_codes *)codes)->row_sums[r * AMS_ROW_SUMS + AMS_SUM_BAD] != 0; }
 
 enum { COLUMNS_A_JOB = 64 };
 
@@ -260,130 +254,6 @@ static double spread_of_targets(const pass *a)
     return sum;
 }
 
-/* ---- residuals and row losses ------------------------------------------------------------------------- */
-
-static double row_penalty(const atmsae_model *m, const atmsae_codes *c, uint64_t p)
-{
-    double norm = (double)m->dec_norm[c->main.latent[p]], f = (double)c->main.value[p];
-    switch (m->config.activation) {
-    case ATMSAE_RELU: return f * norm;
-    case ATMSAE_JUMPRELU_TANH: return f > 0 ? ams_tanh(m->config.tanh_scale * f * norm) : 0;
-    case ATMSAE_GATED: return (double)c->pre[p] * norm;
-    default: return 0;
-    }
-}
-
-/* Rows of one job of a decode. Latents come in ascending order for all of them, so the more rows, the
- * less often W_dec is read from memory; but where entries are dense, rows that stay in the CPU's own
- * cache are worth more. */
-static uint64_t rows_a_job(const atmsae_codes *c, const ams_sparse *s, uint64_t latents)
-{
-    const uint64_t workers = ams_workers(c->ctx);
-    return ams_index_dense(s->start[s->n], latents, s->n) ? 64 : ams_max(1, (s->n + workers - 1) / workers);
-}
-
-/* Takes a latent's share out of rows first .. last-1 of `rest` [n, d_out]. */
-static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, const float *value,
-                     float *rest, uint64_t first, uint64_t last)
-{
-    const uint64_t d = a->m->d_out, end = by_latent->start[i + 1];
-    const float *dec = a->m->w_dec + i * d;
-    const bool sparse = end - by_latent->start[i] < a->c->n / 16; /* dense rows the CPU sees coming */
-    for (uint64_t p = ams_lower_bound(by_latent->row, by_latent->start[i], end, first); p < end; p++) {
-        if (by_latent->row[p] >= last) return;
-        if (sparse && p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
-        float f = value[by_latent->at[p]];
-        if (f != 0) ams_axpy(rest + by_latent->row[p] * d, -f, dec, d);
-    }
-}
-
-/* The losses of a row whose residuals are complete. */
-static void sum_row(const pass *a, uint64_t r)
-{
-    const atmsae_model *m = a->m;
-    atmsae_codes *c = a->c;
-    const uint64_t d = m->d_out;
-    double *sums = c->row_sums + r * SUMS;
-    const float *e = a->e + r * d;
-    for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
-        sums[SUM_PENALTY] += row_penalty(m, c, p);
-        sums[SUM_COUNT] += c->main.value[p] > 0;
-    }
-    if (m->config.activation == ATMSAE_GATED) {
-        const float *gate = c->gate_residual + r * d;
-        sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
-    }
-    sums[SUM_MSE] = (double)ams_dot(e, e, d);
-    for (uint64_t g = c->n_residuals - 1; g-- > 0;) {
-        float *part = residual(c, g) + r * d;
-        sums[SUM_PREFIX] += (double)ams_dot(part, part, d);
-        ams_axpy(part, 1, residual(c, g + 1) + r * d, d); /* from here on: the suffix sum */
-    }
-}
-
-static void decode_job(void *arg, uint64_t job, unsigned worker)
-{
-    (void)worker;
-    const pass *a = arg;
-    const atmsae_model *m = a->m;
-    atmsae_codes *c = a->c;
-    const uint64_t first = job * a->rows, last = ams_min(first + a->rows, c->n), d = m->d_out;
-    const size_t bytes = (size_t)((last - first) * d) * sizeof(float);
-    const bool gated = m->config.activation == ATMSAE_GATED;
-    if (gated) memcpy(c->gate_residual + first * d, a->e + first * d, bytes);
-    uint64_t i = 0;
-    for (uint64_t g = 0; g < c->n_residuals; g++) {
-        const uint64_t end = g + 1 < c->n_residuals ? m->prefixes[g] : m->d_sae;
-        for (; i < end; i++) {
-            subtract(a, &c->by_latent, i, c->main.value, a->e, first, last);
-            if (gated) subtract(a, &c->by_latent, i, c->pre, c->gate_residual, first, last);
-        }
-        if (end < m->d_sae) memcpy(residual(c, g) + first * d, a->e + first * d, bytes);
-    }
-    for (uint64_t r = first; r < last; r++)
-        sum_row(a, r);
-}
-
-static void copy_job(void *arg, uint64_t job, unsigned worker)
-{
-    (void)worker;
-    const pass *a = arg;
-    const uint64_t d = a->m->d_out, first = job * AUX_ROWS_A_JOB, last = ams_min(first + AUX_ROWS_A_JOB, a->c->n);
-    memcpy(a->c->aux_residual + first * d, a->e + first * d, (size_t)((last - first) * d) * sizeof *a->e);
-}
-
-static void aux_job(void *arg, uint64_t r, unsigned worker)
-{
-    (void)worker;
-    const pass *a = arg;
-    const uint64_t d = a->m->d_out;
-    const float *rest = a->c->aux_residual + r * d;
-    a->c->row_sums[r * SUMS + SUM_AUX] = (double)ams_dot(rest, rest, d);
-}
-
-static atmsae_status decode_aux(pass *a)
-{
-    atmsae_codes *c = a->c;
-    const uint64_t d = a->m->d_out;
-    AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n_aux));
-    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, copy_job, a);
-    const ams_gather subtract_dead = {.start = c->aux.start, .at = c->aux.latent, .value = c->aux.value, .n = c->n, .d = d,
-                                      .rows = a->m->w_dec, .row_of = c->aux_list, .n_rows = c->n_aux, .factor = -1,
-                                      .out = c->aux_residual};
-    ams_gather_run(c->ctx, c->gather, &subtract_dead);
-    ams_parallel(c->ctx, c->n, aux_job, a);
-    return ATMSAE_OK;
-}
-
-static atmsae_status decode(pass *a)
-{
-    atmsae_codes *c = a->c;
-    AMS_TRY(ams_index_build(c->ctx, &c->by_latent, AMS_INDEX_PLACES, &c->main, c->d_sae));
-    a->rows = rows_a_job(c, &c->main, c->d_sae);
-    ams_parallel(c->ctx, (c->n + a->rows - 1) / a->rows, decode_job, a);
-    return c->aux_scale == 0 ? ATMSAE_OK : decode_aux(a);
-}
-
 /* ---- the pre-activation loss: all rows minus the firing ones ------------------------------------------ */
 
 static void pre_activation_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
@@ -438,15 +308,15 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
     return ams_grow(ctx, &c->columns, &c->columns_capacity, ams_max(m->d_in, m->d_out), 0, sizeof *c->columns);
 }
 
-_Static_assert((int)SUMS <= (int)AMS_PIECE_SUMS, "a row's losses are summed together");
+_Static_assert((int)AMS_ROW_SUMS <= (int)AMS_PIECE_SUMS, "a row's losses are summed together");
 
 static void losses_job(void *codes, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
     (void)piece;
     const atmsae_codes *c = codes;
     for (uint64_t r = first; r < last; r++)
-        for (uint64_t k = 0; k < SUMS; k++)
-            sums[k] += (double)c->weights[r] * c->row_sums[r * SUMS + k];
+        for (uint64_t k = 0; k < AMS_ROW_SUMS; k++)
+            sums[k] += (double)c->weights[r] * c->row_sums[r * AMS_ROW_SUMS + k];
 }
 
 static void sum_losses(pass *a, double centred, atmsae_loss *loss)
@@ -456,14 +326,14 @@ static void sum_losses(pass *a, double centred, atmsae_loss *loss)
     const atmsae_model_config *config = &m->config;
     double mean[AMS_PIECE_SUMS];
     ams_pieces(c->ctx, c->n, losses_job, c, mean);
-    for (int k = 0; k < SUMS; k++)
+    for (int k = 0; k < AMS_ROW_SUMS; k++)
         mean[k] /= c->weight_sum;
-    loss->mse = mean[SUM_MSE];
-    loss->prefix = mean[SUM_PREFIX];
-    loss->l0 = c->l0 = mean[SUM_COUNT];
-    loss->aux = c->aux_scale * mean[SUM_AUX];
+    loss->mse = mean[AMS_SUM_MSE];
+    loss->prefix = mean[AMS_SUM_PREFIX];
+    loss->l0 = c->l0 = mean[AMS_SUM_COUNT];
+    loss->aux = c->aux_scale * mean[AMS_SUM_AUX];
     loss->fvu = centred > 0 ? loss->mse / centred : NAN;
-    loss->sparsity = c->lambda * mean[SUM_PENALTY] + mean[SUM_GATE];
+    loss->sparsity = c->lambda * mean[AMS_SUM_PENALTY] + mean[AMS_SUM_GATE];
     if (config->activation == ATMSAE_JUMPRELU) {
         loss->sparsity = c->lambda * loss->l0;
     } else if (config->activation == ATMSAE_JUMPRELU_TANH) {
@@ -514,7 +384,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     AMS_TRY(copy_mask(c, o.mask, &n_live));
     AMS_TRY(reserve(m, c));
 
-    pass a = {.m = m, .b = &b, .c = c, .e = residual(c, c->n_residuals - 1)};
+    pass a = {.m = m, .b = &b, .c = c, .e = ams_residual(c, c->n_residuals - 1)};
     ams_parallel(c->ctx, c->n, target_job, &a);
     const uint64_t bad = ams_find(c->ctx, c->n, is_bad_row, c);
     if (bad < c->n)
@@ -526,7 +396,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     AMS_TRY(find_codes(m, c, n_live, active_rows, row_mask));
     AMS_TRY(find_aux(m, c, &o, row_mask));
     c->lambda = m->config.sparsity_coef * o.sparsity_scale;
-    AMS_TRY(decode(&a));
+    AMS_TRY(ams_take_out_latents(m, c));
     c->min_kept = m->config.activation == ATMSAE_BATCHTOPK && c->main.start[c->n] > 0 ? ams_search_smallest(c->search) : NAN;
 
     atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};

@@ -154,7 +154,8 @@ atmsae_status ams_search_reserve(ams_search *search, const atmsae_model *model, 
 
 /* ---- codes: the sparse latents, and what backward needs of the batch --------------------------- */
 
-enum { AMS_ROW_SUMS = 7 };
+/* Columns of codes->row_sums. */
+enum { AMS_SUM_MSE, AMS_SUM_PREFIX, AMS_SUM_PENALTY, AMS_SUM_COUNT, AMS_SUM_GATE, AMS_SUM_AUX, AMS_SUM_BAD, AMS_ROW_SUMS };
 enum { AMS_CODES_EMPTY = 0, AMS_CODES_ENCODED = 1, AMS_CODES_FORWARD = 2 };
 struct atmsae_codes {
     atmsae_context *ctx;
@@ -211,6 +212,9 @@ struct atmsae_codes {
     double l0;
     float min_kept;    /* smallest value kept by BATCHTOPK; NaN: none */
 };
+static inline float *ams_residual(const atmsae_codes *codes, uint64_t g) { return codes->residual + g * codes->n * codes->d_out; }
+/* Residuals, which start as the targets, and the sums of their rows (residuals.c). */
+atmsae_status ams_take_out_latents(const atmsae_model *model, atmsae_codes *codes);
 /* x~ of a checked batch into codes->x; E_NONFINITE names the first bad row. */
 atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model, const atmsae_batch *batch);
 /* Turns pre-activations into latents, in place: main.value (z on entry) becomes f. */

@@ -31,6 +31,7 @@ static void list_latent(void *codes, uint64_t i, uint64_t number)
     ((const atmsae_codes *)codes)->list[number] = (uint32_t)i;
 }
 
+/* A hard mask: the latents that take part. */
 static atmsae_status copy_mask(atmsae_codes *c, const atmsae_mask *mask, uint64_t *n_live)
 {
     atmsae_context *ctx = c->ctx;
@@ -108,6 +109,30 @@ static atmsae_status find_codes(const atmsae_model *m, atmsae_codes *c, uint64_t
     if (!m->threshold && !gated) return ATMSAE_OK;
     if (gated) AMS_TRY(ams_grow(c->ctx, &c->pre, &c->pre_capacity, c->main.start[c->n], 0, sizeof *c->pre));
     ams_activate(m, c);
+    return ATMSAE_OK;
+}
+
+typedef struct draws {
+    const atmsae_mask *mask;
+    atmsae_codes *c;
+} draws;
+
+static void hide_job(void *arg, uint64_t row, unsigned worker)
+{
+    (void)worker;
+    const draws *a = arg;
+    const ams_sparse *s = &a->c->main;
+    for (uint64_t p = s->start[row]; p < s->start[row + 1]; p++)
+        a->c->hidden[p] = (uint8_t)atmsae_mask_test(a->mask, row, s->latent[p]);
+}
+
+/* The entries that the second reconstruction is without: drawn once, forward and backward read the same. */
+static atmsae_status hide_entries(atmsae_codes *c, const atmsae_mask *mask)
+{
+    if (c->alpha == 0) return ATMSAE_OK;
+    AMS_TRY(ams_grow(c->ctx, &c->hidden, &c->hidden_capacity, c->main.start[c->n], 0, sizeof *c->hidden));
+    draws a = {mask, c};
+    ams_parallel(c->ctx, c->n, hide_job, &a);
     return ATMSAE_OK;
 }
 
@@ -304,6 +329,9 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
     AMS_TRY(ams_grow(ctx, &c->residual, &c->residual_capacity, all, 0, sizeof *c->residual));
     if (m->config.activation == ATMSAE_GATED)
         AMS_TRY(ams_grow(ctx, &c->gate_residual, &c->gate_capacity, floats, 0, sizeof *c->gate_residual));
+    if (c->alpha > 0) AMS_TRY(ams_grow(ctx, &c->teacher, &c->teacher_capacity, floats, 0, sizeof *c->teacher));
+    if (c->alpha > 0 && m->config.activation == ATMSAE_GATED)
+        AMS_TRY(ams_grow(ctx, &c->gate_teacher, &c->gate_teacher_capacity, floats, 0, sizeof *c->gate_teacher));
     AMS_TRY(ams_grow(ctx, &c->x_sum, &c->x_sum_capacity, m->d_in, 0, sizeof *c->x_sum));
     return ams_grow(ctx, &c->columns, &c->columns_capacity, ams_max(m->d_in, m->d_out), 0, sizeof *c->columns);
 }
@@ -339,7 +367,8 @@ static void sum_losses(pass *a, double centred, atmsae_loss *loss)
     } else if (config->activation == ATMSAE_JUMPRELU_TANH) {
         loss->sparsity += pre_activation_loss(a);
     }
-    loss->total = loss->mse + loss->prefix + loss->sparsity + loss->aux;
+    loss->masked = c->alpha * mean[AMS_SUM_HIDDEN];
+    loss->total = loss->mse + loss->prefix + loss->sparsity + loss->aux + loss->masked;
 }
 
 static bool is_no_probability(void *mask, uint64_t i)
@@ -359,6 +388,10 @@ static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_o
     memset(mask, 0, sizeof *mask);
     AMS_TRY(ams_struct_in(c->ctx, atmsae_mask, mask, o->mask));
     o->mask = mask;
+    if (mask->effect != ATMSAE_EFFECT_HARD && mask->effect != ATMSAE_EFFECT_SECOND_LOSS)
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.effect = %d, allowed: 0 (hard), 1 (second loss)", mask->effect);
+    if (!(mask->alpha >= 0 && mask->alpha <= 1e9))
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.alpha = %g, allowed: 0 to 1e9", mask->alpha);
     const uint64_t bad = mask->p ? ams_find(c->ctx, mask->d_sae, is_no_probability, mask) : mask->d_sae;
     if (bad < mask->d_sae)
         return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.p[%llu] = %g, allowed: 0 to 1", (unsigned long long)bad,
@@ -381,7 +414,9 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     AMS_TRY(ams_codes_load_rows(c, m, &b));
     uint64_t n_live, active_rows;
     AMS_TRY(copy_weights(c, &b, &active_rows));
-    AMS_TRY(copy_mask(c, o.mask, &n_live));
+    const bool hard = o.mask && mask.effect == ATMSAE_EFFECT_HARD;
+    c->alpha = o.mask && !hard ? mask.alpha : 0;
+    AMS_TRY(copy_mask(c, hard ? &mask : NULL, &n_live));
     AMS_TRY(reserve(m, c));
 
     pass a = {.m = m, .b = &b, .c = c, .e = ams_residual(c, c->n_residuals - 1)};
@@ -394,6 +429,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
 
     const atmsae_mask *row_mask = c->has_row_p ? &mask : NULL;
     AMS_TRY(find_codes(m, c, n_live, active_rows, row_mask));
+    AMS_TRY(hide_entries(c, &mask));
     AMS_TRY(find_aux(m, c, &o, row_mask));
     c->lambda = m->config.sparsity_coef * o.sparsity_scale;
     AMS_TRY(ams_take_out_latents(m, c));
@@ -402,8 +438,8 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};
     sum_losses(&a, centred, &loss);
     if (!isfinite(loss.total))
-        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g)", loss.total,
-                        loss.mse, loss.sparsity, loss.aux);
+        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g, masked %g)",
+                        loss.total, loss.mse, loss.sparsity, loss.aux, loss.masked);
     if (out) AMS_TRY(ams_struct_out(c->ctx, atmsae_loss, out, &loss));
     c->state = AMS_CODES_FORWARD;
     return ATMSAE_OK;

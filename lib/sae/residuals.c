@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Residuals and the losses of rows: takes what each latent reconstructs out of the targets (doc/method.md,
- * section 2). Work follows the live entries, latent by latent.
+ * section 2), and of the second loss puts back what the masked ones do (section 3). Work follows the live
+ * entries, latent by latent.
  */
 #include "base/elementary.h"
 #include "sae/sae.h"
@@ -35,10 +36,12 @@ static uint64_t rows_a_job(const atmsae_codes *c, const ams_sparse *s, uint64_t 
     return ams_index_dense(s->start[s->n], latents, s->n) ? 64 : ams_max(1, (s->n + workers - 1) / workers);
 }
 
-/* Takes a latent's share out of rows first .. last-1 of `rest` [n, d_out]. */
-static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, const float *value,
-                     float *rest, uint64_t first, uint64_t last)
+/* Takes a latent's share out of rows first .. last-1 of `rest` [n, d_out]. What its masked entries take goes to
+ * `hidden_share` [n, d_out], which only a second loss has. */
+static void subtract(const pass *a, uint64_t i, const float *value, float *rest, float *hidden_share, uint64_t first,
+                     uint64_t last)
 {
+    const ams_index *by_latent = &a->c->by_latent;
     const uint64_t d = a->m->d_out, end = by_latent->start[i + 1];
     const float *dec = a->m->w_dec + i * d;
     const bool sparse = end - by_latent->start[i] < a->c->n / 16; /* dense rows the CPU sees coming */
@@ -46,8 +49,21 @@ static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, cons
         if (by_latent->row[p] >= last) return;
         if (sparse && p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
         float f = value[by_latent->at[p]];
-        if (f != 0) ams_axpy(rest + by_latent->row[p] * d, -f, dec, d);
+        if (f == 0) continue;
+        ams_axpy(rest + by_latent->row[p] * d, -f, dec, d);
+        if (hidden_share && a->c->hidden[by_latent->at[p]]) ams_axpy(hidden_share + by_latent->row[p] * d, f, dec, d);
     }
+}
+
+/* In: `share`, what the masked entries of a row take out. Returns |e'|^2 of e' = e + share; out: e + alpha e'. */
+static double second_loss(float *share, const float *e, float alpha, uint64_t d)
+{
+    for (uint64_t j = 0; j < d; j++)
+        share[j] += e[j];
+    const double loss = (double)ams_dot(share, share, d);
+    for (uint64_t j = 0; j < d; j++)
+        share[j] = e[j] + alpha * share[j];
+    return loss;
 }
 
 /* The losses of a row whose residuals are complete. */
@@ -57,7 +73,7 @@ static void sum_row(const pass *a, uint64_t r)
     atmsae_codes *c = a->c;
     const uint64_t d = m->d_out;
     double *sums = c->row_sums + r * AMS_ROW_SUMS;
-    const float *e = a->e + r * d;
+    const float *e = a->e + r * d, *next = e;
     for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
         sums[AMS_SUM_PENALTY] += row_penalty(m, c, p);
         sums[AMS_SUM_COUNT] += c->main.value[p] > 0;
@@ -65,12 +81,18 @@ static void sum_row(const pass *a, uint64_t r)
     if (m->config.activation == ATMSAE_GATED) {
         const float *gate = c->gate_residual + r * d;
         sums[AMS_SUM_GATE] = (double)ams_dot(gate, gate, d);
+        if (c->alpha > 0) sums[AMS_SUM_GATE] += c->alpha * second_loss(c->gate_teacher + r * d, gate, (float)c->alpha, d);
     }
     sums[AMS_SUM_MSE] = (double)ams_dot(e, e, d);
+    if (c->alpha > 0) {
+        sums[AMS_SUM_HIDDEN] = second_loss(c->teacher + r * d, e, (float)c->alpha, d);
+        next = c->teacher + r * d;
+    }
     for (uint64_t g = c->n_residuals - 1; g-- > 0;) {
         float *part = ams_residual(c, g) + r * d;
         sums[AMS_SUM_PREFIX] += (double)ams_dot(part, part, d);
-        ams_axpy(part, 1, ams_residual(c, g + 1) + r * d, d); /* from here on: the suffix sum */
+        ams_axpy(part, 1, next, d); /* from here on: the suffix sum */
+        next = part;
     }
 }
 
@@ -83,13 +105,16 @@ static void decode_job(void *arg, uint64_t job, unsigned worker)
     const uint64_t first = job * a->rows, last = ams_min(first + a->rows, c->n), d = m->d_out;
     const size_t bytes = (size_t)((last - first) * d) * sizeof(float);
     const bool gated = m->config.activation == ATMSAE_GATED;
+    float *const share = c->alpha > 0 ? c->teacher : NULL, *const gate_share = c->alpha > 0 ? c->gate_teacher : NULL;
+    if (share) memset(share + first * d, 0, bytes);
+    if (gated && gate_share) memset(gate_share + first * d, 0, bytes);
     if (gated) memcpy(c->gate_residual + first * d, a->e + first * d, bytes);
     uint64_t i = 0;
     for (uint64_t g = 0; g < c->n_residuals; g++) {
         const uint64_t end = g + 1 < c->n_residuals ? m->prefixes[g] : m->d_sae;
         for (; i < end; i++) {
-            subtract(a, &c->by_latent, i, c->main.value, a->e, first, last);
-            if (gated) subtract(a, &c->by_latent, i, c->pre, c->gate_residual, first, last);
+            subtract(a, i, c->main.value, a->e, share, first, last);
+            if (gated) subtract(a, i, c->pre, c->gate_residual, gate_share, first, last);
         }
         if (end < m->d_sae) memcpy(ams_residual(c, g) + first * d, a->e + first * d, bytes);
     }

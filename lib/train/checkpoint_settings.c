@@ -19,7 +19,7 @@ typedef struct field {
     const char *key;
     int type;
     void *value;
-    const char *stood; /* as text; NULL: the setting was there from the first release on */
+    const char *stood; /* as such text is written (a double with 17 digits); NULL: the setting was there from the first release on */
 } field;
 
 static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
@@ -83,7 +83,7 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
         LATER("masker.effect", I32, masker.effect, "0"),
-        LATER("masker.alpha", F64, masker.alpha, "0.3"),
+        LATER("masker.alpha", F64, masker.alpha, "0.29999999999999999"),
         LATER("trainer.max_norm", F64, max_norm, "0"),
         LATER("trainer.norm_limit", F64, norm_limit[0], "0"),
         LATER("trainer.target_norm_limit", F64, norm_limit[1], "0"),

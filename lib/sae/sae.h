@@ -43,6 +43,8 @@ struct atmsae_model {
     float *enc_norm, *dec_norm; /* [F] */
     double enc_norm_max;
     float b_enc_max;
+    bool target_told; /* that target_l0 is missed, or its cause */
+    bool rows_warned; /* prepare found the rows to be at fault for what will go wrong */
     ams_model_origin origin;
 };
 
@@ -63,6 +65,7 @@ void ams_model_refresh(atmsae_model *model);
 atmsae_status ams_model_prepare(atmsae_model *model, const atmsae_batch *batch);
 struct ams_rows;
 void ams_advise_rows(atmsae_model *model, const struct ams_rows *rows, const float *weights); /* checked ones */
+atmsae_status ams_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes *codes);
 atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
                           atmsae_codes *codes, atmsae_loss *loss);
@@ -70,6 +73,7 @@ atmsae_status ams_backward(const atmsae_model *model, atmsae_codes *codes, atmsa
 atmsae_status ams_optimizer_step(atmsae_optimizer *optimizer, atmsae_model *model, atmsae_gradients *gradients,
                                  double *grad_norm);
 double ams_optimizer_lr(const atmsae_optimizer *optimizer);
+double ams_optimizer_usual_lr(uint64_t d_sae); /* the default of lr */
 
 /* ---- a batch in the library's own form -------------------------------------------------------- */
 
@@ -220,6 +224,8 @@ void ams_activate(const atmsae_model *model, atmsae_codes *codes);
 
 /* All cuts start where target_l0 latents a row fire on these rows. */
 atmsae_status ams_cuts_start(atmsae_model *model, const atmsae_batch *checked);
+/* Shifts them once more so that it is so after training. */
+atmsae_status ams_cuts_settle(atmsae_model *model, const atmsae_batch *checked);
 /* Raises all cuts by the same amount; of JumpReLU, their logarithms. */
 void ams_cuts_shift(atmsae_model *model, double by);
 /* How far above their cuts the entries of a forward are on average: a shift by that much divides L0 by about e, as it does

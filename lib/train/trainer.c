@@ -82,6 +82,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     if (isnan(t->sparsity_warmup))
         t->sparsity_warmup = t->model->config.target_l0 > 0 ? 0 : t->model->config.activation == ATMSAE_JUMPRELU_TANH ? 1 : 0.05;
     show_schedules(t);
+    if (!blank) ams_advise_schedules(t);
     *out = t;
     return ATMSAE_OK;
 }

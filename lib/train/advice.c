@@ -104,7 +104,8 @@ static void look_at_dead(atmsae_trainer *t, uint64_t dead)
 
 static void look_at_masks(atmsae_trainer *t, double mean_p)
 {
-    if (mean_p > MASKED_SHARE && first_time(t, LOWER_R))
+    const bool hard = t->masker->config.effect == ATMSAE_EFFECT_HARD; /* latents miss nothing under a second loss */
+    if (hard && mean_p > MASKED_SHARE && first_time(t, LOWER_R))
         ams_log(t->ctx, ATMSAE_LOG_WARNING, "masks starve latents: on average a latent is left out of %.0f %% of the steps: lower r "
                 "(it is %g; 0.25 is usual)", 100 * mean_p, t->masker->config.r);
 }

@@ -73,7 +73,7 @@ masks starve latents: .*: lower --r (it is 20; 0.25 is usual) | 1 | x.npy --d-sa
 500 rows are few for 96 latents.*give 1920 rows or more | 1 | few.npy --d-sae 96 --rows 60k --batch 256
 20000 rows are few for 1500 latents.*lower --d-sae to 1000 | 1 | x.npy --d-sae 1500
 rows are all the same, so there is nothing to learn | 1 | zero.npy --d-sae 96 --rows 60k --batch 256
-rows repeat: of 1024 looked at only | 1 | repeated.npy --d-sae 96 --rows 60k --batch 256
+rows repeat: of [0-9]* looked at only | 1 | repeated.npy --d-sae 96 --rows 60k --batch 256
 times smaller than settings expect.*set --input-norm to sqrt-d | 1 | small.npy --d-sae 96 --rows 60k --batch 256 --input-norm raw --arch jumprelu
 --valid x.npy is trained on too | 1 | x.npy --d-sae 192 --valid x.npy
 --valid: FVU is above 1, .*another layer, model or scale | 1 | x.npy --d-sae 192 --valid other.npy

@@ -99,13 +99,17 @@ static uint64_t rank(sample *s, uint64_t most)
     return most + 1;
 }
 
-/* Rows that are unlike all before them. */
-static uint64_t count_distinct(const sample *s)
+/* Rows that are unlike all before them; *others: rows of zeros, which sparse data may have many of, aside. */
+static uint64_t count_distinct(const sample *s, uint64_t *others)
 {
     uint64_t distinct = 0;
+    *others = 0;
     for (uint64_t r = 0; r < s->n; r++) {
         uint64_t before = 0;
-        while (before < r && memcmp(s->x + before * s->d, s->x + r * s->d, (size_t)s->d * sizeof *s->x) != 0)
+        const float *row = s->x + r * s->d;
+        if (!(squares(row, s->d) > 0)) continue;
+        ++*others;
+        while (before < r && memcmp(s->x + before * s->d, row, (size_t)s->d * sizeof *s->x) != 0)
             before++;
         distinct += before == r;
     }
@@ -165,15 +169,16 @@ static void look_at_k(atmsae_model *m, sample *s)
 
 static void advise(atmsae_model *m, sample *s)
 {
-    const uint64_t distinct = count_distinct(s);
-    if (distinct == 1) {
+    uint64_t others;
+    const uint64_t distinct = count_distinct(s, &others);
+    if (distinct == 0 || (distinct == 1 && others == s->n)) {
         m->rows_warned = true;
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are all the same, so there is nothing to learn: look at what was written in their place");
         return;
     }
-    if ((double)distinct < DISTINCT * (double)s->n)
+    if ((double)distinct < DISTINCT * (double)others)
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows repeat: of %llu looked at only %llu differ, and an SAE learns them by heart: give rows that differ",
-                (unsigned long long)s->n, (unsigned long long)distinct);
+                (unsigned long long)others, (unsigned long long)distinct);
     look_at_mean(m, centre(s));
     double sum = 0;
     for (uint64_t r = 0; r < s->n; r++)

@@ -63,14 +63,14 @@ static atmsae_status measure(const atmsae_model *m, const atmsae_batch *b, atmsa
         }
     }
     *l0 = rows > 0 ? active / rows : 0;
-    *excess = m->log_threshold ? (sum_cuts > 0 ? sum / sum_cuts : 1) : active > 0 ? sum / active : m->enc_norm_max;
+    *excess = m->log_threshold ? (sum_cuts > 0 ? fmin(1, sum / sum_cuts) : 1) : active > 0 ? sum / active : m->enc_norm_max;
     return ATMSAE_OK;
 }
 
 /* Newton's method on ln L0, whose slope is about -1 / excess, within what is known to be too low or too high. */
 static atmsae_status settle(atmsae_model *m, const atmsae_batch *b, atmsae_codes *codes, double *l0)
 {
-    enum { TRIES = 12 };
+    enum { TRIES = 24 };
     const double enough = 0.001, target = m->config.target_l0;
     double at = 0, low = -INFINITY, high = INFINITY, excess;
     for (int i = 0;; i++) {

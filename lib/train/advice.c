@@ -16,7 +16,7 @@
 #define MASKED_SHARE 0.5
 #define UNEXPLAINED 0.5
 #define NEAR_END 0.95       /* of the run, when masks are over */
-#define FALLING 0.9         /* FVU near the end over that at half of the run: it still falls */
+#define FALLING 0.8         /* FVU near the end over that at half of the run: it still falls */
 #define NO_BETTER 1.05      /* FVU of a run that has lost what it had: the mean row does better, */
 #define GROWN 1.1           /* and so did the run itself */
 #define FVU_DECAY 0.9

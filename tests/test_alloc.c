@@ -9,6 +9,7 @@
 #include "headers.h"
 #include "base/base.h"
 #include "kernels/kernels.h"
+#include "suite.h"
 
 #include <atmsae/eval.h>
 #include <check.h>
@@ -1230,9 +1231,5 @@ int main(void)
     tcase_add_test(tcase, products_are_warm);
     tcase_add_test(tcase, nothing_past_the_hook);
     tcase_add_test(tcase, a_warm_step_survives);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

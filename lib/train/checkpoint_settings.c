@@ -19,7 +19,7 @@ typedef struct field {
     const char *key;
     int type;
     void *value;
-    const char *stood; /* as text; NULL: the setting was there from the first release on */
+    const char *stood; /* as such text is written (a double with 17 digits); NULL: the setting was there from the first release on */
 } field;
 
 static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
@@ -83,7 +83,7 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
         LATER("masker.effect", I32, masker.effect, "0"),
-        LATER("masker.alpha", F64, masker.alpha, "0.3"),
+        LATER("masker.alpha", F64, masker.alpha, "0.29999999999999999"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);

@@ -140,7 +140,7 @@ void small_begin(small_run *run, const small_setup *s, atmsae_context *ctx)
     masker.kind = s->mask_kind;
     masker.per_row = s->per_row;
     masker.effect = s->second ? ATMSAE_EFFECT_SECOND_LOSS : ATMSAE_EFFECT_HARD;
-    masker.alpha = 0.7;
+    if (s->second) masker.alpha = 0.7;
     masker.warmup_steps = 2;
     masker.r = 1;
     config.model = &model;

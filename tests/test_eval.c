@@ -303,6 +303,72 @@ START_TEST(lasso_finds_the_optimum_of_scikit_learn)
 }
 END_TEST
 
+/* The conditions of optimality, from dense rows in long double: each weight's slope is lambda against its sign, that of a
+ * weight of 0 at most lambda, and the intercept's 0. Some rows are up to 1e5 times the others, which sweeps over columns
+ * alone do not get past. */
+START_TEST(lasso_meets_its_conditions_whatever_rows_are_large)
+{
+    enum { N = 1500, COLUMNS = 96 };
+    static const struct {
+        int large;
+        double factor;
+    } cases[] = {{0, 1}, {1, 1e3}, {1, 1e5}, {2, 1e5}, {40, 1e5}};
+    static float dense[N][COLUMNS], value[N * COLUMNS];
+    static uint32_t row[N * COLUMNS];
+    static int32_t label[N];
+    static long double score[N];
+    uint64_t start[COLUMNS], count[COLUMNS], at = 0, random = 7, positives = 0;
+    for (int i = 0; i < N; i++) {
+        double z = -1;
+        for (int j = 0; j < COLUMNS; j++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            const double u = (double)(random >> 11) * 0x1p-53, share = i < cases[_i].large ? 0.5 : 0.05;
+            const double x = u < share ? (0.5 + u / share) * (i < cases[_i].large ? cases[_i].factor : 1) : 0;
+            dense[i][j] = (float)x;
+            if (j < 8) z += j % 2 ? 1.5 * x : -x;
+        }
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        label[i] = z + 2 * ((double)(random >> 11) * 0x1p-53 - 0.5) > 0;
+        positives += (uint64_t)label[i];
+    }
+    for (int j = 0; j < COLUMNS; j++) {
+        start[j] = at;
+        for (int i = 0; i < N; i++)
+            if (dense[i][j] != 0) {
+                row[at] = (uint32_t)i;
+                value[at++] = dense[i][j];
+            }
+        count[j] = at - start[j];
+    }
+    const double lambda = 0.01;
+    ams_lasso p = {{N, COLUMNS, start, count, row, value}, label, lambda};
+    double *work = zeros(ams_lasso_work(&p), sizeof *work), w[COLUMNS], g[COLUMNS];
+    ck_assert_double_le(ams_lasso_fit(&p, 1, work, w, g), AMS_LASSO_TOLERANCE);
+    for (int i = 0; i < N; i++) {
+        score[i] = 0;
+        for (int j = 0; j < COLUMNS; j++)
+            score[i] += (long double)w[j] * (long double)dense[i][j];
+    }
+    const long double each[2] = {1.0L / N, (long double)(N - positives) / (long double)positives / N};
+    long double low = -1e6L, high = 1e6L, slope[N];
+    for (int k = 0; k < 200; k++) {
+        const long double b = (low + high) / 2;
+        long double sum = 0;
+        for (int i = 0; i < N; i++)
+            sum += slope[i] = each[label[i]] * (1 / (1 + expl(-(score[i] + b))) - label[i]);
+        *(sum < 0 ? &low : &high) = b;
+    }
+    for (int j = 0; j < COLUMNS; j++) {
+        long double sum = 0;
+        for (int i = 0; i < N; i++)
+            sum += slope[i] * (long double)dense[i][j];
+        const double off = w[j] != 0 ? fabs((double)sum + copysign(lambda, w[j])) : fabs((double)sum) - lambda;
+        ck_assert_msg(off <= 1e-3 * lambda, "column %d: weight %g, slope %g", j, w[j], (double)sum);
+    }
+    free(work);
+}
+END_TEST
+
 START_TEST(ranks_break_ties_by_pull_then_index)
 {
     const double w[] = {0, -1, 2, 0, 2, 0, 3}, g[] = {0.1, -9, 1, -0.2, 1, -0.2, 0};
@@ -1279,6 +1345,7 @@ int main(void)
         {"logistic", logistic_fits_classes_in_groups, 1},
         {"logistic", logistic_survives_hard_data, 1},
         {"lasso", lasso_finds_the_optimum_of_scikit_learn, 1},
+        {"lasso", lasso_meets_its_conditions_whatever_rows_are_large, 5},
         {"lasso", ranks_break_ties_by_pull_then_index, 1},
         {"assignment", assignment_equals_brute_force, 1},
         {"assignment", assignment_equals_scipy, 1},

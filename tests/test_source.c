@@ -723,7 +723,7 @@ START_TEST(files_are_checked_when_added)
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_TRUNCATED);
     write_npy(p, "<u2", "2, 3", zeros, 12);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "If it is bfloat16, for which NumPy has no type, say so: bf16"));
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "If it is bfloat16, for which NumPy has no type, say so: as_bf16"));
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 2), ATMSAE_E_ARG);
     ck_assert_int_eq(atmsae_source_add_file(source, p, "x", 1), ATMSAE_E_ARG);
     ck_assert_uint_eq(atmsae_source_d(source), 0);

@@ -33,7 +33,12 @@ void manual_print(FILE *out, const command *const *commands, size_t n, const com
 bool completion_print(FILE *out, const command *const *commands, size_t n, const char *shell);
 extern const char *const exit_codes[4][2]; /* number, meaning */
 
-/* Prints the context's last error; returns EXIT_FAILED. */
+enum { MESSAGE_BYTES = 5000 };
+/* A message of the library with the command's options in place of the library's settings, in `text`. */
+const char *in_options(const command *c, const char *message, char text[MESSAGE_BYTES]);
+/* The context's last error, so worded. */
+const char *command_error(const atmsae_context *context, char text[MESSAGE_BYTES]);
+/* Prints it; returns EXIT_FAILED. */
 int command_failed(const atmsae_context *context);
 /* A context whose log goes to stderr. precision NULL: the default. NULL after a message. */
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet);
@@ -74,6 +79,8 @@ char *norms_note(const norm_limit *limit, const char *trained);
 /* Reconstruction of the rows of some files that the limit leaves; the caller destroys *metrics. False after a message. */
 bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
                     const char *tensor, bool as_bf16, norm_limit *limit, atmsae_metrics **metrics);
+/* What an FVU or L0 out of the ordinary usually comes from; NULL: they are not. asked: L0 in training; 0: not known. */
+const char *rows_hint(double fvu, double l0, double asked);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);
 
 /* d_sae and k that suit d_in and the number of different rows. */

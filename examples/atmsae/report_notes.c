@@ -88,7 +88,7 @@ static void no_value_notes(report_sae *sae)
 {
     static const char *const causes[][2] = {
         {"fvu", "the rows are all the same, so there is no variance to explain"},
-        {"cosine", "there are no rows to average over"},
+        {"cosine", "the rows or all of their reconstructions are zero"},
         {"norm_ratio", "no row has a length above 1e-6"},
         {"bias", "the reconstructions have nothing in common with the rows: all zero, or at right angles"},
         {"decoder_similarity", "fewer than two latents have a decoder row that is not zero"},
@@ -110,8 +110,21 @@ static void no_value_notes(report_sae *sae)
     }
 }
 
+/* What results say of rows that are not like those of the training. */
+static void rows_note(report_sae *sae)
+{
+    const char *arch = fields_find(&sae->fields, "arch");
+    const bool top = arch && strcmp(arch, "topk") == 0; /* never more than k, and fewer where fewer are positive */
+    const double k = report_number(sae, "k"), target = report_number(sae, "target_l0");
+    const char *hint = rows_hint(report_number(sae, "fvu"), report_number(sae, "l0"), top ? 0 : k > 0 ? k : target > 0 ? target : 0);
+    if (!hint) return;
+    const size_t bytes = strlen(hint) + 1;
+    add(sae, memcpy(program_alloc(bytes, 1), hint, bytes));
+}
+
 void report_notes(const report *self, report_sae *sae)
 {
+    rows_note(sae);
     const size_t n_classes = sae->classes ? (size_t)self->words.words.n_classes : 0, n_tasks = sae->probes ? self->tasks.n : 0;
     char **reason = program_alloc(n_classes + n_tasks, sizeof *reason);
     for (size_t i = 0; i < n_classes; i++) reason[i] = class_reason(self, &sae->classes[i]);

@@ -12,6 +12,7 @@
 #include "stop.h"
 #include "train.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,10 +33,12 @@ typedef struct run {
     history *history;
     importance *importance;
     metrics_file metrics;
+    double fvu;     /* of the last steps; 0: no step was made */
     uint64_t saved; /* steps in the newest checkpoint */
     bool unused;    /* the source's last rows were handed out for a step that failed */
     bool bad_row;   /* because of one of them */
     bool all_bad;   /* because of all of them */
+    bool diverged;  /* a number of the run itself is not finite */
     int code;       /* of the program, if something fails */
 } run;
 
@@ -113,8 +116,8 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     atmsae_batch batch;
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
     if (!good) {
-        command_failed(r->context);
-        if (explain_bad_row(r->source, &batch))
+        if (!explain_bad_row(r->source, &batch)) command_failed(r->context);
+        else
             program_error(has_good_row(&batch, atmsae_source_d(r->source)) ? "such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS
                                                                            : ALL_BAD_ROWS);
     }
@@ -163,7 +166,7 @@ static bool make_trainer(run *r)
         return false;
     }
     if (r->settings[T_RESUME].given) return resume_trainer(r, &asked);
-    train_advise(&asked, atmsae_source_rows(r->source));
+    train_advise(&asked, r->settings, atmsae_source_rows(r->source));
     return (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) >= 0 &&
             atmsae_trainer_get_config(r->trainer, &r->config) >= 0) || failed(r);
 }
@@ -278,15 +281,18 @@ static bool steps(run *r)
     uint64_t done = atmsae_trainer_steps_done(r->trainer), tried = done;
     progress line;
     progress_start(&line, "", r->settings[T_QUIET].given, done * batch_rows, total * batch_rows);
+    atmsae_status status = ATMSAE_OK;
     bool good = true;
     while (good && done < total && !stop_asked()) {
         good = atmsae_source_next(r->source, batch_rows, rows, &batch.n_rows) >= 0;
         if (good) {
-            good = atmsae_trainer_step(r->trainer, &batch, &stats) >= 0;
+            status = atmsae_trainer_step(r->trainer, &batch, &stats);
+            good = status >= 0;
             r->unused = !good;
         }
         if (!good) break;
         done++;
+        if (isfinite(stats.fvu)) r->fvu = r->fvu > 0 ? 0.9 * r->fvu + 0.1 * stats.fvu : stats.fvu;
         metrics_file_add(&r->metrics, &stats);
         if (r->history) history_record(r->history, r->trainer, &stats);
         importance_record(r->importance, r->trainer, stats.step);
@@ -298,8 +304,11 @@ static bool steps(run *r)
     }
     if (stats.rows) progress_end(&line, done * batch_rows, &stats);
     if (!good) {
-        program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
+        char why[MESSAGE_BYTES];
+        (void)command_error(r->context, why);
         r->bad_row = explain_bad_row(r->source, &batch);
+        r->diverged = status == ATMSAE_E_NONFINITE && !r->bad_row;
+        if (!r->bad_row || r->settings[T_SKIP].given) program_error("step %llu: %s", (unsigned long long)done, why);
         r->all_bad = r->bad_row && !has_good_row(&batch, atmsae_source_d(r->source));
     }
     free(rows);
@@ -320,11 +329,28 @@ static void give_up(run *r)
 {
     const char *out = r->settings[T_OUT].text;
     (void)keep_state(r);
+    if (r->diverged) {
+        program_error("%s has the run as it was after %llu steps, when it had diverged: start anew with --force", out, (unsigned long long)r->saved);
+        return;
+    }
     program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
                   (unsigned long long)r->saved, out);
     if (r->all_bad) program_error(ALL_BAD_ROWS);
     else if (r->bad_row)
         program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N" LIST_BAD_ROWS, out);
+}
+
+/* Whether the SAE does on --valid what it did in training; where it could not, that was said before. */
+static void judge_validation(const run *r, const atmsae_metrics_result *result)
+{
+    const atmsae_model_config *m = r->config.model;
+    const bool top = m->activation == ATMSAE_TOPK || m->activation == ATMSAE_BATCHTOPK;
+    const double target = m->target_l0, off = 100 * (result->l0 / target - 1);
+    const char *hint = r->fvu > 1 ? NULL : rows_hint(result->fvu, result->l0, top && m->activation != ATMSAE_TOPK ? m->k : target);
+    if (hint && !train_rows_are_few(m, atmsae_source_rows(r->source))) program_error("warning: --valid: %s", hint);
+    else if (target > 0 && fabs(off) > 2 && fabs(off) < 50 && 2 * target < (double)m->d_sae)
+        program_error("warning: --target-l0 is missed on --valid: L0 is %.4g there, the target %g: train again with --target-l0 %.3g", result->l0,
+                      target, target * target / result->l0);
 }
 
 static bool add_validation(const run *r, fields *out)
@@ -340,6 +366,7 @@ static bool add_validation(const run *r, fields *out)
     if (good) {
         metrics_fields(out, &result);
         norms_fields(out, &limit);
+        judge_validation(r, &result);
     }
     char *note = norms_note(&limit, NULL);
     if (note) program_error("warning: --valid: %s", note);

@@ -39,8 +39,10 @@ typedef struct run_config {
 /* What the options ask for, given the width of the rows and their number in one pass. False after
  * a message: the options contradict each other. */
 bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows);
+/* Too few to learn from for so many latents. */
+bool train_rows_are_few(const atmsae_model_config *model, uint64_t pass_rows);
 /* Says what of a run cannot turn out well although nothing is wrong with any one setting. */
-void train_advise(const run_config *run, uint64_t pass_rows);
+void train_advise(const run_config *run, const setting *s, uint64_t pass_rows);
 /* The settings, resolved, under the names of the options: as a file that --config takes they make the
  * same run again. facts: what else there is to say. */
 void train_settings_fields(const setting *s, const atmsae_trainer_config *config, fields *settings, fields *facts);

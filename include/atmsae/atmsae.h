@@ -249,7 +249,7 @@ typedef struct atmsae_model_config {
                              activation's own (5, 1, 10, 1), see doc/method.md */
     double target_l0;     /* > 0 (default 0), of the same four: prepare starts thresholds, or b_enc, where L0 is the
                              target on its rows, and the trainer moves the coefficient, which starts at
-                             sparsity_coef, and the thresholds so that L0 stays there */
+                             sparsity_coef, and the thresholds so that L0 stays there; calibrate ends at it */
     double bandwidth;     /* eps of the JumpReLU kernels, in units of pre-activations (scaled rows);
                              default NaN: 0.5 (JUMPRELU), 2 (JUMPRELU_TANH). Entries in the band are
                              stored, about 40 bytes each in a step: with 2, nearly all n * F at first */
@@ -378,7 +378,8 @@ atmsae_decode(const atmsae_model *model, const atmsae_codes *codes, float *out, 
 /* Row weights only say which rows count (weight 0: not).
  * BATCHTOPK: sets the inference threshold to the (k*N + 1)-th largest positive pre-activation of
  * N rows of training data (65536 are plenty; never use validation rows), without a mask; 0 if there
- * are fewer. Other activations: does nothing. */
+ * are fewer. Where target_l0 is set: shifts thresholds, or b_enc, all by the same, so that these rows have it; a target
+ * out of reach is told in the log. Others: does nothing. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 

@@ -438,7 +438,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};
     sum_losses(&a, centred, &loss);
     if (!isfinite(loss.total))
-        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g, masked %g)",
+        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g, masked %g): diverged: lower lr",
                         loss.total, loss.mse, loss.sparsity, loss.aux, loss.masked);
     if (out) AMS_TRY(ams_struct_out(c->ctx, atmsae_loss, out, &loss));
     c->state = AMS_CODES_FORWARD;

@@ -43,6 +43,7 @@ struct atmsae_model {
     float *enc_norm, *dec_norm; /* [F] */
     double enc_norm_max;
     float b_enc_max;
+    bool target_told; /* that target_l0 is missed, or its cause */
     bool rows_warned; /* prepare found the rows to be at fault for what will go wrong */
     ams_model_origin origin;
 };
@@ -66,6 +67,7 @@ struct ams_rows;
 /* Of checked rows; y: targets, NULL without any. */
 void ams_advise_rows(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
 void ams_advise_norms(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
+atmsae_status ams_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes *codes);
 atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
                           atmsae_codes *codes, atmsae_loss *loss);
@@ -73,6 +75,7 @@ atmsae_status ams_backward(const atmsae_model *model, atmsae_codes *codes, atmsa
 atmsae_status ams_optimizer_step(atmsae_optimizer *optimizer, atmsae_model *model, atmsae_gradients *gradients,
                                  double *grad_norm);
 double ams_optimizer_lr(const atmsae_optimizer *optimizer);
+double ams_optimizer_usual_lr(uint64_t d_sae); /* the default of lr */
 
 /* ---- norms of rows (norms.c) -------------------------------------------------------------------- */
 
@@ -245,6 +248,8 @@ void ams_activate(const atmsae_model *model, atmsae_codes *codes);
 
 /* All cuts start where target_l0 latents a row fire on these rows. */
 atmsae_status ams_cuts_start(atmsae_model *model, const atmsae_batch *checked);
+/* Shifts them once more so that it is so after training. */
+atmsae_status ams_cuts_settle(atmsae_model *model, const atmsae_batch *checked);
 /* Raises all cuts by the same amount; of JumpReLU, their logarithms. */
 void ams_cuts_shift(atmsae_model *model, double by);
 /* How far above their cuts the entries of a forward are on average: a shift by that much divides L0 by about e, as it does

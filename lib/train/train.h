@@ -10,10 +10,12 @@
 
 /* Of advice.c. */
 typedef struct ams_advice {
-    uint64_t dead[2], dead_warned; /* at the last two looks; at the last warning */
-    double fvu;                    /* moving average */
-    double l0;                     /* moving average of the unmasked L0, where there is a target */
-    bool masks_warned, error_warned;
+    uint64_t dead[2];            /* at the last two looks */
+    double fvu, lowest, middle;  /* moving average; its lowest; that at half of the run */
+    double l0, l0_most, l0_now;  /* moving average, the most of a step, and this one; where there is a target, of the unmasked L0 */
+    double penalty;              /* the step's sparsity loss over its squared error */
+    uint32_t said;               /* remedies named so far, a bit each */
+    bool diverged;
 } ams_advice;
 
 struct atmsae_trainer {
@@ -39,6 +41,8 @@ struct atmsae_trainer {
 };
 /* Whether the step that is done is one to look at what goes wrong. */
 bool ams_advise_now(const atmsae_trainer *trainer);
+/* Of settings that do not go together. */
+void ams_advise_schedules(const atmsae_trainer *trainer);
 /* l0: of this batch as it would be without masks. */
 void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats, double l0);
 

@@ -85,6 +85,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     if (isnan(t->sparsity_warmup))
         t->sparsity_warmup = t->model->config.target_l0 > 0 ? 0 : t->model->config.activation == ATMSAE_JUMPRELU_TANH ? 1 : 0.05;
     show_schedules(t);
+    if (!blank) ams_advise_schedules(t);
     *out = t;
     return ATMSAE_OK;
 }
@@ -241,7 +242,8 @@ static atmsae_status use_to_calibrate(atmsae_trainer *t, const atmsae_batch *bat
 static atmsae_status calibrate(atmsae_trainer *t, const atmsae_batch *batch)
 {
     ams_left_out left_out;
-    if (t->model->config.activation != ATMSAE_BATCHTOPK) return ATMSAE_OK; /* the others have nothing to calibrate */
+    const atmsae_model_config *m = &t->model->config;
+    if (m->activation != ATMSAE_BATCHTOPK && !(m->target_l0 > 0)) return ATMSAE_OK; /* there is nothing to calibrate */
     return ams_use_batch(t, batch, false, t->skip_bad_rows, use_to_calibrate, NULL, &left_out);
 }
 

@@ -161,6 +161,58 @@ START_TEST(absorption_of_words_equals_saebench)
 }
 END_TEST
 
+/* Rows, labels and an SAE in, scores out, by a program that solves and judges with scikit-learn and NumPy. */
+START_TEST(absorption_equals_scikit_learn_from_rows_on)
+{
+    problem p = open_problem("words");
+    if (!p.ctx) return;
+    enum { CLASSES = 6, FIGURES = 15, COUNTS = 4 };
+    array x = get(&p, "words.x"), label = get(&p, "words.label"), train = get(&p, "words.is_train"), want = get(&p, "words.results");
+    static const int32_t probes[] = {ATMSAE_PROBE_SAEBENCH, ATMSAE_PROBE_FREE};
+    static const char *const names[FIGURES] = {
+        "words", "split latents", "main latent", "words with a latent of their own", "full rate", "fraction 0.6.0", "fraction 0.3.2",
+        "probe F1", "sparse F1", "main recall", "main precision", "main F1", "main rate", "own recall", "other recall"};
+    int32_t *labels = zeros(label.n, sizeof *labels);
+    uint8_t *is_train = bytes(&train);
+    for (uint64_t i = 0; i < label.n; i++)
+        labels[i] = (int32_t)label.i[i];
+    atmsae_model *model = get_model(&p, "words.sae");
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.n_rows = x.shape[0];
+    batch.x = x.f;
+    for (int k = 0; k < 2; k++) {
+        atmsae_absorption_config config;
+        atmsae_absorption_config_init(&config, sizeof config);
+        config.n_classes = CLASSES;
+        config.probe = probes[k];
+        atmsae_absorption *a;
+        ok(&p, atmsae_absorption_create(p.ctx, &config, &batch, x.shape[1], labels, is_train, &a));
+        atmsae_absorption_measures m = {.size = sizeof m};
+        atmsae_absorption_entry e[CLASSES] = {{.size = sizeof *e}};
+        ok(&p, atmsae_absorption_measure(a, model, &m, e, NULL));
+        uint64_t absorbed = 0, own = 0;
+        for (int c = 0; c < CLASSES; c++) {
+            const double got[FIGURES] = {
+                (double)e[c].words, (double)e[c].n_split, (double)e[c].split[0], (double)e[c].own_words, e[c].full_rate,
+                e[c].fraction_v060, e[c].fraction_v032, e[c].probe_f1, e[c].sparse_f1, e[c].main_recall, e[c].main_precision,
+                e[c].main_f1, e[c].main_rate, e[c].own_recall, e[c].other_recall};
+            const float *expected = want.f + (k * CLASSES + c) * FIGURES;
+            for (int i = 0; i < FIGURES; i++)
+                if (!(isnan(got[i]) && isnan(expected[i]))) near(names[i], got[i], (double)expected[i], i < COUNTS ? 0 : 2e-5);
+            absorbed += e[c].absorbed;
+            own += e[c].own_words;
+        }
+        ck_assert(absorbed >= 10 && own >= 10); /* the problem has some of all */
+        atmsae_absorption_destroy(a);
+    }
+    atmsae_model_destroy(model);
+    free(labels), free(is_train);
+    drop(&x), drop(&label), drop(&train), drop(&want);
+    close_problem(&p);
+}
+END_TEST
+
 START_TEST(probing_equals_saebench)
 {
     problem p = open_problem("saebench");
@@ -352,6 +404,7 @@ int main(void)
     Suite *suite = suite_create("measures");
     TCase *tcase = tcase_create("packages");
     tcase_add_test(tcase, absorption_of_words_equals_saebench);
+    tcase_add_test(tcase, absorption_equals_scikit_learn_from_rows_on);
     tcase_add_test(tcase, probing_equals_saebench);
     tcase_add_test(tcase, probing_equals_sae_probes);
     tcase_add_test(tcase, truth_equals_saelens);

@@ -6,7 +6,6 @@
 #include "base/base.h"
 #include "data/synth.h"
 #include "eval/absorption.h"
-#include "eval/match.h"
 
 #include <check.h>
 #include <math.h>
@@ -343,18 +342,33 @@ START_TEST(truth_equals_saelens)
 }
 END_TEST
 
+static atmsae_model *model_of_decoder(const problem *p, const array *w_dec)
+{
+    atmsae_model_config config;
+    atmsae_model *model;
+    atmsae_model_config_init(&config, sizeof config);
+    config.d_sae = w_dec->shape[0];
+    config.d_in = w_dec->shape[1];
+    config.activation = ATMSAE_RELU;
+    config.decoder_norm = ATMSAE_DECODER_FREE;
+    ok(p, atmsae_model_create(p->ctx, &config, &model));
+    ok(p, atmsae_model_set(model, ATMSAE_W_DEC, w_dec->f, w_dec->n));
+    return model;
+}
+
 START_TEST(matches_equal_saelens_and_scipy)
 {
     problem p = open_problem("saelens");
     if (!p.ctx) return;
     array a = get(&p, "match.a"), b = get(&p, "match.b"), want = get(&p, "match.results");
+    atmsae_model *models[] = {model_of_decoder(&p, &a), model_of_decoder(&p, &b)};
     for (int swap = 0; swap < 2; swap++)
         for (int absolute = 0; absolute < 2; absolute++) {
             const array *first = swap ? &b : &a, *second = swap ? &a : &b;
             atmsae_match_result r = {.size = sizeof r};
             uint32_t partner[64];
             bool taken[64] = {false};
-            ok(&p, ams_match(p.ctx, first->f, first->shape[0], second->f, second->shape[0], a.shape[1], absolute, partner, &r));
+            ok(&p, atmsae_model_match(models[swap], models[!swap], ATMSAE_W_DEC, absolute, partner, &r));
             near("mcc", r.mcc, (double)want.f[absolute], 1e-6);
             ck_assert_uint_eq(r.pairs, a.shape[0]);
             for (uint64_t i = 0; i < first->shape[0]; i++) {
@@ -363,6 +377,8 @@ START_TEST(matches_equal_saelens_and_scipy)
                 taken[partner[i]] = true;
             }
         }
+    atmsae_model_destroy(models[0]);
+    atmsae_model_destroy(models[1]);
     drop(&a), drop(&b), drop(&want);
     close_problem(&p);
 }

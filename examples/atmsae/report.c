@@ -53,7 +53,7 @@ const report_key report_keys[] = {
     {"main_recall", "recall", "%.4f", 1, "share of words on which their class's main latent fires"},
     {"main_recall_interval", "recall 95 %", NULL, 2, "95 % interval of main_recall over words"},
     {"main_precision", "precision", "%.4f", 1, "share of the words on which a main latent fires that are of its class"},
-    {"main_f1", "main F1", "%.4f", 1, "F1 of a main latent's firing as a sign of its class, over all test words"},
+    {"main_f1", NULL, "%.4f", 1, "F1 of a main latent's firing as a sign of its class, over all test words"},
     {"main_rate", "fires", "%.4f", 1, "share of all test words on which a main latent fires"},
     {"gap", "gap", "%.4f", 1, "absorption gap: main recall on the other words less that on words with a latent of their own"},
     {"gap_error", "+-", "%.4f", 1, "standard error of gap over words"},

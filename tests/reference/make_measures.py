@@ -243,10 +243,8 @@ def library_rows(path, seed, n):
 
 def saelens(rng, seed, library):
     """Synthetic ground truth, reconstruction, matches of two dictionaries, compensated probabilities."""
-    from sae_lens.evals import ExplainedVarianceCalculator
-    from sae_lens.synthetic import HierarchyNode
-    from sae_lens.synthetic.evals import (ShrinkageCalculator, compute_classification_metrics, feature_uniqueness,
-                                          mean_correlation_coefficient)
+    from sae_lens.synthetic import FeatureDictionary, HierarchyNode
+    from sae_lens.synthetic.evals import eval_sae_on_synthetic_data, mean_correlation_coefficient
     from sae_lens.synthetic.hierarchy.hierarchy import Hierarchy
     from sae_lens.util import cosine_similarities
     from scipy.optimize import linear_sum_assignment
@@ -255,20 +253,18 @@ def saelens(rng, seed, library):
     x, on, directions = library_rows(library, seed, n)
     near = directions[rng.integers(0, 20, 26)]
     sae = Relu(rng, 20, 26, -0.2, w_dec=unit(near + 0.25 * rng.normal(size=near.shape)))
-    latents, rows = sae.encode(tensor(x)), tensor(x)
-    recon = sae.decode(latents)
-    metrics = compute_classification_metrics(latents, tensor(on), sae.W_dec, tensor(directions))
-    variance, shrinkage = ExplainedVarianceCalculator(), ShrinkageCalculator()
-    for part in range(0, n, 500):
-        variance.add_batch(recon[part:part + 500], rows[part:part + 500])
-        shrinkage.add_batch(recon[part:part + 500], rows[part:part + 500])
+    # SynthSAEBench's evaluation as it is called, from directions and magnitudes; these are what the rows are made of.
+    features = FeatureDictionary(20, 20, bias=False, initializer=None)
+    features.feature_vectors.data = tensor(directions)
+    magnitudes = np.where(on, np.linalg.solve(directions.T.astype(np.float64), x.T.astype(np.float64)).T, 0)
+    parts = iter(np.split(magnitudes, 6))
+    r = eval_sae_on_synthetic_data(sae, features, SimpleNamespace(sample=lambda _: tensor(next(parts))), n, batch_size=n // 6)
+    metrics = r.classification
     out = sae.tensors('truth.sae') | {
         'truth.seed_rows': np.array([seed, n], np.int32),
         'truth.results': np.array([
-            mean_correlation_coefficient(sae.W_dec, tensor(directions)),
-            feature_uniqueness(sae.W_dec, tensor(directions)), metrics.precision, metrics.recall, metrics.f1_score,
-            metrics.accuracy, (latents != 0).float().sum(1).mean(), on.sum(1).mean(),
-            (~(latents != 0).any(0)).sum(), variance.compute(), shrinkage.compute()], np.float32)}
+            r.mcc, r.uniqueness, metrics.precision, metrics.recall, metrics.f1_score, metrics.accuracy, r.sae_l0, r.true_l0,
+            r.dead_latents, r.explained_variance, r.shrinkage], np.float32)}
 
     a, b = rng.normal(size=(30, 7)), rng.normal(size=(45, 7))
     b[:20] = a[:20] + 0.3 * rng.normal(size=(20, 7))

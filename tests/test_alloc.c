@@ -9,6 +9,7 @@
 #include "headers.h"
 #include "base/base.h"
 #include "kernels/kernels.h"
+#include "suite.h"
 
 #include <atmsae/eval.h>
 #include <check.h>
@@ -57,7 +58,7 @@ static void meter_free(void *opaque, void *memory)
 
 typedef struct variant {
     int32_t activation;
-    int prefixes, transcoder, per_row, aux;
+    int prefixes, transcoder, per_row, aux, second;
     int32_t mask, b_dec_init;
 } variant;
 
@@ -144,6 +145,7 @@ static atmsae_status create_trainer(world *w, atmsae_trainer **out)
     atmsae_masker_config_init(&masker, sizeof masker);
     masker.kind = w->v->mask ? w->v->mask : ATMSAE_MASK_ATM;
     masker.per_row = w->v->per_row;
+    masker.effect = w->v->second;
     masker.warmup_steps = 0;
     atmsae_tracker_config tracker;
     atmsae_tracker_config_init(&tracker, sizeof tracker);
@@ -696,6 +698,7 @@ static const variant each_activation[] = {
     {.activation = ATMSAE_BATCHTOPK, .transcoder = 1, .mask = ATMSAE_MASK_PERMUTED, .b_dec_init = ATMSAE_B_DEC_MEDIAN},
     {.activation = ATMSAE_JUMPRELU, .aux = 1},
     {.activation = ATMSAE_JUMPRELU_TANH, .per_row = 1},
+    {.activation = ATMSAE_GATED, .per_row = 1, .second = 1},
     {.activation = ATMSAE_GATED, .aux = 1, .mask = ATMSAE_MASK_UNIFORM},
 };
 enum { ACTIVATIONS = sizeof each_activation / sizeof *each_activation };
@@ -1228,9 +1231,5 @@ int main(void)
     tcase_add_test(tcase, products_are_warm);
     tcase_add_test(tcase, nothing_past_the_hook);
     tcase_add_test(tcase, a_warm_step_survives);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

@@ -4,6 +4,8 @@
  * than this library's (a newer header), as large, as small as in the struct's first release, or of no
  * known size.
  */
+#include "suite.h"
+
 #include <atmsae/eval.h>
 
 #include <check.h>
@@ -431,9 +433,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite());
 }

@@ -47,8 +47,6 @@ atmsae_context *command_context(const setting *threads, const setting *precision
 bool paths_allowed(const option *options, size_t n, const setting *settings);
 /* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
 bool path_is_input(const char *output, const char *input);
-/* Whether what is written to the path is written within the folder: it may lead out by way of links. */
-bool path_is_within(const char *folder, const char *path);
 
 /* Adds the files to a source. False after a message, also where none of them has a row. */
 bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16);

@@ -5,6 +5,7 @@
  * last checkpoint, which hold everything, are the same.
  */
 #include "small_run.h"
+#include "../suite.h"
 
 #include <check.h>
 #include <signal.h>
@@ -119,9 +120,5 @@ int main(void)
     TCase *t = tcase_create("kills and threads");
     tcase_add_loop_test(t, killed_runs_end_in_the_same_state, 0, SMALL_SETUPS);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

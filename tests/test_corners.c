@@ -277,10 +277,10 @@ START_TEST(every_setting)
                                                "-2147483649",
                                                "18446744073709551615", "nan", "inf", "-inf", "1e999", "-1e300", "1e300"};
     /* Those that came after the first release, which a file may lack: they are there where they were used. */
-    static const char *const later[] = {"trainer.skip_bad_rows", "trainer.bad_rows"};
-    static const int setups[] = {5, 6, 12};
+    static const char *const later[] = {"trainer.skip_bad_rows", "trainer.bad_rows", "trainer.max_norm", "trainer.norm_limit", "trainer.outlier_rows"};
+    static const int setups[] = {5, 6, 12, 15};
     /* A setting that is not used may be NaN. */
-    make_checkpoint(&small_setups[setups[_i]], false, 4); /* BatchTopK with prefixes; JumpReLU; one with bad rows */
+    make_checkpoint(&small_setups[setups[_i]], false, 4); /* BatchTopK with prefixes; JumpReLU; one with bad rows; one with outliers */
     unsigned settings = 0, refused = 0;
     for (uint64_t i = 0; i < whole.n_metadata; i++) {
         const char *key = whole.metadata[i].key;
@@ -313,7 +313,7 @@ START_TEST(every_setting)
             refused += status < 0;
         }
     }
-    ck_assert_uint_eq(settings, _i == 2 ? 54 : 52);
+    ck_assert_uint_eq(settings, _i == 2 ? 54 : _i == 3 ? 55 : 52);
     ck_assert_uint_gt(refused, settings * 6);
     drop_checkpoint();
 }
@@ -1298,7 +1298,7 @@ int main(void)
     Suite *suite = suite_create("corners");
     TCase *files = tcase_create("files");
     tcase_add_checked_fixture(files, open_folder, close_folder);
-    tcase_add_loop_test(files, every_setting, 0, 3);
+    tcase_add_loop_test(files, every_setting, 0, 4);
     tcase_add_test(files, sizes_that_do_not_fit);
     tcase_add_test(files, a_coefficient_that_no_run_has);
     tcase_add_test(files, what_a_newer_version_adds);

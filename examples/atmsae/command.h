@@ -55,10 +55,25 @@ atmsae_source *open_files(atmsae_context *context, const setting *files, const c
 /* The same, for a model that takes rows of their width. false after a message. */
 bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
                bool as_bf16, atmsae_source **source);
-/* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent
- * by *metrics, which the caller then destroys. */
+
+/* Which rows are measured on, by their norm (norms.c). Zeroed: all of them. */
+typedef struct norm_limit {
+    double factor; /* > 0: the limit is so many times the median norm of the first 32768 rows */
+    double limit;  /* 0: none */
+    bool found;    /* what follows, and the limit that the factor makes */
+    atmsae_row_norms norms; /* of the first rows, without those above the limit */
+    uint64_t left_out;      /* of all rows that were measured last */
+} norm_limit;
+extern const option_choice max_norm_choices[];
+/* Looks at the first rows of a source at its start, if that was not done yet. False after a message. */
+bool norms_find(atmsae_context *context, atmsae_source *source, norm_limit *limit);
+void norms_fields(fields *out, const norm_limit *limit);
+/* Whether a few rows decide the result, as a text to be freed; NULL: they do not. trained: the limit of the SAE's training, if known. */
+char *norms_note(const norm_limit *limit, const char *trained);
+
+/* Reconstruction of the rows of some files that the limit leaves; the caller destroys *metrics. False after a message. */
 bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
-                    const char *tensor, bool as_bf16, atmsae_metrics **metrics);
+                    const char *tensor, bool as_bf16, norm_limit *limit, atmsae_metrics **metrics);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);
 
 /* d_sae and k that suit d_in and the number of different rows. */

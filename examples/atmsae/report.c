@@ -26,6 +26,9 @@ const report_key report_keys[] = {
     {"d_in", NULL, "%g", 0, "numbers in a row"},
     {"d_sae", "d_sae", "%g", 0, "latents"},
     {"rows", NULL, "%g", 0, "rows measured on"},
+    {"rows_left_out", NULL, "%.0f", 0, "rows that are not, because their norm is above norm_limit"},
+    {"norm_limit", NULL, "%.6g", 0, "largest norm of a row measured on, as --max-norm or --norm-limit asks"},
+    {"training_norm_limit", NULL, "%.6g", 0, "norm above which the run left out rows, in training with --max-norm"},
     {"l0", "L0", "%.2f", 0, L0},
     {"fvu", "FVU", "%.4f", 0, "fraction of variance unexplained, 0 is perfect, 1 is as good as the mean row"},
     {"explained_variance", "EV", "%.4f", 0, "explained variance, 1 - FVU"},
@@ -133,9 +136,18 @@ bool report_overwrites(const setting *settings, const char *path)
     return settings[R_HTML].given && path_is_input(settings[R_HTML].text, path);
 }
 
+bool report_complete(setting *s)
+{
+    if (!s[R_MAX_NORM].given || !s[R_NORM_LIMIT].given) return true;
+    program_error("--max-norm and --norm-limit both say which rows to leave out: give one");
+    return false;
+}
+
 bool report_open(report *self, const setting *settings, size_t n)
 {
     *self = (report){.settings = settings, .n = n, .sae = program_alloc(n, sizeof *self->sae)};
+    setting_real(&settings[R_MAX_NORM], &self->norms.factor);
+    setting_real(&settings[R_NORM_LIMIT], &self->norms.limit);
     self->context = command_context(&settings[R_THREADS], NULL, true);
     return self->context && words_open(self) && tasks_open(self);
 }
@@ -210,10 +222,13 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
 {
     const setting *s = self->settings;
     atmsae_metrics *metrics;
-    if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &metrics)) return false;
+    if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &self->norms, &metrics)) return false;
     atmsae_metrics_result result = {.size = sizeof result};
     bool good = atmsae_metrics_get(metrics, &result) >= 0 || (command_failed(self->context), false);
-    if (good) metrics_fields(&sae->fields, &result);
+    if (good) {
+        metrics_fields(&sae->fields, &result);
+        norms_fields(&sae->fields, &self->norms);
+    }
     good = good && measure_densities(self, metrics, result.rows, sae) &&
            details_measure(self->context, model, metrics, &sae->fields);
     atmsae_metrics_destroy(metrics);

@@ -276,15 +276,22 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
         s.model.prefixes = prefixes;
     }
     const atmsae_trainer_config config = {sizeof config, &s.model, &s.optimizer, &s.tracker, &s.masker,
-                                          s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows};
+                                          s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows, s.max_norm};
     if (!ams_target_allows(s.log_coef))
         return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.log_coef = %g is beyond what training leaves", s.log_coef);
+    for (int i = 0; i < 2; i++)
+        if (!(s.norm_limit[i] >= 0 && isfinite(s.norm_limit[i])))
+            return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.%snorm_limit = %g, allowed: finite, at least 0",
+                            i ? "target_" : "", s.norm_limit[i]);
     AMS_TRY(ams_trainer_build(ctx, &config, true, out));
 
     atmsae_trainer *t = *out;
     AMS_TRY(read_state(file, t));
     t->steps = s.steps;
     t->bad_rows = s.bad_rows;
+    t->outlier_rows = s.outlier_rows;
+    t->norm_limit[0] = s.norm_limit[0];
+    t->norm_limit[1] = s.norm_limit[1];
     t->log_coef = s.log_coef;
     t->optimizer->steps = s.optimizer_steps;
     t->optimizer->cooldown_from = s.optimizer_cooldown_from;

@@ -6,9 +6,9 @@ activations, and an SAE in a folder; only numbers are compared. Four SAEs: three
 SAELens trains, whose decoder rows are of different norms. A stub stands for the language model, because the
 activations are there already; all else is SAEBench's code, called as its main.run_eval calls it: it trains the probe,
 ranks latents, chooses those of each letter, judges every word and takes the means. It draws random numbers, so it runs
-eight times; the library's full rate must be within two standard deviations and 10 % of their mean, its fraction within two and
-25 %: SAEBench's probe stops short of its optimum, which makes its fractions smaller, the more so the fewer the words
-(doc/evaluation.md, section 1).
+eight times (the suite: four, which takes some five minutes); the library's full rate and fraction must be within two standard
+deviations and 10 % of their mean. That wants all words: with half of them SAEBench's probe, in its 50 epochs, stops so far
+short of its optimum that its fractions are a fifth smaller (doc/evaluation.md, section 1).
 
 Options for trying more: --runs N; --every N (every N-th word; 1: all); --max-k N; --steps N, of the k-sparse probe (100
 are SAEBench's default for the 6400 training words, and too few); --epochs N, of the probe (50); --sae DIR (instead of the
@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-SHARES = {'full': 0.1, 'fraction': 0.25} # of the mean, beside two standard deviations
 LAYER, TRAINING, SCALED_NORM = 9, 100, 24.0 # SAELens trains for some steps on rows of a mean norm of sqrt(d)
 TRAIN = ['--d-sae', '512', '--batch', '1024', '--rows', '205k']
 METHODS = {'batchtopk': ['--mask', 'none', '--k', '32'], 'atm': ['--mask', 'atm', '--k', '32'],
@@ -190,7 +189,7 @@ def main():
     options.add_argument('program')
     options.add_argument('source', type=Path)
     options.add_argument('--runs', type=int, default=8)
-    options.add_argument('--every', type=int, default=2)
+    options.add_argument('--every', type=int, default=1)
     options.add_argument('--max-k', type=int, default=3)
     options.add_argument('--steps', type=int, default=1250)
     options.add_argument('--epochs', type=int, default=50)
@@ -216,7 +215,7 @@ def main():
             for probe in 'saebench', 'free':
                 ours = library(o.program, folder, data / 'activations-valid.npy', words, o.max_k, probe)
                 line(f'atmsae, probe {probe}', ours)
-                far = [k for k, share in SHARES.items() if abs(ours[k] - mean[k]) > 2 * sd[k] + share * mean[k]]
+                far = [k for k in ('full', 'fraction') if abs(ours[k] - mean[k]) > 2 * sd[k] + 0.1 * mean[k]]
                 if probe == 'saebench' and far:
                     failures += 1
                 print(f'  {"":24s} ' + ('near enough' if not far else 'too far: ' + ', '.join(far)))

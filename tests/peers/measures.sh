@@ -39,7 +39,7 @@ else
 fi
 
 if [ "$script" = absorption ]; then
-    exec "$venv/bin/python" "$source/tests/peers/absorption.py" "$build/examples/atmsae" "$source"
+    exec "$venv/bin/python" "$source/tests/peers/absorption.py" "$build/examples/atmsae" "$source" --runs 4
 fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

@@ -14,8 +14,10 @@
 
 /* ---- options ---------------------------------------------------------------------------------------- */
 
-enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT,
+enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT, R_PROBE,
        R_PROBING, R_MAX_NORM, R_NORM_LIMIT, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
+
+extern const option_choice probe_choices[];
 
 /* Entries of an option table, from R_INPUT on. */
 #define REPORT_OPTIONS                                                                                              \
@@ -39,6 +41,9 @@ enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, 
                        .help = "another latent joins those of a class for more F1 than this"},                      \
     [R_MAX_SPLIT] = {.name = "absorption-max-split", .kind = OPTION_COUNT, .value = "N", .min = 1, .max = 64,       \
                      .preset = "10", .help = "most latents of a class"},                                            \
+    [R_PROBE] = {.name = "absorption-probe", .kind = OPTION_CHOICE, .value = "NAME", .choices = probe_choices,       \
+                 .preset = "saebench", .help = "which probe finds a class's direction; the figures of saebench agree with " \
+                                               "SAEBench, free is 0.1's, whose intercept has no penalty"},          \
     [R_PROBING] = {.group = "probing", .name = "probing", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "NAME.tasks.json",          \
                    .help = "a JSON list of task names, beside NAME.safetensors with `activations` [n, d_in], "      \
                            "`labels` [n, tasks] (1, 0, -1: not part of the task) and `is_train` [n]"},              \

@@ -95,6 +95,7 @@ static void no_value_notes(report_sae *sae)
         {"encoder_similarity", "fewer than two latents have an encoder row that is not zero"},
         {"absorption", "no class takes part, so neither has any other mean over classes"},
         {"absorption_fraction_v032", "the probe is right on no test word of any class"},
+        {"gap", "no class has both words with a latent of their own and words without"},
         {"probing_top1", "no task is probed, so neither has any other mean over tasks"},
         {"probing_top1_auc", "the test texts of every task that is probed have one label only"},
     };

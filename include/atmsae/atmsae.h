@@ -853,12 +853,18 @@ ATMSAE_API const uint64_t *atmsae_metrics_counts(const atmsae_metrics *metrics);
  * The probe and the split of words depend on the data only, so make one handle and score any number
  * of SAEs with it. */
 typedef struct atmsae_absorption atmsae_absorption;
+enum {
+    ATMSAE_PROBE_SAEBENCH = 1, /* the intercept is penalised like a weight, as weight decay does in SAEBench: scores agree with it */
+    ATMSAE_PROBE_FREE = 2      /* the intercept is free, penalties are stronger: the probe of release 0.1 */
+};
 typedef struct atmsae_absorption_config {
     size_t size;
     uint64_t n_classes;    /* required; labels are 0 .. n_classes - 1 */
     double min_probe_f1;   /* only classes whose probe scores more on test rows count; default 0.6 */
     double min_f1_gain;    /* another latent joins a class's split latents for more F1 than this; 0.03 */
     uint64_t max_split;    /* most split latents a class; default 10 */
+    int32_t probe;         /* default ATMSAE_PROBE_SAEBENCH */
+    int32_t pad0_;
 } atmsae_absorption_config;
 ATMSAE_API void atmsae_absorption_config_init(atmsae_absorption_config *config, size_t size);
 /* Fits the one-vs-rest probe on the training rows. batch: the rows; labels [n_rows]; is_train
@@ -878,6 +884,8 @@ typedef struct atmsae_absorption_result {
     double mean_split;     /* mean number of split latents */
     double probe_f1;       /* mean test F1 of the probe */
     uint64_t true_positives; /* test rows over all those classes */
+    double main_f1, main_precision, main_rate; /* of main latents: atmsae_absorption_measures of eval.h has these and */
+    double gap, gap_error; /* the recall that they lose on words with a latent of their own, with its standard error */
 } atmsae_absorption_result;
 /* n_classes entries of per-class results may be taken too; NULL: not wanted. */
 typedef struct atmsae_absorption_class {

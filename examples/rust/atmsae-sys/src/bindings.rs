@@ -901,6 +901,8 @@ extern "C" {
 pub struct atmsae_absorption {
     _unused: [u8; 0],
 }
+pub const ATMSAE_PROBE_SAEBENCH: i32 = 1;
+pub const ATMSAE_PROBE_FREE: i32 = 2;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct atmsae_absorption_config {
@@ -909,6 +911,8 @@ pub struct atmsae_absorption_config {
     pub min_probe_f1: f64,
     pub min_f1_gain: f64,
     pub max_split: u64,
+    pub probe: i32,
+    pub pad0_: i32,
 }
 extern "C" {
     pub fn atmsae_absorption_config_init(config: *mut atmsae_absorption_config, size: usize);
@@ -938,6 +942,11 @@ pub struct atmsae_absorption_result {
     pub mean_split: f64,
     pub probe_f1: f64,
     pub true_positives: u64,
+    pub main_f1: f64,
+    pub main_precision: f64,
+    pub main_rate: f64,
+    pub gap: f64,
+    pub gap_error: f64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -61,8 +61,8 @@
  * belong to a context keep it alive, so destroy them in any order. On failure a create writes
  * NULL to *out.
  *
- * Configuration and result structs start with `size`. Call their init function, which writes the
- * size and the defaults, then change what you need:
+ * Structs start with `size`. Those of settings have an init function, which writes the size and the
+ * defaults; results have none: set size = sizeof yourself.
  *     atmsae_x_config c;  atmsae_x_config_init(&c, sizeof c);
  * Fields are only ever appended, so a program built against an older header keeps working.
  * `_init` does nothing for a NULL pointer. A size that is none of ours gives ATMSAE_E_ABI.
@@ -186,7 +186,8 @@ ATMSAE_API void atmsae_context_config_init(atmsae_context_config *config, size_t
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_context_create(const atmsae_context_config *config, atmsae_context **out);
 ATMSAE_API void atmsae_context_destroy(atmsae_context *context);
-/* Text of the last failure on this context, "" if none. Valid until the next failure. */
+/* Text of the last failure on this context, "" if none. Valid until the next failure. A call without a handle has no
+ * context to leave a text on: its status says ATMSAE_E_ARG. */
 ATMSAE_API const char *atmsae_last_error(const atmsae_context *context);
 /* Copies that text to out, cut to room - 1 bytes and a 0 (out may be NULL if room is 0), and returns its
  * full length, at most 1023. Any thread may call it at any time and gets a whole text: that of the last
@@ -379,7 +380,8 @@ atmsae_decode(const atmsae_model *model, const atmsae_codes *codes, float *out, 
  * BATCHTOPK: sets the inference threshold to the (k*N + 1)-th largest positive pre-activation of
  * N rows of training data (65536 are plenty; never use validation rows), without a mask; 0 if there
  * are fewer. Where target_l0 is set: shifts thresholds, or b_enc, all by the same, so that these rows have it; a target
- * out of reach is told in the log. Others: does nothing. */
+ * out of reach is told in the log. Others have nothing to calibrate and return ATMSAE_OK; a loaded SAE is one of them, so
+ * calibrate before saving. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 
@@ -521,7 +523,8 @@ typedef struct atmsae_trainer_config {
     const atmsae_tracker_config *tracker;     /* NULL: defaults */
     const atmsae_masker_config *masker;       /* NULL: defaults, that is ATM */
     uint64_t total_rows;  /* rows that training will see; 0 (default): unknown, see the schedules */
-    uint64_t batch_rows;  /* rows a step; default 4096. Sets total_steps = total_rows / batch_rows */
+    uint64_t batch_rows;  /* rows a step; default 4096. Sets total_steps = total_rows / batch_rows, so give the rows
+                             that your batches have, or schedules end too early or never */
     double sparsity_warmup; /* share of total_steps over which sparsity_coef grows linearly from 0;
                                0 .. 1; default 0.05; JUMPRELU_TANH: 1 unless set; with target_l0: 0 unless set.
                                NaN: that default */

@@ -22,8 +22,8 @@ atmsae_status ams_struct_check_size(atmsae_context *ctx, const ams_struct *s, co
     if (!caller) return ams_fail(ctx, ATMSAE_E_ARG, "%s: NULL", s->name);
     const size_t size = *(const size_t *)caller;
     if (size >= s->first && size <= SANE_STRUCT) return ATMSAE_OK;
-    return ams_fail(ctx, ATMSAE_E_ABI, "%s: size = %zu, expected %zu to %d; was it initialised by its init function?",
-                    s->name, size, s->first, SANE_STRUCT);
+    return ams_fail(ctx, ATMSAE_E_ABI, "%s: size = %zu, expected %zu to %d; call its init function, or set size = sizeof(%s) where it has none",
+                    s->name, size, s->first, SANE_STRUCT, s->name);
 }
 
 atmsae_status ams_struct_copy_in(atmsae_context *ctx, const ams_struct *s, void *local, const void *caller)

@@ -73,6 +73,18 @@ void ams_advise_schedules(const atmsae_trainer *t)
                 "lower dead_window", (unsigned long long)window, (unsigned long long)t->total_rows);
 }
 
+void ams_advise_start(const atmsae_trainer *t, uint64_t rows)
+{
+    const atmsae_model *m = t->model;
+    if (m->config.input_norm == ATMSAE_INPUT_SQRT_D && m->input_scale == 1)
+        ams_log(t->ctx, ATMSAE_LOG_WARNING, "prepare was not called, so rows are neither scaled nor centred, and the usual lr and thresholds do not "
+                "suit them: call atmsae_trainer_prepare before the first step");
+    if (t->total_steps > 0 && rows != t->batch_rows)
+        ams_log(t->ctx, ATMSAE_LOG_WARNING, "batch_rows is %llu, and the first step has %llu rows, so the schedules of lr and masks end too %s: "
+                "set batch_rows to the rows of a step", (unsigned long long)t->batch_rows, (unsigned long long)rows,
+                rows < t->batch_rows ? "early" : "late");
+}
+
 /* ---- dead latents and masks ----------------------------------------------------------------------------------- */
 
 static void look_at_dead(atmsae_trainer *t, uint64_t dead)

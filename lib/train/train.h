@@ -43,6 +43,8 @@ struct atmsae_trainer {
 bool ams_advise_now(const atmsae_trainer *trainer);
 /* Of settings that do not go together. */
 void ams_advise_schedules(const atmsae_trainer *trainer);
+/* Of a first step that was not prepared, or has another number of rows than was said. */
+void ams_advise_start(const atmsae_trainer *trainer, uint64_t rows);
 /* l0: of this batch as it would be without masks. */
 void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats, double l0);
 

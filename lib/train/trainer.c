@@ -197,6 +197,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     const uint64_t allowed = t->skip_bad_rows - ams_min(t->bad_rows, t->skip_bad_rows);
     ams_left_out left_out;
     AMS_TRY(ams_use_batch(t, batch, true, allowed, use_to_train, &f, &left_out));
+    if (t->steps == 0) ams_advise_start(t, t->codes->n);
     s.bad_rows = left_out.bad;
     s.outlier_rows = left_out.outliers;
     AMS_TRY(ams_backward(t->model, t->codes, t->gradients));

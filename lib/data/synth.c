@@ -181,7 +181,7 @@ const float *atmsae_synth_directions(const atmsae_synth *synth) { return synth ?
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
-enum { ROWS_A_JOB = 64 };
+enum { ROWS_A_JOB = AMS_TREE_ROWS };
 
 typedef struct rows_job {
     const atmsae_synth *synth;
@@ -241,14 +241,17 @@ static void make_row(const row_out *out, uint64_t row)
 static void make_rows(void *arg, uint64_t i, unsigned worker)
 {
     const rows_job *job = arg;
-    uint64_t end = ams_min(job->n_rows, (i + 1) * ROWS_A_JOB);
-    for (uint64_t r = i * ROWS_A_JOB; r < end; r++) {
-        row_out out = {job->synth, job->x + r * job->synth->config.d,
-                       job->active ? job->active + r * job->synth->features : NULL};
-        if (job->synth->tree)
-            ams_tree_row(job->synth, job->first_row + r, job->scratch + worker * job->scratch_each, out.x, out.active);
-        else
-            make_row(&out, job->first_row + r);
+    const atmsae_synth *synth = job->synth;
+    uint64_t first = i * ROWS_A_JOB, rows = ams_min(job->n_rows - first, ROWS_A_JOB);
+    row_out out = {synth, job->x + first * synth->config.d, job->active ? job->active + first * synth->features : NULL};
+    if (synth->tree) {
+        ams_tree_rows(synth, job->first_row + first, rows, job->scratch + worker * job->scratch_each, out.x, out.active);
+        return;
+    }
+    for (uint64_t r = 0; r < rows; r++) {
+        make_row(&out, job->first_row + first + r);
+        out.x += synth->config.d;
+        if (out.active) out.active += synth->features;
     }
 }
 

@@ -19,7 +19,7 @@ static bool fires(const atmsae_synth *s, uint64_t i, uint64_t row, const float *
     if (t->rank == 0) return u < t->p[i];
     float g = 0;
     for (uint64_t k = 0; k < t->rank; k++)
-        g += common[k] * t->factor[i * t->rank + k];
+        g += common[k] * t->factor[(i / 4 * t->rank + k) * 4 + i % 4];
     return u < 0.5 * ams_erfc((t->threshold[i] - (double)g) / t->own[i] * 0.70710678118654752440);
 }
 

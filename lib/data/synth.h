@@ -18,7 +18,7 @@ typedef struct ams_tree {
     uint8_t *exclusive;  /* [n] ATMSAE_CHILDREN_.. of each feature's children */
     double *p;           /* [n] probability of the draw */
     double *threshold;   /* [n] Q^-1(p) */
-    float *factor;       /* [n, rank] */
+    float *factor;       /* [n / 4, rank, 4]: of features 4 q .. 4 q + 3 side by side */
     double *own;         /* [n] sqrt(1 - |factor of i|^2) */
     uint32_t *block;     /* [n_blocks] numbers, of blocks of 64 features with one that has no parent */
     float *block_limits; /* [n_blocks, rank + 2, 64] for those: factors, thresholds, 1 / own; see ams_tree_place */

@@ -130,18 +130,23 @@ static float draw_magnitude(const tile *w, uint64_t r, uint64_t i)
     return scaled ? magnitude * (w->magnitude[parent] / t->mean[parent]) : magnitude;
 }
 
+/* Features share draws, and lie in `factor`, in fours. */
 static void draw_siblings(const tile *w, uint64_t r, const uint32_t *sibling, uint64_t n)
 {
     const ams_tree *t = w->synth->tree;
     const float *common = w->common + r * t->rank;
     uint32_t words[4];
+    float g[4];
     for (uint64_t k = 0; k < n; k++) {
-        uint64_t i = sibling[k];
-        float g = 0;
-        if (k == 0 || i / 4 != sibling[k - 1] / 4) ams_synth_words(w->synth, AMS_SYNTH_FIRE, i / 4, w->first + r, words);
-        for (uint64_t q = 0; q < t->rank; q++)
-            g += common[q] * t->factor[i * t->rank + q];
-        w->drawn[k] = fires(t, i, words[i % 4], g);
+        uint64_t i = sibling[k], four = i / 4;
+        if (k == 0 || four != sibling[k - 1] / 4) {
+            ams_synth_words(w->synth, AMS_SYNTH_FIRE, four, w->first + r, words);
+            memset(g, 0, sizeof g);
+            for (const float *factor = t->factor + four * t->rank * 4, *e = common; e < common + t->rank; e++, factor += 4)
+                for (int q = 0; q < 4; q++)
+                    g[q] += *e * factor[q];
+        }
+        w->drawn[k] = fires(t, i, words[i % 4], g[i % 4]);
     }
 }
 
@@ -239,7 +244,7 @@ static double inverse_tail(double p)
 static double draw_factors(const atmsae_synth *synth, uint64_t i, double scale)
 {
     uint64_t rank = synth->tree->rank;
-    float *factor = synth->tree->factor + i * rank;
+    float *factor = synth->tree->factor + i / 4 * rank * 4 + i % 4; /* every fourth */
     double squares = 0, shrink = 1;
     for (uint64_t k = 0; k < rank; k += 2) {
         uint32_t words[4];
@@ -247,14 +252,14 @@ static double draw_factors(const atmsae_synth *synth, uint64_t i, double scale)
         ams_synth_words(synth, AMS_SYNTH_FACTOR, i, k / 2, words);
         ams_normal2(words, two);
         for (uint64_t q = k; q < ams_min(k + 2, rank); q++) {
-            factor[q] = (float)(scale * two[q - k]);
+            factor[q * 4] = (float)(scale * two[q - k]);
             squares += scale * two[q - k] * scale * two[q - k];
         }
     }
     if (1 - squares < 0.01) { /* the common part may make up 99 % of a variance at most */
         shrink = sqrt(0.99 / squares);
         for (uint64_t q = 0; q < rank; q++)
-            factor[q] = (float)(shrink * (double)factor[q]);
+            factor[q * 4] = (float)(shrink * (double)factor[q * 4]);
     }
     return shrink * shrink * squares;
 }
@@ -271,7 +276,7 @@ static void set_blocks(atmsae_synth *synth)
             bool root = i < synth->features && synth->parent_of[i] == AMS_NO_PARENT;
             any = any || root;
             for (uint64_t k = 0; k < t->rank; k++)
-                limits[k * 64 + j] = root ? t->factor[i * t->rank + k] : 0;
+                limits[k * 64 + j] = root ? t->factor[(i / 4 * t->rank + k) * 4 + i % 4] : 0;
             limits[t->rank * 64 + j] = root ? (float)t->threshold[i] : INFINITY;
             limits[(t->rank + 1) * 64 + j] = root ? (float)(1 / t->own[i]) : 1;
         }
@@ -285,7 +290,7 @@ atmsae_status ams_tree_set_limits(atmsae_synth *synth, uint64_t rank, double sca
     uint64_t n = synth->features, blocks = words_of(n), size = 0;
     bool fits = ams_mul(blocks * 64, rank + 2, &size);
     t->rank = rank;
-    t->factor = fits ? ams_alloc(synth->ctx, n * rank, sizeof *t->factor) : NULL;
+    t->factor = fits ? ams_calloc(synth->ctx, (n + 3) / 4 * 4 * rank, sizeof *t->factor) : NULL;
     t->block_limits = fits ? ams_alloc(synth->ctx, size, sizeof *t->block_limits) : NULL;
     t->block = ams_alloc(synth->ctx, blocks, sizeof *t->block);
     t->numbers = ams_alloc(synth->ctx, rank, sizeof *t->numbers);

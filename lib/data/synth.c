@@ -181,11 +181,9 @@ const float *atmsae_synth_directions(const atmsae_synth *synth) { return synth ?
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
-enum { ROWS_A_JOB = AMS_TREE_ROWS };
-
 typedef struct rows_job {
     const atmsae_synth *synth;
-    uint64_t first_row, n_rows;
+    uint64_t first_row, n_rows, rows_a_job;
     float *x;
     uint8_t *active;
     char *scratch; /* [workers, scratch_each], of trees */
@@ -242,7 +240,7 @@ static void make_rows(void *arg, uint64_t i, unsigned worker)
 {
     const rows_job *job = arg;
     const atmsae_synth *synth = job->synth;
-    uint64_t first = i * ROWS_A_JOB, rows = ams_min(job->n_rows - first, ROWS_A_JOB);
+    uint64_t first = i * job->rows_a_job, rows = ams_min(job->n_rows - first, job->rows_a_job);
     row_out out = {synth, job->x + first * synth->config.d, job->active ? job->active + first * synth->features : NULL};
     if (synth->tree) {
         ams_tree_rows(synth, job->first_row + first, rows, job->scratch + worker * job->scratch_each, out.x, out.active);
@@ -270,7 +268,9 @@ static atmsae_status generate(const atmsae_synth *synth, uint64_t first_row, uin
         job.scratch = ams_alloc(synth->ctx, ams_workers(synth->ctx), job.scratch_each);
         if (!job.scratch) return ams_nomem(synth->ctx, "rows of a generator");
     }
-    ams_parallel(synth->ctx, (n_rows - 1) / ROWS_A_JOB + 1, make_rows, &job);
+    /* Many rows of a tree at a time share what they read, but every thread is to have two turns. */
+    job.rows_a_job = ams_min(n_rows / (2 * (uint64_t)ams_workers(synth->ctx)) + 1, AMS_TREE_ROWS);
+    ams_parallel(synth->ctx, (n_rows - 1) / job.rows_a_job + 1, make_rows, &job);
     ams_free(synth->ctx, job.scratch);
     return ATMSAE_OK;
 }

@@ -43,7 +43,9 @@ typedef struct tile {
     float *magnitude; /* [n] of features that are on; of one row, as what follows */
     uint32_t *list;   /* [n] */
     uint8_t *drawn;   /* [n] of siblings, one after the other */
+    float *size;      /* [n + SIZES] magnitudes of several rows, each ascending by feature */
 } tile;
+enum { SIZES = 65536 };
 
 static uint64_t words_of(uint64_t bits) { return (bits + 63) / 64; }
 
@@ -51,7 +53,7 @@ uint64_t ams_tree_scratch(const atmsae_synth *synth)
 {
     uint64_t n = synth->features, rank = synth->tree->rank;
     uint64_t bytes = AMS_TREE_ROWS * (words_of(n) * sizeof(uint64_t) + rank * sizeof(float)) +
-                     n * (sizeof(float) + sizeof(uint32_t) + 1);
+                     n * (2 * sizeof(float) + sizeof(uint32_t) + 1) + SIZES * sizeof(float);
     return (bytes + 63) / 64 * 64;
 }
 
@@ -60,7 +62,8 @@ static tile begin(const atmsae_synth *synth, uint64_t first, uint64_t rows, void
     tile w = {.synth = synth, .first = first, .rows = rows, .row_words = words_of(synth->features), .on = scratch};
     w.common = (float *)(w.on + AMS_TREE_ROWS * w.row_words);
     w.magnitude = w.common + AMS_TREE_ROWS * synth->tree->rank;
-    w.list = (uint32_t *)(w.magnitude + synth->features);
+    w.size = w.magnitude + synth->features;
+    w.list = (uint32_t *)(w.size + synth->features + SIZES);
     w.drawn = (uint8_t *)(w.list + synth->features);
     memset(w.on, 0, rows * w.row_words * sizeof *w.on);
     return w;
@@ -155,11 +158,15 @@ static void draw_siblings(const tile *w, uint64_t r, const uint32_t *sibling, ui
 static void exclude(const tile *w, uint64_t r, uint32_t parent, const uint32_t *sibling, uint64_t n)
 {
     const ams_tree *t = w->synth->tree;
+    bool choose = t->exclusive[parent] == ATMSAE_CHILDREN_CHOOSE_ONE;
     uint32_t words[4];
     uint64_t drawn = 0, seen = 0;
+    for (uint64_t k = 0; k < n; k++)
+        drawn += w->drawn[k];
+    if (!choose && drawn <= 1) return;
     ams_synth_words(w->synth, AMS_SYNTH_CHOICE, parent, w->first + r, words);
     double u = ams_uniform(words[0], words[1]), sum = 0;
-    if (t->exclusive[parent] == ATMSAE_CHILDREN_CHOOSE_ONE) {
+    if (choose) {
         for (uint64_t k = 0; k < n; k++) {
             double before = sum;
             sum += t->p[sibling[k]];
@@ -167,11 +174,16 @@ static void exclude(const tile *w, uint64_t r, uint32_t parent, const uint32_t *
         }
         return;
     }
-    for (uint64_t k = 0; k < n; k++)
-        drawn += w->drawn[k];
-    uint64_t keep = ams_min((uint64_t)(u * (double)drawn), drawn ? drawn - 1 : 0);
+    uint64_t keep = ams_min((uint64_t)(u * (double)drawn), drawn - 1);
     for (uint64_t k = 0; k < n; k++)
         if (w->drawn[k]) w->drawn[k] = seen++ == keep;
+}
+
+static const uint32_t *children(const ams_tree *t, uint64_t i, uint64_t *n)
+{
+    uint32_t first = i ? t->child_end[i - 1] : 0;
+    *n = t->child_end[i] - first;
+    return t->child + first;
 }
 
 /* Sizes of all that are on in a row, of which those without a parent are known. */
@@ -182,11 +194,12 @@ static void apply_hierarchy(const tile *w, uint64_t r)
     memset(w->on + r * w->row_words, 0, w->row_words * sizeof *w->on);
     for (uint64_t k = 0; k < count; k++) {
         uint32_t i = w->list[k];
+        uint64_t n;
+        const uint32_t *child = children(t, i, &n);
+        if (n > 0) ams_prefetch(t->factor + child[0] / 4 * t->rank * 4, t->rank * 4);
         w->magnitude[i] = draw_magnitude(w, r, i);
         if (!(w->magnitude[i] > 0)) continue;
         set_bit(w, r, i);
-        const uint32_t *child = t->child + (i ? t->child_end[i - 1] : 0);
-        uint64_t n = (uint64_t)(t->child + t->child_end[i] - child);
         if (n == 0) continue;
         draw_siblings(w, r, child, n);
         if (t->exclusive[i]) exclude(w, r, i, child, n);
@@ -195,24 +208,51 @@ static void apply_hierarchy(const tile *w, uint64_t r)
     }
 }
 
+/* ---- sums ------------------------------------------------------------------------------------------------ */
+
+/* Adds the directions of 64 features after the other, of each to all rows, so that it is read once: in every row the
+ * order is ascending. size[r]: magnitudes of row r. */
+static void add_directions(const tile *w, uint64_t first, uint64_t end, const float **size, float *x)
+{
+    uint64_t d = w->synth->config.d;
+    const float *directions = w->synth->directions;
+    for (uint64_t r = first; r < end; r++)
+        memcpy(x + r * d, w->synth->tree->bias, d * sizeof *x);
+    for (uint64_t q = 0; q < w->row_words; q++) {
+        uint64_t next = 0;
+        for (uint64_t r = first; r < end && q + 1 < w->row_words; r++)
+            next |= w->on[r * w->row_words + q + 1];
+        for (; next; next &= next - 1)
+            ams_prefetch(directions + ((q + 1) * 64 + (uint64_t)__builtin_ctzll(next)) * d, d);
+        for (uint64_t r = first; r < end; r++)
+            for (uint64_t bits = w->on[r * w->row_words + q]; bits; bits &= bits - 1)
+                ams_axpy(x + r * d, *size[r]++, directions + (q * 64 + (uint64_t)__builtin_ctzll(bits)) * d, d);
+    }
+}
+
 void ams_tree_rows(const atmsae_synth *synth, uint64_t first, uint64_t rows, void *scratch, float *x, uint8_t *active)
 {
-    uint64_t n = synth->features, d = synth->config.d;
+    uint64_t n = synth->features, used = 0, done = 0;
+    const float *size[AMS_TREE_ROWS];
     const tile w = begin(synth, first, rows, scratch);
     draw_common(&w);
     draw_roots(&w);
     for (uint64_t r = 0; r < rows; r++) {
         apply_hierarchy(&w, r);
         uint64_t count = list_row(&w, r);
-        memcpy(x + r * d, synth->tree->bias, d * sizeof *x);
+        if (used > SIZES) {
+            add_directions(&w, done, r, size, x);
+            done = r;
+            used = 0;
+        }
+        size[r] = w.size + used;
         if (active) memset(active + r * n, 0, n);
         for (uint64_t k = 0; k < count; k++) {
-            uint64_t i = w.list[k];
-            if (k + 1 < count) ams_prefetch(synth->directions + w.list[k + 1] * d, d);
-            ams_axpy(x + r * d, w.magnitude[i], synth->directions + i * d, d);
-            if (active) active[r * n + i] = 1;
+            w.size[used++] = w.magnitude[w.list[k]];
+            if (active) active[r * n + w.list[k]] = 1;
         }
     }
+    add_directions(&w, done, rows, size, x);
 }
 
 void ams_tree_free(atmsae_context *ctx, ams_tree *t)

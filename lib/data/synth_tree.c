@@ -33,6 +33,11 @@ static bool fires(const ams_tree *t, uint64_t i, uint32_t word, float g)
     return t->rank > 0 ? below_tail(t, u, (t->threshold[i] - (double)g) / t->own[i]) : u < t->p[i];
 }
 
+typedef struct entry {
+    uint32_t feature;
+    float size;
+} entry;
+
 /* Rows in the making, and room for them. */
 typedef struct tile {
     const atmsae_synth *synth;
@@ -43,9 +48,12 @@ typedef struct tile {
     float *magnitude; /* [n] of features that are on; of one row, as what follows */
     uint32_t *list;   /* [n] */
     uint8_t *drawn;   /* [n] of siblings, one after the other */
-    float *size;      /* [n + SIZES] magnitudes of several rows, each ascending by feature */
+    entry *entry;     /* [n + 1 + ENTRIES] features of several rows that are on, each row's ascending */
 } tile;
-enum { SIZES = 65536 };
+enum {
+    ENTRIES = 65536, /* beyond which those of the next row may not find room */
+    TOGETHER = 128   /* features */
+};
 
 static uint64_t words_of(uint64_t bits) { return (bits + 63) / 64; }
 
@@ -53,17 +61,17 @@ uint64_t ams_tree_scratch(const atmsae_synth *synth)
 {
     uint64_t n = synth->features, rank = synth->tree->rank;
     uint64_t bytes = AMS_TREE_ROWS * (words_of(n) * sizeof(uint64_t) + rank * sizeof(float)) +
-                     n * (2 * sizeof(float) + sizeof(uint32_t) + 1) + SIZES * sizeof(float);
+                     (n + 1 + ENTRIES) * sizeof(entry) + n * (sizeof(float) + sizeof(uint32_t) + 1);
     return (bytes + 63) / 64 * 64;
 }
 
 static tile begin(const atmsae_synth *synth, uint64_t first, uint64_t rows, void *scratch)
 {
     tile w = {.synth = synth, .first = first, .rows = rows, .row_words = words_of(synth->features), .on = scratch};
-    w.common = (float *)(w.on + AMS_TREE_ROWS * w.row_words);
+    w.entry = (entry *)(w.on + AMS_TREE_ROWS * w.row_words);
+    w.common = (float *)(w.entry + synth->features + 1 + ENTRIES);
     w.magnitude = w.common + AMS_TREE_ROWS * synth->tree->rank;
-    w.size = w.magnitude + synth->features;
-    w.list = (uint32_t *)(w.size + synth->features + SIZES);
+    w.list = (uint32_t *)(w.magnitude + synth->features);
     w.drawn = (uint8_t *)(w.list + synth->features);
     memset(w.on, 0, rows * w.row_words * sizeof *w.on);
     return w;
@@ -83,18 +91,25 @@ static uint64_t list_row(const tile *w, uint64_t r)
 
 /* ---- features without a parent: in every row ---------------------------------------------------------- */
 
+/* Draws index .. index + 15; word by word, as ams_philox_16 gives them. */
+static void draw_16(const tile *w, uint64_t r, unsigned use, uint64_t index, uint32_t words[64])
+{
+    ams_philox_16(w->synth->config.seed, AMS_DRAW_SYNTH, (uint64_t)use << 48 | index, w->first + r, words);
+}
+
 static void draw_common(const tile *w)
 {
     uint64_t rank = w->synth->tree->rank;
-    for (uint64_t r = 0; r < w->rows; r++)
-        for (uint64_t k = 0; k < rank; k += 2) {
-            uint32_t words[4];
-            double two[2];
-            ams_synth_words(w->synth, AMS_SYNTH_COMMON, k / 2, w->first + r, words);
-            ams_normal2(words, two);
-            for (uint64_t q = k; q < ams_min(k + 2, rank); q++)
-                w->common[r * rank + q] = (float)two[q - k];
+    for (uint64_t r = 0; r < w->rows; r++) {
+        uint32_t words[64];
+        double two[2] = {0};
+        for (uint64_t k = 0; k < rank; k++) {
+            uint64_t i = k / 2 % 16;
+            if (k % 32 == 0) draw_16(w, r, AMS_SYNTH_COMMON, k / 2, words);
+            if (k % 2 == 0) ams_normal2((const uint32_t[]){words[i], words[16 + i], words[32 + i], words[48 + i]}, two);
+            w->common[r * rank + k] = (float)two[k % 2];
         }
+    }
 }
 
 /* 64 features at a time, whose factors stay in cache for all rows. Most draws are rejected by a bound. */
@@ -107,8 +122,7 @@ static void draw_roots(const tile *w)
         for (uint64_t r = 0; r < w->rows; r++) {
             uint32_t words[64];
             float g[64] = {0};
-            ams_philox_16(synth->config.seed, AMS_DRAW_SYNTH, (uint64_t)AMS_SYNTH_FIRE << 48 | (uint64_t)t->block[b] * 16,
-                          w->first + r, words);
+            draw_16(w, r, AMS_SYNTH_FIRE, (uint64_t)t->block[b] * 16, words);
             ams_gather_64(g, w->common + r * t->rank, t->numbers, 0, factor, t->rank);
             for (uint64_t bits = ams_below_tail_64(words, g, threshold, threshold + 64); bits; bits &= bits - 1) {
                 unsigned j = (unsigned)__builtin_ctzll(bits);
@@ -210,49 +224,48 @@ static void apply_hierarchy(const tile *w, uint64_t r)
 
 /* ---- sums ------------------------------------------------------------------------------------------------ */
 
-/* Adds the directions of 64 features after the other, of each to all rows, so that it is read once: in every row the
- * order is ascending. size[r]: magnitudes of row r. */
-static void add_directions(const tile *w, uint64_t first, uint64_t end, const float **size, float *x)
+/* Adds the directions of some features to all rows before those of the next ones, so that each is read from memory once
+ * for many rows; in every row they are added in ascending order. at[r]: the entries of row r. */
+static void add_directions(const tile *w, uint64_t first, uint64_t end, const entry **at, float *x)
 {
     uint64_t d = w->synth->config.d;
-    const float *directions = w->synth->directions;
-    for (uint64_t r = first; r < end; r++)
+    uint32_t next[AMS_TREE_ROWS];
+    for (uint64_t r = first; r < end; r++) {
         memcpy(x + r * d, w->synth->tree->bias, d * sizeof *x);
-    for (uint64_t q = 0; q < w->row_words; q++) {
-        uint64_t next = 0;
-        for (uint64_t r = first; r < end && q + 1 < w->row_words; r++)
-            next |= w->on[r * w->row_words + q + 1];
-        for (; next; next &= next - 1)
-            ams_prefetch(directions + ((q + 1) * 64 + (uint64_t)__builtin_ctzll(next)) * d, d);
-        for (uint64_t r = first; r < end; r++)
-            for (uint64_t bits = w->on[r * w->row_words + q]; bits; bits &= bits - 1)
-                ams_axpy(x + r * d, *size[r]++, directions + (q * 64 + (uint64_t)__builtin_ctzll(bits)) * d, d);
+        next[r] = at[r]->feature;
     }
+    for (uint64_t limit = TOGETHER; limit < w->synth->features + TOGETHER; limit += TOGETHER)
+        for (uint64_t r = first; r < end; r++)
+            while (next[r] < limit) {
+                ams_axpy(x + r * d, at[r]->size, w->synth->directions + next[r] * d, d);
+                next[r] = (++at[r])->feature;
+            }
 }
 
 void ams_tree_rows(const atmsae_synth *synth, uint64_t first, uint64_t rows, void *scratch, float *x, uint8_t *active)
 {
     uint64_t n = synth->features, used = 0, done = 0;
-    const float *size[AMS_TREE_ROWS];
+    const entry *at[AMS_TREE_ROWS];
     const tile w = begin(synth, first, rows, scratch);
     draw_common(&w);
     draw_roots(&w);
     for (uint64_t r = 0; r < rows; r++) {
         apply_hierarchy(&w, r);
         uint64_t count = list_row(&w, r);
-        if (used > SIZES) {
-            add_directions(&w, done, r, size, x);
+        if (used > ENTRIES) {
+            add_directions(&w, done, r, at, x);
             done = r;
             used = 0;
         }
-        size[r] = w.size + used;
+        at[r] = w.entry + used;
         if (active) memset(active + r * n, 0, n);
         for (uint64_t k = 0; k < count; k++) {
-            w.size[used++] = w.magnitude[w.list[k]];
+            w.entry[used++] = (entry){w.list[k], w.magnitude[w.list[k]]};
             if (active) active[r * n + w.list[k]] = 1;
         }
+        w.entry[used++].feature = UINT32_MAX; /* the end */
     }
-    add_directions(&w, done, rows, size, x);
+    add_directions(&w, done, rows, at, x);
 }
 
 void ams_tree_free(atmsae_context *ctx, ams_tree *t)

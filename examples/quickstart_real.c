@@ -145,6 +145,5 @@ void quick_print_real(const quick_result results[QUICK_METHODS])
     }
     printf("  absorbed: first-letter absorption, full-rate form, on 1600 words the probe was not fitted on\n"
            "  recall: share of those words on which one of their letter's latents fires\n"
-           "  Of some 1500 words that the probe gets right, one is 0.0007: differences in absorption under a factor\n"
-           "  of two are noise in a run of this size.\n");
+           "  Another seed alone may move absorbed by a tenth, so smaller differences say nothing in a run of this size.\n");
 }

@@ -61,7 +61,8 @@ mkdir elsewhere
 report $? "run.json from another folder"
 same "... makes the same SAE" flags/sae_weights.safetensors elsewhere/again/sae_weights.safetensors
 same "... and the same metrics" flags.csv elsewhere/again.csv
-for arch in "standard --mask paper" "jumprelu --target-l0 3" "jumprelu --jumprelu-form anthropic" gated matryoshka "topk --per-row --b-dec median"; do
+for arch in "standard --mask paper" "jumprelu --target-l0 3" "jumprelu --jumprelu-form anthropic" gated matryoshka "topk --per-row --b-dec median" \
+    "batchtopk --mask-effect second-loss --per-row --alpha 0.5"; do
     rm -rf o p
     expect 0 "--arch $arch" train rows.npy --arch $arch --d-sae 48 --batch 100 --rows 300 --out o --quiet
     expect 0 "... again from its run.json" train --config o/run.json --out p --quiet
@@ -147,15 +148,15 @@ long="--d-sae 48 --rows 20k --batch 50"
 quiet "warning" rows.npy --k 4 $long
 warns "few for" late.npy --k 4 --d-sae 64 --rows 3k --batch 500
 warns "too few to learn" rows.npy --k 4 $tiny
-warns "k is above the rank of the rows" rank.npy --k 8 $tiny
+warns "--k is above the rank of the rows" rank.npy --k 8 $tiny
 quiet "above the rank" rank.npy --k 4 $tiny
 quiet "above the rank" rows.npy --k 12 $tiny
 warns "rows are not centred.*start b_dec at the mean" mean.npy --k 2 --b-dec zero $tiny
 quiet "not centred" mean.npy --k 2 $tiny
 quiet "not centred" rows.npy --k 2 --b-dec zero $tiny
 warns "not centred.*subtract the mean" const.npy --k 2 $tiny
-warns "k is too small" rows.npy --k 0.3 $long
-warns "too sparse: .*lower sparsity_coef" rows.npy --arch standard --sparsity 500 $long
+warns "--k is too small" rows.npy --k 0.3 $long
+warns "lower --sparsity" rows.npy --arch standard --sparsity 500 $long
 warns "dead latents are rising.*turn AuxK on" rows.npy --k 4 --d-sae 200 --rows 40k --batch 200 --lr 0.05 --aux-coef 0 --dead-window 2k
 warns "masks starve latents" rows.npy --k 4 $long --r 5 --c 3
 

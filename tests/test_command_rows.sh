@@ -132,7 +132,7 @@ printf '1.5,2,3\n4,5,6\n' >rows.csv
 says_of rows.csv 'a text file: not read; save its rows with NumPy: numpy.save("rows.npy", numpy.loadtxt(FILE'
 printf 'PAR1............PAR1' >rows.parquet
 says_of rows.parquet "a Parquet file: not read"
-says_of bf16.npy "the array holds U16; rows are of F32, F16, BF16 or F64. If it is bfloat16, for which NumPy has no type, say so: bf16"
+says_of bf16.npy "the array holds U16; rows are of F32, F16, BF16 or F64. If it is bfloat16, for which NumPy has no type, say so: --bf16"
 
 # ---- files that change between a run and its resume ----
 changed() { # FILE: another one of the same shape, only its first and last row the same, in `other`

@@ -7,6 +7,7 @@
 #include "eval/assignment.h"
 #include "eval/lasso.h"
 #include "eval/logistic.h"
+#include "suite.h"
 
 #include <atmsae/eval.h>
 #include <check.h>
@@ -137,7 +138,7 @@ START_TEST(logistic_finds_the_optimum_of_scikit_learn)
     float *want = read_tensor(ctx, file, name, "w", &classes, &m);
     double *w = zeros(classes * m, sizeof *w), *zero = zeros(m, sizeof *zero);
     ams_logistic p = {x, n, d, d, label, ridge_cases[_i].c, ridge_cases[_i].balanced, NULL, NULL, NULL};
-    ok(ctx, ams_logistic_fit_classes(ctx, &p, classes, w));
+    ok(ctx, ams_logistic_fit_classes(ctx, &p, 0, classes, w));
     for (uint64_t k = 0; k < classes; k++) {
         for (uint64_t j = 0; j < m; j++)
             near(name, w[k * m + j], (double)want[k * m + j], 2e-6 * (1 + fabs((double)want[k * m + j])));
@@ -157,7 +158,7 @@ START_TEST(logistic_finds_the_optimum_of_scikit_learn)
 
     atmsae_context *alone = new_context(1); /* the same bits on one thread */
     double *again = zeros(classes * m, sizeof *again);
-    ok(alone, ams_logistic_fit_classes(alone, &p, classes, again));
+    ok(alone, ams_logistic_fit_classes(alone, &p, 0, classes, again));
     ck_assert_mem_eq(w, again, classes * m * sizeof *w);
     atmsae_context_destroy(alone);
     free(again);
@@ -213,7 +214,7 @@ START_TEST(logistic_fits_classes_in_groups)
     atmsae_context *ctx = new_context(2);
     ams_logistic p = {&x[0][0], N, D, D, label, 0.5, true, NULL, NULL, NULL};
     double w[CLASSES][D + 1], single[D + 1], *work = zeros(ams_logistic_work(&p), sizeof *work);
-    ok(ctx, ams_logistic_fit_classes(ctx, &p, CLASSES, &w[0][0]));
+    ok(ctx, ams_logistic_fit_classes(ctx, &p, 0, CLASSES, &w[0][0]));
     for (int k = 0; k < CLASSES; k++) {
         ck_assert_double_le(ams_logistic_fit(&p, k, work, single), AMS_LOGISTIC_TOLERANCE);
         for (int j = 0; j <= D; j++)
@@ -227,7 +228,7 @@ START_TEST(logistic_fits_classes_in_groups)
         ams_logistic other = p;
         other.x = &y[0][0];
         other.c /= unit * unit;
-        ok(ctx, ams_logistic_fit_classes(ctx, &other, CLASSES, &scaled[0][0]));
+        ok(ctx, ams_logistic_fit_classes(ctx, &other, 0, CLASSES, &scaled[0][0]));
         for (int k = 0; k < CLASSES; k++)
             for (int j = 0; j < D; j++)
                 near("weight in other units", scaled[k][j] * unit, w[k][j], 1e-6);
@@ -299,6 +300,72 @@ START_TEST(lasso_finds_the_optimum_of_scikit_learn)
     free(work), free(w), free(g), free(start), free(count), free(row), free(value), free(a), free(want), free(label);
     atmsae_tensors_close(file);
     atmsae_context_destroy(ctx);
+}
+END_TEST
+
+/* The conditions of optimality, from dense rows in long double: each weight's slope is lambda against its sign, that of a
+ * weight of 0 at most lambda, and the intercept's 0. Some rows are up to 1e5 times the others, which sweeps over columns
+ * alone do not get past. */
+START_TEST(lasso_meets_its_conditions_whatever_rows_are_large)
+{
+    enum { N = 1500, COLUMNS = 96 };
+    static const struct {
+        int large;
+        double factor;
+    } cases[] = {{0, 1}, {1, 1e3}, {1, 1e5}, {2, 1e5}, {40, 1e5}};
+    static float dense[N][COLUMNS], value[N * COLUMNS];
+    static uint32_t row[N * COLUMNS];
+    static int32_t label[N];
+    static long double score[N];
+    uint64_t start[COLUMNS], count[COLUMNS], at = 0, random = 7, positives = 0;
+    for (int i = 0; i < N; i++) {
+        double z = -1;
+        for (int j = 0; j < COLUMNS; j++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            const double u = (double)(random >> 11) * 0x1p-53, share = i < cases[_i].large ? 0.5 : 0.05;
+            const double x = u < share ? (0.5 + u / share) * (i < cases[_i].large ? cases[_i].factor : 1) : 0;
+            dense[i][j] = (float)x;
+            if (j < 8) z += j % 2 ? 1.5 * x : -x;
+        }
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        label[i] = z + 2 * ((double)(random >> 11) * 0x1p-53 - 0.5) > 0;
+        positives += (uint64_t)label[i];
+    }
+    for (int j = 0; j < COLUMNS; j++) {
+        start[j] = at;
+        for (int i = 0; i < N; i++)
+            if (dense[i][j] != 0) {
+                row[at] = (uint32_t)i;
+                value[at++] = dense[i][j];
+            }
+        count[j] = at - start[j];
+    }
+    const double lambda = 0.01;
+    ams_lasso p = {{N, COLUMNS, start, count, row, value}, label, lambda};
+    double *work = zeros(ams_lasso_work(&p), sizeof *work), w[COLUMNS], g[COLUMNS];
+    ck_assert_double_le(ams_lasso_fit(&p, 1, work, w, g), AMS_LASSO_TOLERANCE);
+    for (int i = 0; i < N; i++) {
+        score[i] = 0;
+        for (int j = 0; j < COLUMNS; j++)
+            score[i] += (long double)w[j] * (long double)dense[i][j];
+    }
+    const long double each[2] = {1.0L / N, (long double)(N - positives) / (long double)positives / N};
+    long double low = -1e6L, high = 1e6L, slope[N];
+    for (int k = 0; k < 200; k++) {
+        const long double b = (low + high) / 2;
+        long double sum = 0;
+        for (int i = 0; i < N; i++)
+            sum += slope[i] = each[label[i]] * (1 / (1 + expl(-(score[i] + b))) - label[i]);
+        *(sum < 0 ? &low : &high) = b;
+    }
+    for (int j = 0; j < COLUMNS; j++) {
+        long double sum = 0;
+        for (int i = 0; i < N; i++)
+            sum += slope[i] * (long double)dense[i][j];
+        const double off = w[j] != 0 ? fabs((double)sum + copysign(lambda, w[j])) : fabs((double)sum) - lambda;
+        ck_assert_msg(off <= 1e-3 * lambda, "column %d: weight %g, slope %g", j, w[j], (double)sum);
+    }
+    free(work);
 }
 END_TEST
 
@@ -739,11 +806,12 @@ static void free_words(words *w)
     free(w->x), free(w->label), free(w->is_train), free(w->token);
 }
 
-static atmsae_absorption *new_absorption(atmsae_context *ctx, const words *w)
+static atmsae_absorption *new_absorption_of(atmsae_context *ctx, const words *w, int32_t probe)
 {
     atmsae_absorption_config config;
     atmsae_absorption_config_init(&config, sizeof config);
     config.n_classes = CLASSES;
+    if (probe) config.probe = probe;
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     batch.n_rows = WORDS;
@@ -752,6 +820,8 @@ static atmsae_absorption *new_absorption(atmsae_context *ctx, const words *w)
     ok(ctx, atmsae_absorption_create(ctx, &config, &batch, WORD_D, w->label, w->is_train, &a));
     return a;
 }
+
+static atmsae_absorption *new_absorption(atmsae_context *ctx, const words *w) { return new_absorption_of(ctx, w, 0); }
 
 /* One latent a direction; if `absorbing`, a rare token's latent also stands for class 0, whose own
  * latent then keeps silent. Latent 0's encoder and decoder are stretched by `stretch`. */
@@ -832,6 +902,11 @@ START_TEST(absorption_of_an_oracle_is_zero)
     near("main_precision", m.main_precision, 1, 0);
     near("split_f1", m.split_f1, 1, 1e-12);
     near("sd", m.full_rate_sd, 0, 0);
+    near("main_f1", m.main_f1, 1, 1e-12);
+    near("main_rate", m.main_rate, 0.25, 0.01);
+    near("gap", m.gap, 0, 0); /* words with a rare token have a latent of their own, and their class's fires all the same */
+    ck_assert_uint_ge(entries[0].own_words, 40);
+    ck_assert_uint_eq(m.own_words, entries[0].own_words);
     atmsae_model_destroy(model);
     atmsae_absorption_destroy(a);
     free_words(&w);
@@ -861,6 +936,18 @@ static void check_entries(atmsae_context *ctx, const words *w, const atmsae_abso
     near("mean", m.full_rate, rate / CLASSES, 1e-12);
     near("sd", m.full_rate_sd, rate / 2, 1e-12); /* of rate, 0, 0, 0 */
     ck_assert_uint_eq(e[0].split[0], 0);
+    ck_assert_uint_eq(e[0].own_words, absorbed);
+    near("recall with a latent of its own", e[0].own_recall, 0, 0);
+    near("recall of the others", e[0].other_recall, 1, 0);
+    near("gap", m.gap, 1, 0); /* of class 0: no other has a word with a latent of its own */
+    double kept = (double)(of_class - absorbed), p = 0.5 / ((double)absorbed + 1), q = 0.5 / (kept + 1);
+    near("its error", m.gap_error, sqrt(p * (1 - p) / (double)absorbed + q * (1 - q) / kept), 1e-12);
+    ck_assert(isnan(e[1].own_recall) && e[1].own_words == 0);
+    near("F1 of firing", e[0].main_f1, 2 * kept / (2 * kept + (double)absorbed), 0.01);
+    double tests = 0;
+    for (uint64_t i = 0; i < WORDS; i++)
+        tests += !w->is_train[i];
+    near("share of rows", e[0].main_rate, kept / tests, 0.005);
     free(rows);
 }
 
@@ -898,6 +985,44 @@ START_TEST(absorption_finds_what_was_built_in)
         check_entries(ctx, &w, a, model, absorbed, of_class);
         score(ctx, a, model, now);
         ck_assert_mem_eq(first, now, sizeof now);
+        atmsae_model_destroy(model);
+        atmsae_absorption_destroy(a);
+        atmsae_context_destroy(ctx);
+    }
+    free_words(&w);
+}
+END_TEST
+
+START_TEST(absorption_does_not_depend_on_the_origin)
+{
+    /* Far from the origin, as rows of language models are, a projection without the probe's intercept is mostly that of the
+     * mean row: nothing would be absorbed, or all. */
+    words w = new_words();
+    uint64_t absorbed = 0;
+    float shift[WORD_D];
+    for (uint64_t i = 0; i < WORDS; i++)
+        absorbed += !w.is_train[i] && w.token[i] >= 0;
+    for (uint64_t j = 0; j < WORD_D; j++)
+        shift[j] = (float)(10 * normal(14, j));
+    for (uint64_t i = 0; i < WORDS * WORD_D; i++)
+        w.x[i] += shift[i % WORD_D];
+    static const int32_t probes[] = {ATMSAE_PROBE_SAEBENCH, ATMSAE_PROBE_FREE};
+    for (int k = 0; k < 2; k++) {
+        atmsae_context *ctx = new_context(2);
+        atmsae_absorption *a = new_absorption_of(ctx, &w, probes[k]);
+        atmsae_model *model = word_model(ctx, true, 1, 1);
+        uint64_t n;
+        float b_dec[WORD_D];
+        memcpy(b_dec, atmsae_model_view(model, ATMSAE_B_DEC, &n), sizeof b_dec);
+        for (uint64_t j = 0; j < WORD_D; j++)
+            b_dec[j] += shift[j];
+        set(ctx, model, ATMSAE_B_DEC, b_dec);
+        atmsae_absorption_class classes[CLASSES];
+        atmsae_absorption_result r = score(ctx, a, model, classes);
+        ck_assert_uint_eq(r.classes, CLASSES);
+        ck_assert_uint_eq(classes[0].absorbed, absorbed);
+        near("gap", r.gap, 1, 0);
+        ck_assert(r.gap_error > 0 && r.main_precision > 0.99 && r.main_f1 > 0.95 && r.main_rate > 0.2);
         atmsae_model_destroy(model);
         atmsae_absorption_destroy(a);
         atmsae_context_destroy(ctx);
@@ -1093,6 +1218,10 @@ START_TEST(absorption_rejects_bad_input)
     REFUSED(ATMSAE_E_ARG, "max_split = 0");
     config.max_split = AMS_MAX_SPLIT + 1;
     REFUSED(ATMSAE_E_ARG, "max_split");
+    config.probe = 3;
+    REFUSED(ATMSAE_E_ARG, "probe = 3");
+    config.probe = 0;
+    REFUSED(ATMSAE_E_ARG, "ATMSAE_PROBE_SAEBENCH (1) or ATMSAE_PROBE_FREE (2)");
     config.n_classes = CLASSES - 1;
     REFUSED(ATMSAE_E_ARG, "labels[3] = 3");
     config.size = 8;
@@ -1278,6 +1407,7 @@ int main(void)
         {"logistic", logistic_fits_classes_in_groups, 1},
         {"logistic", logistic_survives_hard_data, 1},
         {"lasso", lasso_finds_the_optimum_of_scikit_learn, 1},
+        {"lasso", lasso_meets_its_conditions_whatever_rows_are_large, 5},
         {"lasso", ranks_break_ties_by_pull_then_index, 1},
         {"assignment", assignment_equals_brute_force, 1},
         {"assignment", assignment_equals_scipy, 1},
@@ -1288,6 +1418,7 @@ int main(void)
         {"absorption", absorption_rule_golden_rows, 1},
         {"absorption", absorption_of_an_oracle_is_zero, 1},
         {"absorption", absorption_finds_what_was_built_in, 1},
+        {"absorption", absorption_does_not_depend_on_the_origin, 1},
         {"absorption", absorption_in_other_units_is_the_same, 1},
         {"absorption", absorption_controls, 1},
         {"absorption", absorption_bears_rogue_values, 1},
@@ -1302,9 +1433,5 @@ int main(void)
         tcase_add_loop_test(tcase, tests[i].test, 0, tests[i].runs);
         suite_add_tcase(suite, tcase);
     }
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_all(suite);
 }

@@ -6,7 +6,7 @@
 #include "base/base.h"
 #include "data/synth.h"
 #include "eval/absorption.h"
-#include "eval/match.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -161,6 +161,58 @@ START_TEST(absorption_of_words_equals_saebench)
 }
 END_TEST
 
+/* Rows, labels and an SAE in, scores out, by a program that solves and judges with scikit-learn and NumPy. */
+START_TEST(absorption_equals_scikit_learn_from_rows_on)
+{
+    problem p = open_problem("words");
+    if (!p.ctx) return;
+    enum { CLASSES = 6, FIGURES = 15, COUNTS = 4 };
+    array x = get(&p, "words.x"), label = get(&p, "words.label"), train = get(&p, "words.is_train"), want = get(&p, "words.results");
+    static const int32_t probes[] = {ATMSAE_PROBE_SAEBENCH, ATMSAE_PROBE_FREE};
+    static const char *const names[FIGURES] = {
+        "words", "split latents", "main latent", "words with a latent of their own", "full rate", "fraction 0.6.0", "fraction 0.3.2",
+        "probe F1", "sparse F1", "main recall", "main precision", "main F1", "main rate", "own recall", "other recall"};
+    int32_t *labels = zeros(label.n, sizeof *labels);
+    uint8_t *is_train = bytes(&train);
+    for (uint64_t i = 0; i < label.n; i++)
+        labels[i] = (int32_t)label.i[i];
+    atmsae_model *model = get_model(&p, "words.sae");
+    atmsae_batch batch;
+    atmsae_batch_init(&batch, sizeof batch);
+    batch.n_rows = x.shape[0];
+    batch.x = x.f;
+    for (int k = 0; k < 2; k++) {
+        atmsae_absorption_config config;
+        atmsae_absorption_config_init(&config, sizeof config);
+        config.n_classes = CLASSES;
+        config.probe = probes[k];
+        atmsae_absorption *a;
+        ok(&p, atmsae_absorption_create(p.ctx, &config, &batch, x.shape[1], labels, is_train, &a));
+        atmsae_absorption_measures m = {.size = sizeof m};
+        atmsae_absorption_entry e[CLASSES] = {{.size = sizeof *e}};
+        ok(&p, atmsae_absorption_measure(a, model, &m, e, NULL));
+        uint64_t absorbed = 0, own = 0;
+        for (int c = 0; c < CLASSES; c++) {
+            const double got[FIGURES] = {
+                (double)e[c].words, (double)e[c].n_split, (double)e[c].split[0], (double)e[c].own_words, e[c].full_rate,
+                e[c].fraction_v060, e[c].fraction_v032, e[c].probe_f1, e[c].sparse_f1, e[c].main_recall, e[c].main_precision,
+                e[c].main_f1, e[c].main_rate, e[c].own_recall, e[c].other_recall};
+            const float *expected = want.f + (k * CLASSES + c) * FIGURES;
+            for (int i = 0; i < FIGURES; i++)
+                if (!(isnan(got[i]) && isnan(expected[i]))) near(names[i], got[i], (double)expected[i], i < COUNTS ? 0 : 2e-5);
+            absorbed += e[c].absorbed;
+            own += e[c].own_words;
+        }
+        ck_assert(absorbed >= 10 && own >= 10); /* the problem has some of all */
+        atmsae_absorption_destroy(a);
+    }
+    atmsae_model_destroy(model);
+    free(labels), free(is_train);
+    drop(&x), drop(&label), drop(&train), drop(&want);
+    close_problem(&p);
+}
+END_TEST
+
 START_TEST(probing_equals_saebench)
 {
     problem p = open_problem("saebench");
@@ -291,18 +343,33 @@ START_TEST(truth_equals_saelens)
 }
 END_TEST
 
+static atmsae_model *model_of_decoder(const problem *p, const array *w_dec)
+{
+    atmsae_model_config config;
+    atmsae_model *model;
+    atmsae_model_config_init(&config, sizeof config);
+    config.d_sae = w_dec->shape[0];
+    config.d_in = w_dec->shape[1];
+    config.activation = ATMSAE_RELU;
+    config.decoder_norm = ATMSAE_DECODER_FREE;
+    ok(p, atmsae_model_create(p->ctx, &config, &model));
+    ok(p, atmsae_model_set(model, ATMSAE_W_DEC, w_dec->f, w_dec->n));
+    return model;
+}
+
 START_TEST(matches_equal_saelens_and_scipy)
 {
     problem p = open_problem("saelens");
     if (!p.ctx) return;
     array a = get(&p, "match.a"), b = get(&p, "match.b"), want = get(&p, "match.results");
+    atmsae_model *models[] = {model_of_decoder(&p, &a), model_of_decoder(&p, &b)};
     for (int swap = 0; swap < 2; swap++)
         for (int absolute = 0; absolute < 2; absolute++) {
             const array *first = swap ? &b : &a, *second = swap ? &a : &b;
             atmsae_match_result r = {.size = sizeof r};
             uint32_t partner[64];
             bool taken[64] = {false};
-            ok(&p, ams_match(p.ctx, first->f, first->shape[0], second->f, second->shape[0], a.shape[1], absolute, partner, &r));
+            ok(&p, atmsae_model_match(models[swap], models[!swap], ATMSAE_W_DEC, absolute, partner, &r));
             near("mcc", r.mcc, (double)want.f[absolute], 1e-6);
             ck_assert_uint_eq(r.pairs, a.shape[0]);
             for (uint64_t i = 0; i < first->shape[0]; i++) {
@@ -311,6 +378,8 @@ START_TEST(matches_equal_saelens_and_scipy)
                 taken[partner[i]] = true;
             }
         }
+    atmsae_model_destroy(models[0]);
+    atmsae_model_destroy(models[1]);
     drop(&a), drop(&b), drop(&want);
     close_problem(&p);
 }
@@ -352,15 +421,12 @@ int main(void)
     Suite *suite = suite_create("measures");
     TCase *tcase = tcase_create("packages");
     tcase_add_test(tcase, absorption_of_words_equals_saebench);
+    tcase_add_test(tcase, absorption_equals_scikit_learn_from_rows_on);
     tcase_add_test(tcase, probing_equals_saebench);
     tcase_add_test(tcase, probing_equals_sae_probes);
     tcase_add_test(tcase, truth_equals_saelens);
     tcase_add_test(tcase, matches_equal_saelens_and_scipy);
     tcase_add_test(tcase, compensated_probabilities_equal_saelens);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

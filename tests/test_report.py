@@ -160,7 +160,16 @@ def check_eval(sae, letters, texts):
         want = [str(c["true_positives"]), str(c["absorbed"])] + ["%.4f" % c[k] for k in ("full_rate", "fraction_v060", "fraction_v032")]
         check(f"class {name} on the page", rows.get(name, [])[1:6] == want, (rows.get(name), want))
         check(f"absorbed words of {name}", len(c["absorbed_words"]) == c["absorbed"] and all(w[0] == name for w in c["absorbed_words"]))
+        check(f"companions of {name}", all(c[k] is None or 0 <= c[k] <= 1 for k in ("main_f1", "main_rate", "own_recall", "other_recall")) and
+              c["own_words"] <= c["true_positives"], c)
         check(f"rate of {name}", math.isclose(c["full_rate"], c["absorbed"] / c["true_positives"]))
+    weights = {n: c["own_words"] * (c["true_positives"] - c["own_words"]) / c["true_positives"] for n, c in classes.items()}
+    pairs = [(w, classes[n]["other_recall"] - classes[n]["own_recall"]) for n, w in weights.items() if w > 0]
+    if pairs:
+        gap = sum(w * g for w, g in pairs) / sum(w for w, _ in pairs)
+        check("the gap is the weighted mean over classes", math.isclose(result["gap"], gap, abs_tol=1e-6) and result["gap_error"] > 0, (result["gap"], gap))
+    else:
+        check("no gap without words of both kinds", result["gap"] is result["gap_error"] is None, result["gap"])
     check("absorption is the mean over classes", math.isclose(result["absorption"], sum(c["full_rate"] for c in classes.values()) / len(classes)))
     for t in result["top_words"]:
         values = [w["value"] for w in t["words"]]
@@ -296,6 +305,22 @@ def check_compare(saes, alone):
     check("masks over time", "Importance and masks over time" in page.texts)
 
 
+def check_seeds(small):
+    """What reseeding alone does: mean and standard deviation over SAEs that differ in nothing else."""
+    for seed in "7", "8":
+        run("train", *small, "--k", "16", "--mask", "none", "--seed", seed, "--out", "out/s" + seed)
+    common = ["compare", "out/s7", "out/k8", "out/s8", "--input", "v.npy", "--words", "w.safetensors"]
+    text = run(*common)[0]
+    both = [s for s in json.loads(run(*common, "--json")[0])["saes"] if s["seed"] > 1]
+    lines = [line for line in text.split("\n") if line.startswith("seeds of")]
+    check("one pair of seeds", len(lines) == 1 and lines[0].startswith("seeds of batchtopk, 16: 2, mean +- sd:"), lines)
+    for key in ("fvu", "absorption", "main_rate"):
+        a, b = (s[key] for s in both)
+        said = f" {key} {(a + b) / 2:.4f} +- {abs(a - b) / math.sqrt(2):.4f}"
+        check(f"seeds: {key}", lines and said in lines[0], (said, lines))
+    check("the seeds differ", both[0]["fvu"] != both[1]["fvu"])
+
+
 def main():
     texts, letters = make_inputs()
     small = ["--input", "a.npy", "--d-sae", "128", "--batch", "200", "--rows", "12k", "--lr", "2e-3", "--threads", "1", "--quiet"]
@@ -306,6 +331,7 @@ def main():
     alone = check_eval(saes[-1], letters, texts)
     check("settings of the run", (alone["arch"], alone["mask"], alone["k"], alone["seed"]) == ("batchtopk", "atm", 16, 3))
     check_compare(saes, alone)
+    check_seeds(small)
 
     shutil.copytree(saes[0], "bare")
     for name in ("run.json", "importance.safetensors"):

@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "data/data.h"
 #include "data/source.h"
+#include "suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -722,7 +723,7 @@ START_TEST(files_are_checked_when_added)
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_TRUNCATED);
     write_npy(p, "<u2", "2, 3", zeros, 12);
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 0), ATMSAE_E_UNSUPPORTED);
-    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "If it is bfloat16, for which NumPy has no type, say so: bf16"));
+    ck_assert_ptr_nonnull(strstr(atmsae_last_error(ctx), "If it is bfloat16, for which NumPy has no type, say so: as_bf16"));
     ck_assert_int_eq(atmsae_source_add_file(source, p, NULL, 2), ATMSAE_E_ARG);
     ck_assert_int_eq(atmsae_source_add_file(source, p, "x", 1), ATMSAE_E_ARG);
     ck_assert_uint_eq(atmsae_source_d(source), 0);
@@ -1386,9 +1387,5 @@ int main(void)
     tcase_add_test(tests, what_cannot_be_put_back);
     tcase_add_test(tests, failed_restores_change_nothing);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -33,7 +33,12 @@ void manual_print(FILE *out, const command *const *commands, size_t n, const com
 bool completion_print(FILE *out, const command *const *commands, size_t n, const char *shell);
 extern const char *const exit_codes[4][2]; /* number, meaning */
 
-/* Prints the context's last error; returns EXIT_FAILED. */
+enum { MESSAGE_BYTES = 5000 };
+/* A message of the library with the command's options in place of the library's settings, in `text`. */
+const char *in_options(const command *c, const char *message, char text[MESSAGE_BYTES]);
+/* The context's last error, so worded. */
+const char *command_error(const atmsae_context *context, char text[MESSAGE_BYTES]);
+/* Prints it; returns EXIT_FAILED. */
 int command_failed(const atmsae_context *context);
 /* A context whose log goes to stderr. precision NULL: the default. NULL after a message. */
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet);
@@ -47,8 +52,6 @@ atmsae_context *command_context(const setting *threads, const setting *precision
 bool paths_allowed(const option *options, size_t n, const setting *settings);
 /* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
 bool path_is_input(const char *output, const char *input);
-/* Whether what is written to the path is written within the folder: it may lead out by way of links. */
-bool path_is_within(const char *folder, const char *path);
 
 /* Adds the files to a source. False after a message, also where none of them has a row. */
 bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16);
@@ -57,10 +60,27 @@ atmsae_source *open_files(atmsae_context *context, const setting *files, const c
 /* The same, for a model that takes rows of their width. false after a message. */
 bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
                bool as_bf16, atmsae_source **source);
-/* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent
- * by *metrics, which the caller then destroys. */
+
+/* Which rows are measured on, by their norm (norms.c). Zeroed: all of them. */
+typedef struct norm_limit {
+    double factor; /* > 0: the limit is so many times the median norm of the first 32768 rows */
+    double limit;  /* 0: none */
+    bool found;    /* what follows, and the limit that the factor makes */
+    atmsae_row_norms norms; /* of the first rows, without those above the limit */
+    uint64_t left_out;      /* of all rows that were measured last */
+} norm_limit;
+extern const option_choice max_norm_choices[];
+/* Looks at the first rows of a source at its start, if that was not done yet. False after a message. */
+bool norms_find(atmsae_context *context, atmsae_source *source, norm_limit *limit);
+void norms_fields(fields *out, const norm_limit *limit);
+/* Whether a few rows decide the result, as a text to be freed; NULL: they do not. trained: the limit of the SAE's training, if known. */
+char *norms_note(const norm_limit *limit, const char *trained);
+
+/* Reconstruction of the rows of some files that the limit leaves; the caller destroys *metrics. False after a message. */
 bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
-                    const char *tensor, bool as_bf16, atmsae_metrics **metrics);
+                    const char *tensor, bool as_bf16, norm_limit *limit, atmsae_metrics **metrics);
+/* What an FVU or L0 out of the ordinary usually comes from; NULL: they are not. asked: L0 in training; 0: not known. */
+const char *rows_hint(double fvu, double l0, double asked);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);
 
 /* d_sae and k that suit d_in and the number of different rows. */

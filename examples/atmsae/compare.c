@@ -6,6 +6,7 @@
 #include "program.h"
 #include "text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,8 @@ static const char compare_help[] =
     "                      [--json] [--html FILE]\n\n"
     "Measures several SAEs as eval does, on the same rows, and prints a table with a line for each. Probes\n"
     "and their split into training and test words are made once and shared by all. With --words or --probing\n"
-    "it gives intervals over words, and says which SAEs are within noise of the best. --html writes a page\n"
+    "it gives intervals over words, and says which SAEs are within noise of the best; of SAEs that differ in\n"
+    "their seed only, what reseeding alone does to each measure. --html writes a page\n"
     "with the table and with pictures: error and absorption against L0, densities, every class, probing,\n"
     "importances and masks over time; SAEs of the same architecture and mask are one curve.\n\n"
     "examples\n"
@@ -69,6 +71,44 @@ static void print_table(const report *r, int table)
         for (size_t k = 0; k < report_n_keys && k < MOST_KEYS; k++)
             if (widths[k])
                 printf("  %*s", (int)widths[k] * (report_keys[k].format ? 1 : -1), shown_cell(&r->sae[i], &report_keys[k], text));
+        putchar('\n');
+    }
+}
+
+static bool same_setting(const report_sae *a, const report_sae *b)
+{
+    return a->group == b->group && strcmp(a->level, b->level) == 0;
+}
+
+/* What reseeding alone does: a line for each method and setting that several SAEs share. */
+static void print_seeds(const report *r)
+{
+    static const char *const keys[] = {"l0", "fvu", "absorption", "absorption_fraction_v060", "sparse_f1", "main_recall", "main_precision",
+                                       "main_rate", "gap"};
+    const char *before = "\n";
+    for (size_t i = 0; i < r->n; i++) {
+        const report_sae *first = &r->sae[i];
+        size_t of_it = 0, earlier = 0;
+        for (size_t j = 0; j < r->n; j++) {
+            const bool same = same_setting(&r->sae[j], first);
+            of_it += same;
+            earlier += same && j < i;
+        }
+        if (of_it < 2 || earlier > 0) continue;
+        char *method = text_shown(first->method), *level = text_shown(first->level);
+        printf("%sseeds of %s, %s: %zu, mean +- sd:", before, method, level, of_it);
+        free(method);
+        free(level);
+        before = "";
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+            double sum = 0, squares = 0;
+            for (size_t j = i; j < r->n; j++)
+                if (same_setting(&r->sae[j], first)) sum += report_number(&r->sae[j], keys[k]);
+            const double mean = sum / (double)of_it;
+            for (size_t j = i; j < r->n; j++)
+                if (same_setting(&r->sae[j], first)) squares += pow(report_number(&r->sae[j], keys[k]) - mean, 2);
+            if (isfinite(mean)) printf(" %s %.4f +- %.4f", keys[k], mean, sqrt(squares / (double)(of_it - 1)));
+        }
         putchar('\n');
     }
 }
@@ -136,6 +176,7 @@ static int run_compare(const setting *s)
             print_json(&r);
         } else {
             for (int table = 0; table < REPORT_TABLES; table++) print_table(&r, table);
+            print_seeds(&r);
             print_notes(&r);
         }
     }
@@ -144,4 +185,4 @@ static int run_compare(const setting *s)
 }
 
 const command command_compare = {.name = "compare", .summary = "measure several SAEs side by side", .help = compare_help,
-                                 .options = compare_options, .n_options = R_OPTIONS, .run = run_compare};
+                                 .options = compare_options, .n_options = R_OPTIONS, .complete = report_complete, .run = run_compare};

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+const option_choice probe_choices[] = {{"saebench", ATMSAE_PROBE_SAEBENCH}, {"free", ATMSAE_PROBE_FREE}, {0}};
+
 /* ---- the words --------------------------------------------------------------------------------------- */
 
 /* --words-text, or NAME.words.txt beside NAME.safetensors; NULL: there is none. */
@@ -79,6 +81,7 @@ bool words_open(report *self)
     setting_real(&s[R_MIN_PROBE_F1], &config.min_probe_f1);
     setting_real(&s[R_MIN_F1_GAIN], &config.min_f1_gain);
     setting_count(&s[R_MAX_SPLIT], &config.max_split);
+    setting_choice(&s[R_PROBE], &config.probe);
     atmsae_batch batch;
     atmsae_batch_init(&batch, sizeof batch);
     batch.n_rows = set->words.n;
@@ -136,6 +139,7 @@ static char *classes_json(const report *self, const report_sae *sae)
     } reals[] = {
         REAL(full_rate, "full_rate"), REAL(fraction_v060, "fraction_v060"), REAL(fraction_v032, "fraction_v032"),
         REAL(split_recall, "recall"), REAL(main_recall, "main_recall"), REAL(main_precision, "main_precision"),
+        REAL(main_f1, "main_f1"), REAL(main_rate, "main_rate"), REAL(own_recall, "own_recall"), REAL(other_recall, "other_recall"),
         REAL(sparse_f1, "sparse_f1"), REAL(split_f1, "split_f1"), REAL(probe_f1, "probe_f1"),
     };
     char *json = NULL, text[40];
@@ -158,8 +162,8 @@ static char *classes_json(const report *self, const report_sae *sae)
             json_string(out, reason);
             free(reason);
         } else {
-            fprintf(out, ", \"true_positives\": %llu, \"absorbed\": %llu, \"n_split\": %llu, \"main_latent\": %llu",
-                    (unsigned long long)c->words, (unsigned long long)c->absorbed, (unsigned long long)c->n_split,
+            fprintf(out, ", \"true_positives\": %llu, \"own_words\": %llu, \"absorbed\": %llu, \"n_split\": %llu, \"main_latent\": %llu",
+                    (unsigned long long)c->words, (unsigned long long)c->own_words, (unsigned long long)c->absorbed, (unsigned long long)c->n_split,
                     (unsigned long long)c->split[0]);
             absorbed_json(out, self, sae, i);
         }
@@ -189,6 +193,13 @@ static void add_fields(const report *self, const atmsae_absorption_entry *classe
     fields_real(out, "main_recall", r->main_recall);
     fields_interval(out, "main_recall_interval", &recalled);
     fields_real(out, "main_precision", r->main_precision);
+    fields_real(out, "main_f1", r->main_f1);
+    fields_real(out, "main_rate", r->main_rate);
+    fields_real(out, "gap", r->gap);
+    fields_real(out, "gap_error", r->gap_error);
+    fields_count(out, "own_words", r->own_words);
+    fields_real(out, "own_recall", r->own_recall);
+    fields_real(out, "other_recall", r->other_recall);
     fields_real(out, "sparse_f1", r->sparse_f1);
     fields_real(out, "split_f1", r->split_f1);
     fields_real(out, "probe_f1", r->probe_f1);

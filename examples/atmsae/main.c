@@ -25,6 +25,8 @@ const char *const exit_codes[4][2] = {
     {"130", "stopped by Ctrl-C, SIGTERM, SIGHUP, SIGXCPU or SIGUSR1, after saving a checkpoint; without it by a second Ctrl-C or SIGTERM"},
 };
 
+static const command *running; /* whose options messages name */
+
 static void print_exit_codes(FILE *out)
 {
     fputs("\nexit codes\n", out);
@@ -72,6 +74,7 @@ static int run_command(const command *c, int argc, char **argv)
     setting *settings = program_alloc(c->n_options + 1, sizeof *settings);
     const bool good = options_parse(c->options, c->n_options, argc, argv, settings) && (!c->complete || c->complete(settings)) &&
                       options_required(c->options, c->n_options, settings);
+    running = c;
     const int code = !good                                                                           ? EXIT_USAGE
                      : c->own_paths || paths_allowed(c->options, c->n_options, settings) ? c->run(settings)
                                                                                          : EXIT_FAILED;
@@ -153,16 +156,23 @@ int main(int argc, char **argv)
     return flushed(run_program(argc, argv));
 }
 
+const char *command_error(const atmsae_context *context, char text[MESSAGE_BYTES])
+{
+    return in_options(running, atmsae_last_error(context), text);
+}
+
 int command_failed(const atmsae_context *context)
 {
-    program_error("%s", atmsae_last_error(context));
+    char text[MESSAGE_BYTES];
+    program_error("%s", command_error(context, text));
     return EXIT_FAILED;
 }
 
 static void log_warnings(void *opaque, int32_t level, const char *message)
 {
     (void)opaque;
-    program_error("%s%s", level == ATMSAE_LOG_WARNING ? "warning: " : "", message);
+    char text[MESSAGE_BYTES];
+    program_error("%s%s", level == ATMSAE_LOG_WARNING ? "warning: " : "", in_options(running, message, text));
 }
 
 atmsae_context *command_context(const setting *threads, const setting *precision, bool quiet)

@@ -17,6 +17,8 @@ const report_key report_keys[] = {
     {"mask", "mask", NULL, 0, "mask it was trained with; none is known for SAEs that atmsae train did not make"},
     {"mask_r", NULL, NULL, 0, "highest masking rate r"},
     {"mask_c", NULL, NULL, 0, "threshold of importance: mean + c standard deviations"},
+    {"mask_effect", NULL, NULL, 0, "what masking does: hard, or second-loss"},
+    {"mask_alpha", NULL, NULL, 0, "weight of the second loss"},
     {"k", "k", "%g", 0, "latents a row asked for in training"},
     {"target_l0", NULL, "%g", 0, "L0 asked for in training"},
     {"sparsity", NULL, "%g", 0, "weight of the sparsity penalty in training"},
@@ -24,6 +26,9 @@ const report_key report_keys[] = {
     {"d_in", NULL, "%g", 0, "numbers in a row"},
     {"d_sae", "d_sae", "%g", 0, "latents"},
     {"rows", NULL, "%g", 0, "rows measured on"},
+    {"rows_left_out", NULL, "%.0f", 0, "rows that are not, because their norm is above norm_limit"},
+    {"norm_limit", NULL, "%.6g", 0, "largest norm of a row measured on, as --max-norm or --norm-limit asks"},
+    {"training_norm_limit", NULL, "%.6g", 0, "norm above which the run left out rows, in training with --max-norm"},
     {"l0", "L0", "%.2f", 0, L0},
     {"fvu", "FVU", "%.4f", 0, "fraction of variance unexplained, 0 is perfect, 1 is as good as the mean row"},
     {"explained_variance", "EV", "%.4f", 0, "explained variance, 1 - FVU"},
@@ -53,6 +58,13 @@ const report_key report_keys[] = {
     {"main_recall", "recall", "%.4f", 1, "share of words on which their class's main latent fires"},
     {"main_recall_interval", "recall 95 %", NULL, 2, "95 % interval of main_recall over words"},
     {"main_precision", "precision", "%.4f", 1, "share of the words on which a main latent fires that are of its class"},
+    {"main_f1", NULL, "%.4f", 1, "F1 of a main latent's firing as a sign of its class, over all test words"},
+    {"main_rate", "fires", "%.4f", 1, "share of all test words on which a main latent fires"},
+    {"gap", "gap", "%.4f", 1, "absorption gap: main recall on the other words less that on words with a latent of their own"},
+    {"gap_error", "+-", "%.4f", 1, "standard error of gap over words"},
+    {"own_words", NULL, "%.0f", 1, "words with a latent of their own: one of their three largest fires on at most 1 % of the words"},
+    {"own_recall", NULL, "%.4f", 1, "main recall on these words"},
+    {"other_recall", NULL, "%.4f", 1, "main recall on the other words"},
     {"recall", NULL, "%.4f", 1, "share of words on which any latent of their class fires"},
     {"mean_split", NULL, "%.4f", 1, "mean number of latents of a class"},
     {"probing_tasks", NULL, "%.0f", 1, "tasks probed"},
@@ -124,9 +136,18 @@ bool report_overwrites(const setting *settings, const char *path)
     return settings[R_HTML].given && path_is_input(settings[R_HTML].text, path);
 }
 
+bool report_complete(setting *s)
+{
+    if (!s[R_MAX_NORM].given || !s[R_NORM_LIMIT].given) return true;
+    program_error("--max-norm and --norm-limit both say which rows to leave out: give one");
+    return false;
+}
+
 bool report_open(report *self, const setting *settings, size_t n)
 {
     *self = (report){.settings = settings, .n = n, .sae = program_alloc(n, sizeof *self->sae)};
+    setting_real(&settings[R_MAX_NORM], &self->norms.factor);
+    setting_real(&settings[R_NORM_LIMIT], &self->norms.limit);
     self->context = command_context(&settings[R_THREADS], NULL, true);
     return self->context && words_open(self) && tasks_open(self);
 }
@@ -201,10 +222,13 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
 {
     const setting *s = self->settings;
     atmsae_metrics *metrics;
-    if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &metrics)) return false;
+    if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &self->norms, &metrics)) return false;
     atmsae_metrics_result result = {.size = sizeof result};
     bool good = atmsae_metrics_get(metrics, &result) >= 0 || (command_failed(self->context), false);
-    if (good) metrics_fields(&sae->fields, &result);
+    if (good) {
+        metrics_fields(&sae->fields, &result);
+        norms_fields(&sae->fields, &self->norms);
+    }
     good = good && measure_densities(self, metrics, result.rows, sae) &&
            details_measure(self->context, model, metrics, &sae->fields);
     atmsae_metrics_destroy(metrics);
@@ -260,13 +284,15 @@ static bool differs(const report *self, const char *key)
 
 static char *method_of(const report *self, const report_sae *sae)
 {
-    static const char *const settings[][2] = {{"mask_r", "r"}, {"mask_c", "c"}, {"d_sae", "d_sae"}};
+    static const char *const settings[][2] = {{"mask_r", "r"}, {"mask_c", "c"}, {"mask_alpha", "alpha"}, {"d_sae", "d_sae"}};
     const char *arch = fields_find(&sae->fields, "arch"), *mask = fields_find(&sae->fields, "mask");
     char *text = NULL;
     size_t size;
     FILE *out = program_text_open(&text, &size);
     fputs(arch ? arch : "?", out);
+    const char *effect = fields_find(&sae->fields, "mask_effect");
     if (mask && strcmp(mask, "none") != 0) fprintf(out, " + %s", mask);
+    if (effect && strcmp(effect, "second-loss") == 0) fputs(" (second loss)", out);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const char *value = fields_find(&sae->fields, settings[i][0]);
         if (value && differs(self, settings[i][0])) fprintf(out, ", %s %s", settings[i][1], value);

@@ -88,13 +88,14 @@ static void no_value_notes(report_sae *sae)
 {
     static const char *const causes[][2] = {
         {"fvu", "the rows are all the same, so there is no variance to explain"},
-        {"cosine", "there are no rows to average over"},
+        {"cosine", "the rows or all of their reconstructions are zero"},
         {"norm_ratio", "no row has a length above 1e-6"},
         {"bias", "the reconstructions have nothing in common with the rows: all zero, or at right angles"},
         {"decoder_similarity", "fewer than two latents have a decoder row that is not zero"},
         {"encoder_similarity", "fewer than two latents have an encoder row that is not zero"},
         {"absorption", "no class takes part, so neither has any other mean over classes"},
         {"absorption_fraction_v032", "the probe is right on no test word of any class"},
+        {"gap", "no class has both words with a latent of their own and words without"},
         {"probing_top1", "no task is probed, so neither has any other mean over tasks"},
         {"probing_top1_auc", "the test texts of every task that is probed have one label only"},
     };
@@ -110,8 +111,21 @@ static void no_value_notes(report_sae *sae)
     }
 }
 
+/* What results say of rows that are not like those of the training. */
+static void rows_note(report_sae *sae)
+{
+    const char *arch = fields_find(&sae->fields, "arch");
+    const bool top = arch && strcmp(arch, "topk") == 0; /* never more than k, and fewer where fewer are positive */
+    const double k = report_number(sae, "k"), target = report_number(sae, "target_l0");
+    const char *hint = rows_hint(report_number(sae, "fvu"), report_number(sae, "l0"), top ? 0 : k > 0 ? k : target > 0 ? target : 0);
+    if (!hint) return;
+    const size_t bytes = strlen(hint) + 1;
+    add(sae, memcpy(program_alloc(bytes, 1), hint, bytes));
+}
+
 void report_notes(const report *self, report_sae *sae)
 {
+    rows_note(sae);
     const size_t n_classes = sae->classes ? (size_t)self->words.words.n_classes : 0, n_tasks = sae->probes ? self->tasks.n : 0;
     char **reason = program_alloc(n_classes + n_tasks, sizeof *reason);
     for (size_t i = 0; i < n_classes; i++) reason[i] = class_reason(self, &sae->classes[i]);
@@ -120,6 +134,8 @@ void report_notes(const report *self, report_sae *sae)
     group_notes(sae, "tasks are not probed", n_tasks, reason, task_name, self);
     free(reason);
     no_value_notes(sae);
+    char *long_rows = norms_note(&self->norms, fields_find(&sae->fields, "training_norm_limit"));
+    if (long_rows) add(sae, long_rows);
     if (sae->n_notes > 0) fields_json(&sae->fields, "notes", json_strings((const char *const *)sae->notes, sae->n_notes));
 }
 

@@ -83,6 +83,9 @@ static void classes_table(FILE *f, const report *self, const report_sae *sae)
         {"latents", "of the class", true},
         {"recall", "share of words on which the main latent fires", true},
         {"precision", "share of the words on which the main latent fires that are of the class", true},
+        {"fires", "share of all test words on which the main latent fires", true},
+        {"own", "words that have a latent of their own", true},
+        {"gap", "recall on the other words less that on these", true},
         {"F1", "of the main latent alone", true},
         {"probe F1", "of the probe on the rows", true},
     };
@@ -102,6 +105,9 @@ static void classes_table(FILE *f, const report *self, const report_sae *sae)
         count_cell(f, c->n_split);
         real_cell(f, c->main_recall);
         real_cell(f, c->main_precision);
+        real_cell(f, c->main_rate);
+        count_cell(f, c->own_words);
+        real_cell(f, c->other_recall - c->own_recall);
         real_cell(f, c->sparse_f1);
         real_cell(f, c->probe_f1);
         html_row_end(f);

@@ -84,6 +84,9 @@ void trainer_fields(fields *out, const atmsae_trainer_config *config)
         fields_real(out, "r", masker->r);
         fields_real(out, "c", masker->c);
         fields_flag(out, "per-row", masker->per_row);
+        const bool second = masker->effect == ATMSAE_EFFECT_SECOND_LOSS;
+        fields_text(out, "mask-effect", second ? "second-loss" : "hard");
+        if (second) fields_real(out, "alpha", masker->alpha);
         if (masker->kind != ATMSAE_MASK_PAPER)
             fields_count(out, "mask-warmup-steps", masker->warmup_steps);
     }
@@ -91,6 +94,7 @@ void trainer_fields(fields *out, const atmsae_trainer_config *config)
     fields_count(out, "lr-warmup-steps", config->optimizer->warmup_steps);
     fields_count(out, "lr-decay-steps", config->optimizer->decay_steps);
     fields_count(out, "dead-window", config->tracker->dead_window);
+    if (config->max_norm > 0) fields_real(out, "max-norm", config->max_norm);
     fields_count(out, "batch", config->batch_rows);
     fields_count(out, "rows", config->total_rows);
     fields_count(out, "steps", steps);

@@ -12,12 +12,14 @@
 #include "stop.h"
 #include "train.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PREPARE_ROWS 32768
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
+#define MOST_OUTLIERS 0.1 /* of the rows: sequences of ten tokens have that many beginnings */
 #define LIST_BAD_ROWS " (atmsae info --check FILE lists those of a file)"
 #define ALL_BAD_ROWS "all of the rows are such, so leaving them out leaves nothing to go on with: put good rows in their places" LIST_BAD_ROWS
 
@@ -31,10 +33,12 @@ typedef struct run {
     history *history;
     importance *importance;
     metrics_file metrics;
+    double fvu;     /* of the last steps; 0: no step was made */
     uint64_t saved; /* steps in the newest checkpoint */
     bool unused;    /* the source's last rows were handed out for a step that failed */
     bool bad_row;   /* because of one of them */
     bool all_bad;   /* because of all of them */
+    bool diverged;  /* a number of the run itself is not finite */
     int code;       /* of the program, if something fails */
 } run;
 
@@ -112,8 +116,8 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     atmsae_batch batch;
     const bool good = first_rows(r, most, &rows, &batch) && use(r->trainer, &batch) >= 0;
     if (!good) {
-        command_failed(r->context);
-        if (explain_bad_row(r->source, &batch))
+        if (!explain_bad_row(r->source, &batch)) command_failed(r->context);
+        else
             program_error(has_good_row(&batch, atmsae_source_d(r->source)) ? "such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS
                                                                            : ALL_BAD_ROWS);
     }
@@ -162,7 +166,7 @@ static bool make_trainer(run *r)
         return false;
     }
     if (r->settings[T_RESUME].given) return resume_trainer(r, &asked);
-    train_advise(&asked, atmsae_source_rows(r->source));
+    train_advise(&asked, r->settings, atmsae_source_rows(r->source));
     return (atmsae_trainer_create(r->context, &asked.trainer, &r->trainer) >= 0 &&
             atmsae_trainer_get_config(r->trainer, &r->config) >= 0) || failed(r);
 }
@@ -179,6 +183,14 @@ static bool check_valid(const run *r)
 
 /* ---- run.json -------------------------------------------------------------------------------------------- */
 
+/* What --max-norm has done until now. */
+static void outlier_fields(const run *r, fields *out)
+{
+    if (r->config.max_norm == 0) return;
+    fields_real(out, "norm-limit", atmsae_trainer_norm_limit(r->trainer, 0));
+    fields_count(out, "outlier-rows", atmsae_trainer_outlier_rows(r->trainer));
+}
+
 /* What is in run.json, and on stderr if it is shown. sae: the checksum of the SAE that the run has saved, or NULL. */
 static fields describe(const run *r, const char *sae, bool shown)
 {
@@ -189,6 +201,7 @@ static fields describe(const run *r, const char *sae, bool shown)
     fields_text(&facts, "cpu", atmsae_context_cpu(r->context));
     fields_text(&facts, "version", atmsae_version_string());
     fields_count(&facts, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
+    outlier_fields(r, &facts);
     if (sae) fields_text(&facts, RUN_SAE_KEY, sae);
     if (shown) {
         fields_print(&all, stderr);
@@ -268,15 +281,18 @@ static bool steps(run *r)
     uint64_t done = atmsae_trainer_steps_done(r->trainer), tried = done;
     progress line;
     progress_start(&line, "", r->settings[T_QUIET].given, done * batch_rows, total * batch_rows);
+    atmsae_status status = ATMSAE_OK;
     bool good = true;
     while (good && done < total && !stop_asked()) {
         good = atmsae_source_next(r->source, batch_rows, rows, &batch.n_rows) >= 0;
         if (good) {
-            good = atmsae_trainer_step(r->trainer, &batch, &stats) >= 0;
+            status = atmsae_trainer_step(r->trainer, &batch, &stats);
+            good = status >= 0;
             r->unused = !good;
         }
         if (!good) break;
         done++;
+        if (isfinite(stats.fvu)) r->fvu = r->fvu > 0 ? 0.9 * r->fvu + 0.1 * stats.fvu : stats.fvu;
         metrics_file_add(&r->metrics, &stats);
         if (r->history) history_record(r->history, r->trainer, &stats);
         importance_record(r->importance, r->trainer, stats.step);
@@ -288,8 +304,11 @@ static bool steps(run *r)
     }
     if (stats.rows) progress_end(&line, done * batch_rows, &stats);
     if (!good) {
-        program_error("step %llu: %s", (unsigned long long)done, atmsae_last_error(r->context));
+        char why[MESSAGE_BYTES];
+        (void)command_error(r->context, why);
         r->bad_row = explain_bad_row(r->source, &batch);
+        r->diverged = status == ATMSAE_E_NONFINITE && !r->bad_row;
+        if (!r->bad_row || r->settings[T_SKIP].given) program_error("step %llu: %s", (unsigned long long)done, why);
         r->all_bad = r->bad_row && !has_good_row(&batch, atmsae_source_d(r->source));
     }
     free(rows);
@@ -310,6 +329,10 @@ static void give_up(run *r)
 {
     const char *out = r->settings[T_OUT].text;
     (void)keep_state(r);
+    if (r->diverged) {
+        program_error("%s has the run as it was after %llu steps, when it had diverged: start anew with --force", out, (unsigned long long)r->saved);
+        return;
+    }
     program_error("%s has the run as it was after %llu steps; once the cause is gone, atmsae resume %s goes on from there", out,
                   (unsigned long long)r->saved, out);
     if (r->all_bad) program_error(ALL_BAD_ROWS);
@@ -317,16 +340,37 @@ static void give_up(run *r)
         program_error("to go on without such rows, N of them at most: atmsae resume %s --skip-bad-rows N" LIST_BAD_ROWS, out);
 }
 
+/* Whether the SAE does on --valid what it did in training; where it could not, that was said before. */
+static void judge_validation(const run *r, const atmsae_metrics_result *result)
+{
+    const atmsae_model_config *m = r->config.model;
+    const bool top = m->activation == ATMSAE_TOPK || m->activation == ATMSAE_BATCHTOPK;
+    const double target = m->target_l0, off = 100 * (result->l0 / target - 1);
+    const char *hint = r->fvu > 1 ? NULL : rows_hint(result->fvu, result->l0, top && m->activation != ATMSAE_TOPK ? m->k : target);
+    if (hint && !train_rows_are_few(m, atmsae_source_rows(r->source))) program_error("warning: --valid: %s", hint);
+    else if (target > 0 && fabs(off) > 2 && fabs(off) < 50 && 2 * target < (double)m->d_sae)
+        program_error("warning: --target-l0 is missed on --valid: L0 is %.4g there, the target %g: train again with --target-l0 %.3g", result->l0,
+                      target, target * target / result->l0);
+}
+
 static bool add_validation(const run *r, fields *out)
 {
     const setting *s = r->settings;
     atmsae_metrics *metrics;
     atmsae_metrics_result result = {.size = sizeof result};
+    norm_limit limit = {.limit = atmsae_trainer_norm_limit(r->trainer, 0)};
     if (!evaluate_files(r->context, atmsae_trainer_model(r->trainer), &s[T_VALID], s[T_TENSOR].text,
-                        s[T_BF16].given, &metrics))
+                        s[T_BF16].given, &limit, &metrics))
         return false;
     const bool good = atmsae_metrics_get(metrics, &result) >= 0;
-    if (good) metrics_fields(out, &result);
+    if (good) {
+        metrics_fields(out, &result);
+        norms_fields(out, &limit);
+        judge_validation(r, &result);
+    }
+    char *note = norms_note(&limit, NULL);
+    if (note) program_error("warning: --valid: %s", note);
+    free(note);
     atmsae_metrics_destroy(metrics);
     return good || failed(r);
 }
@@ -340,6 +384,7 @@ static bool print_result(const run *r)
         fields_text(&out, "sae", s[T_OUT].text);
         fields_count(&out, "steps", atmsae_trainer_steps_done(r->trainer));
         fields_count(&out, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
+        outlier_fields(r, &out);
     }
     const bool good = !s[T_VALID].given || add_validation(r, &out);
     if (good && s[T_JSON].given) fields_print_json(&out, stdout);
@@ -363,6 +408,13 @@ static bool save_sae(run *r)
     const uint64_t bad = atmsae_trainer_bad_rows(r->trainer);
     if (bad) program_error("%llu rows with a NaN or infinite value were left out, of %llu allowed", (unsigned long long)bad,
                            (unsigned long long)r->config.skip_bad_rows);
+    const uint64_t outliers = atmsae_trainer_outlier_rows(r->trainer), seen = atmsae_trainer_steps_done(r->trainer) * r->config.batch_rows;
+    if ((double)outliers > MOST_OUTLIERS * (double)seen)
+        program_error("warning: --max-norm %g has left out %llu of %llu rows, which is more than a few: they may be what the SAE is for",
+                      r->config.max_norm, (unsigned long long)outliers, (unsigned long long)seen);
+    else if (outliers && !s[T_QUIET].given)
+        program_note("%llu of %llu rows were left out, above the norm limit %g", (unsigned long long)outliers, (unsigned long long)seen,
+                     atmsae_trainer_norm_limit(r->trainer, 0));
     if (good && !s[T_QUIET].given) program_note("saved %s", s[T_OUT].text);
     return good;
 }

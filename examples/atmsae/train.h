@@ -13,8 +13,8 @@ enum {
     T_QUIET, T_JSON, T_THREADS, T_PRECISION, T_MODEL_NAME, T_HOOK_NAME,
     T_ARCH, T_FORM, T_D_SAE, T_K, T_PREFIXES, T_SPARSITY, T_TARGET_L0, T_BANDWIDTH, T_INIT_THRESHOLD, T_AUX, T_INPUT_NORM,
     T_B_DEC, T_SEED,
-    T_MASK, T_R, T_C, T_PER_ROW,
-    T_ROWS, T_EPOCHS, T_BATCH, T_LR, T_DEAD_WINDOW, T_SHUFFLE, T_SKIP,
+    T_MASK, T_R, T_C, T_PER_ROW, T_EFFECT, T_ALPHA,
+    T_ROWS, T_EPOCHS, T_BATCH, T_LR, T_DEAD_WINDOW, T_SHUFFLE, T_SKIP, T_MAX_NORM,
     T_OPTIONS
 };
 
@@ -39,8 +39,10 @@ typedef struct run_config {
 /* What the options ask for, given the width of the rows and their number in one pass. False after
  * a message: the options contradict each other. */
 bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows);
+/* Too few to learn from for so many latents. */
+bool train_rows_are_few(const atmsae_model_config *model, uint64_t pass_rows);
 /* Says what of a run cannot turn out well although nothing is wrong with any one setting. */
-void train_advise(const run_config *run, uint64_t pass_rows);
+void train_advise(const run_config *run, const setting *s, uint64_t pass_rows);
 /* The settings, resolved, under the names of the options: as a file that --config takes they make the
  * same run again. facts: what else there is to say. */
 void train_settings_fields(const setting *s, const atmsae_trainer_config *config, fields *settings, fields *facts);

@@ -25,8 +25,9 @@ const char train_help[] =
     "renamed to .broken, and the one before it used.\n\n"
     "What is there already is replaced with --force only, an input never. All files are opened and checked\n"
     "before the first step.\n\n"
-    "Warnings name the usual mistakes and what to do: k above the rank of the rows or too small, rows\n"
-    "that are not centred, too few rows or steps, latents that die, masks that leave out too many.\n\n"
+    "Warnings name the usual mistakes and what to do: a run that diverges, k above the rank of the rows or\n"
+    "too small, rows that are not centred or of another scale, a few rows of very large norm, too few rows or\n"
+    "steps, latents that die, masks that leave out too many, rows of --valid that are not like those of the training.\n\n"
     "examples\n"
     "  atmsae train acts.npy\n"
     "  atmsae train shard-*.safetensors --valid valid.npy --d-sae 16384 --k 32 --rows 100M \\\n"
@@ -49,6 +50,7 @@ static const option_choice mask_choices[] = {
     {"atm", ATMSAE_MASK_ATM}, {"paper", ATMSAE_MASK_PAPER}, {"uniform", ATMSAE_MASK_UNIFORM},
     {"permuted", ATMSAE_MASK_PERMUTED}, {"none", ATMSAE_MASK_NONE}, {0},
 };
+static const option_choice effect_choices[] = {{"hard", ATMSAE_EFFECT_HARD}, {"second-loss", ATMSAE_EFFECT_SECOND_LOSS}, {0}};
 static const option_choice norm_choices[] = {{"sqrt-d", ATMSAE_INPUT_SQRT_D}, {"raw", ATMSAE_INPUT_RAW}, {0}};
 static const option_choice b_dec_choices[] = {
     {"mean", ATMSAE_B_DEC_MEAN}, {"median", ATMSAE_B_DEC_MEDIAN}, {"zero", ATMSAE_B_DEC_ZERO}, {0},
@@ -117,11 +119,16 @@ const option train_options[T_OPTIONS] = {
     [T_MASK] = {.anew = true, .group = "masking", .name = "mask", .kind = OPTION_CHOICE, .value = "NAME", .choices = mask_choices, .preset = "atm",
                 .help = "which latents a step leaves out; paper: ATM at a constant rate; uniform and permuted are "
                         "controls that ignore importance"},
-    [T_R] = {.anew = true, .name = "r", .kind = OPTION_REAL, .value = "R", .min = 0, .preset = "0.25",
+    [T_R] = {.anew = true, .name = "r", .kind = OPTION_REAL, .value = "R", .min = 0, .preset = "0.25; with --mask-effect second-loss 2",
              .help = "masking rate: the least important latents are left out with p = 1 - exp(-r)"},
     [T_C] = {.anew = true, .name = "c", .kind = OPTION_REAL, .value = "C", .min = 0, .preset = "1",
              .help = "threshold theta = mean + c standard deviations of the importances"},
     [T_PER_ROW] = {.anew = true, .name = "per-row", .kind = OPTION_FLAG, .help = "draw a mask for every row instead of every step"},
+    [T_EFFECT] = {.anew = true, .name = "mask-effect", .kind = OPTION_CHOICE, .value = "NAME", .choices = effect_choices, .preset = "hard",
+                  .help = "hard: masked latents cannot fire; second-loss: they do, and a second reconstruction without them is "
+                          "added to the loss, at less cost in FVU"},
+    [T_ALPHA] = {.anew = true, .name = "alpha", .kind = OPTION_REAL, .value = "A", .min = 0, .preset = "0.3",
+                 .help = "weight of the second loss"},
 
     [T_ROWS] = {.group = "training", .name = "rows", .kind = OPTION_COUNT, .value = "N", .min = 1,
                 .help = "rows to train on in all; the inputs repeat as needed", .preset = "one pass, up to ten while under 2M"},
@@ -139,4 +146,7 @@ const option train_options[T_OPTIONS] = {
                    .help = "size of the shuffle buffer; 0: rows in the order of the files"},
     [T_SKIP] = {.name = "skip-bad-rows", .kind = OPTION_COUNT, .value = "N", .min = 0, .preset = "0",
                 .help = "rows with a NaN or infinite value that may be left out, counted each time one comes; the next one ends the run"},
+    [T_MAX_NORM] = {.anew = true, .name = "max-norm", .kind = OPTION_REAL, .value = "X|auto", .min = 1, .choices = max_norm_choices,
+                    .help = "leave out rows whose norm is above X times the median norm of the first rows, --valid's too: attention "
+                            "sinks and BOS rows; auto: 10"},
 };

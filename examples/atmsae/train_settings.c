@@ -93,6 +93,7 @@ static bool configure_model(run_config *run, const setting *s, uint64_t d_in, ui
     if (applies(s, T_TARGET_L0, !top, "--arch standard, jumprelu and gated", &good)) model->target_l0 = s[T_TARGET_L0].real;
     if (applies(s, T_SPARSITY, !top, "--arch standard, jumprelu and gated", &good)) model->sparsity_coef = s[T_SPARSITY].real;
     setting_count(&s[T_D_SAE], &model->d_sae);
+    if (!s[T_K].given && model->k > (double)model->d_sae) model->k = (double)((model->d_sae + 3) / 4);
     setting_count(&s[T_SEED], &model->seed);
     setting_real(&s[T_BANDWIDTH], &model->bandwidth);
     if (applies(s, T_INIT_THRESHOLD, model->target_l0 == 0, "runs of a fixed --sparsity (--target-l0 starts thresholds itself)", &good))
@@ -146,25 +147,50 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_real(&s[T_LR], &run->optimizer.lr);
     setting_count(&s[T_DEAD_WINDOW], &run->tracker.dead_window);
     setting_choice(&s[T_MASK], &run->masker.kind);
+    setting_choice(&s[T_EFFECT], &run->masker.effect);
+    const bool second = run->masker.effect == ATMSAE_EFFECT_SECOND_LOSS;
+    bool good = true;
+    if (second) run->masker.r = 2;
+    if (applies(s, T_ALPHA, second, "--mask-effect second-loss", &good)) run->masker.alpha = s[T_ALPHA].real;
+    if (!good) return false;
     setting_real(&s[T_R], &run->masker.r);
     setting_real(&s[T_C], &run->masker.c);
     setting_count(&s[T_SKIP], &run->trainer.skip_bad_rows);
+    setting_real(&s[T_MAX_NORM], &run->trainer.max_norm);
     run->masker.per_row = s[T_PER_ROW].given;
     run->masker.seed = run->model.seed;
     return configure_length(run, s, pass_rows);
 }
 
-void train_advise(const run_config *run, uint64_t pass_rows)
+bool train_rows_are_few(const atmsae_model_config *model, uint64_t pass_rows) { return pass_rows / ROWS_A_LATENT < model->d_sae; }
+
+/* Rows that the SAE is measured on and was trained on are no test of it. */
+static void look_at_valid(const setting *s)
 {
-    const uint64_t steps = run->trainer.total_rows / run->trainer.batch_rows, d_sae = run->model.d_sae;
-    if (pass_rows < ROWS_A_LATENT * d_sae)
+    for (size_t i = 0; i < s[T_VALID].n; i++)
+        for (size_t j = 0; j < s[T_INPUT].n; j++) {
+            if (!file_same(s[T_VALID].texts[i], s[T_INPUT].texts[j])) continue;
+            program_error("warning: --valid %s is trained on too, so what is measured on it flatters: keep some rows apart for --valid",
+                          s[T_VALID].texts[i]);
+            return;
+        }
+}
+
+void train_advise(const run_config *run, const setting *s, uint64_t pass_rows)
+{
+    const uint64_t steps = run->trainer.total_rows / run->trainer.batch_rows, d_sae = run->model.d_sae, fitting = pass_rows / ROWS_A_LATENT;
+    const bool few = train_rows_are_few(&run->model, pass_rows);
+    if (few && fitting >= run->model.d_in)
         program_error("warning: %llu rows are few for %llu latents, which will fit these rows rather than what "
-                      "rows have in common: give %llu rows or more, or lower --d-sae to %llu",
-                      (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae),
-                      (unsigned long long)(pass_rows / ROWS_A_LATENT > 1 ? pass_rows / ROWS_A_LATENT : 1));
+                      "rows have in common: lower --d-sae to %llu",
+                      (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)fitting);
+    else if (few)
+        program_error("warning: %llu rows are few for %llu latents, which will fit these rows rather than what rows have in common: give %llu "
+                      "rows or more", (unsigned long long)pass_rows, (unsigned long long)d_sae, (unsigned long long)(ROWS_A_LATENT * d_sae));
     if (steps < STEPS_LEAST)
-        program_error("warning: %llu steps are too few to learn in, %d are the least: raise --rows or lower --batch",
-                      (unsigned long long)steps, STEPS_LEAST);
+        program_error("warning: %llu steps are too few to learn in, %d are the least: raise --rows to %llu",
+                      (unsigned long long)steps, STEPS_LEAST, (unsigned long long)(STEPS_LEAST * run->trainer.batch_rows));
+    look_at_valid(s);
 }
 
 /* ---- settings as a file ------------------------------------------------------------------------------------ */

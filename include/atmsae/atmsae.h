@@ -249,7 +249,7 @@ typedef struct atmsae_model_config {
                              activation's own (5, 1, 10, 1), see doc/method.md */
     double target_l0;     /* > 0 (default 0), of the same four: prepare starts thresholds, or b_enc, where L0 is the
                              target on its rows, and the trainer moves the coefficient, which starts at
-                             sparsity_coef, and the thresholds so that L0 stays there */
+                             sparsity_coef, and the thresholds so that L0 stays there; calibrate ends at it */
     double bandwidth;     /* eps of the JumpReLU kernels, in units of pre-activations (scaled rows);
                              default NaN: 0.5 (JUMPRELU), 2 (JUMPRELU_TANH). Entries in the band are
                              stored, about 40 bytes each in a step: with 2, nearly all n * F at first */
@@ -314,8 +314,32 @@ typedef struct atmsae_batch {
 } atmsae_batch;
 ATMSAE_API void atmsae_batch_init(atmsae_batch *batch, size_t size);
 
+/* How long rows are, and what hangs on the longest of them. Language models have rows, attention sinks and those of BOS
+ * tokens, that are tens or hundreds of times as long as the others. A few of them decide scales, b_dec and every sum of squares, FVU
+ * included. A trainer leaves them out with max_norm. Elsewhere atmsae_batch_limit gives them weight 0. */
+typedef struct atmsae_row_norms {
+    size_t size;
+    uint64_t rows;     /* of non-zero weight, without NaN and infinite values: the others count nowhere here */
+    double median;     /* of the norms |x_r|; of an even number of rows the mean of the two in the middle */
+    double largest;    /* norm */
+    uint64_t top_rows; /* the longest 1 % of the rows, or those above 10 times the median norm where these are more */
+    double top_share;  /* their share of sum_r |x_r - mean row|^2, 0 .. 1; 0 where that sum is 0. Above 0.5 prepare logs a
+                          warning: sums of squares say more of these rows than of all others */
+} atmsae_row_norms;
+/* Measures x, [n_rows, d], d up to 2^22; targets are measured as the x of a batch of their own. All fields are 0 where no row
+ * counts. norms' size must be set. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_batch_norms(atmsae_context *context, const atmsae_batch *batch, uint64_t d, atmsae_row_norms *norms);
+/* Fills weights [n_rows] with those of the batch, or 0 for rows of x with |x_r| above `norm`, which must be above 0; what has a
+ * NaN or infinite value keeps its weight, so that the call that uses it can refuse it. Set batch->row_weights to `weights` then;
+ * it may be that array already. left_out, if not NULL, gets the number of rows that had another weight than 0 before. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_batch_limit(atmsae_context *context, const atmsae_batch *batch, uint64_t d, double norm, float *weights,
+                   uint64_t *left_out);
+
 /* Sets input_scale, output_scale and b_dec from rows of the data, as input_norm and b_dec_init
- * say. Any number of rows >= 1; 32768 are plenty. Call it before training. */
+ * say. Any number of rows >= 1; 32768 are plenty. Call it before training. Logs warnings of rows that will
+ * not train well, see atmsae_row_norms. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_prepare(atmsae_model *model, const atmsae_batch *batch);
 
@@ -354,7 +378,8 @@ atmsae_decode(const atmsae_model *model, const atmsae_codes *codes, float *out, 
 /* Row weights only say which rows count (weight 0: not).
  * BATCHTOPK: sets the inference threshold to the (k*N + 1)-th largest positive pre-activation of
  * N rows of training data (65536 are plenty; never use validation rows), without a mask; 0 if there
- * are fewer. Other activations: does nothing. */
+ * are fewer. Where target_l0 is set: shifts thresholds, or b_enc, all by the same, so that these rows have it; a target
+ * out of reach is told in the log. Others: does nothing. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 
@@ -435,8 +460,8 @@ typedef struct atmsae_optimizer_config {
     uint64_t total_steps;  /* 0: unknown, the rate stays at its peak. The trainer fills it in */
     uint64_t warmup_steps; /* linear from 0; default UINT64_MAX: 5 % of total_steps */
     uint64_t decay_steps;  /* linear to 0 at the end; default UINT64_MAX: the last 20 % */
-    int32_t freeze_masked; /* 1: masked latents' parameters and moments stand still. 0 (default):
-                              Adam goes on with a gradient of 0, as PyTorch's would */
+    int32_t freeze_masked; /* 1: parameters and moments of latents that a hard mask leaves out stand still.
+                              0 (default): Adam goes on with a gradient of 0, as PyTorch's would */
     int32_t pad0_;
 } atmsae_optimizer_config;
 ATMSAE_API void atmsae_optimizer_config_init(atmsae_optimizer_config *config, size_t size);
@@ -456,13 +481,19 @@ typedef struct atmsae_tracker_config {
 } atmsae_tracker_config;
 ATMSAE_API void atmsae_tracker_config_init(atmsae_tracker_config *config, size_t size);
 
-/* Masking scheduler, doc/method.md section 3. */
+/* Masking scheduler, doc/method.md section 3. Who is masked: */
 enum {
     ATMSAE_MASK_NONE = 1,
     ATMSAE_MASK_ATM = 2,      /* p_i = 1 - exp(-r (theta - I_i) / theta) below theta, else 0 */
     ATMSAE_MASK_PAPER = 3,    /* the same with r constant from the first step, no cool-down */
     ATMSAE_MASK_UNIFORM = 4,  /* control: every latent gets the mean of ATM's p */
     ATMSAE_MASK_PERMUTED = 5  /* control: ATM's p, dealt to the latents by a fixed permutation */
+};
+/* What masking does: */
+enum {
+    ATMSAE_EFFECT_HARD = 0,       /* masked latents are absent from the activation function */
+    ATMSAE_EFFECT_SECOND_LOSS = 1 /* codes are those without a mask; a second reconstruction, without the masked
+                                     entries, is added to the loss: alpha |e'|^2 */
 };
 typedef struct atmsae_masker_config {
     size_t size;
@@ -477,6 +508,9 @@ typedef struct atmsae_masker_config {
                               where that is under 500 */
     double cooldown_start; /* share of total_steps at which r begins to fall; default 0.80 */
     double cooldown_end;   /* share at which it reaches 0; default 0.95; start <= end <= 1 */
+    int32_t effect;  /* ATMSAE_EFFECT_HARD (default) or SECOND_LOSS */
+    int32_t pad0_;
+    double alpha;    /* weight of the second loss; 0 .. 1e9; 0: none. Default 0.3 */
 } atmsae_masker_config;
 ATMSAE_API void atmsae_masker_config_init(atmsae_masker_config *config, size_t size);
 
@@ -494,6 +528,10 @@ typedef struct atmsae_trainer_config {
     uint64_t skip_bad_rows; /* most rows with a NaN or infinite value in x or y that the whole run may meet: they get
                                weight 0 instead of failing the step. One that comes again in a later pass counts
                                again. Default 0: the first one fails the step */
+    double max_norm; /* rows whose norm is above max_norm times the median norm of the rows given to prepare get weight 0, in
+                        prepare, step and calibrate. Of rows with targets, those whose target is above max_norm times
+                        the targets' median too. 0 (default): all take part; else 1 .. 1e9. 10 leaves out attention
+                        sinks and BOS rows, and nothing of clean activations */
 } atmsae_trainer_config;
 ATMSAE_API void atmsae_trainer_config_init(atmsae_trainer_config *config, size_t size);
 
@@ -502,7 +540,7 @@ typedef struct atmsae_step_stats {
     size_t size;
     uint64_t step;        /* 0 for the first */
     uint64_t rows;        /* rows of non-zero weight */
-    double loss;          /* the sum that is minimised: mse + sparsity + aux (+ prefixes) */
+    double loss;          /* the sum that is minimised: mse + sparsity + aux (+ prefixes + masked_loss) */
     double mse;           /* mean over rows of |e|^2, scaled units */
     double sparsity;      /* penalties, coefficients included */
     double aux;           /* AuxK, coefficient included */
@@ -516,19 +554,23 @@ typedef struct atmsae_step_stats {
     double grad_norm;     /* before clipping */
     uint64_t bad_rows;    /* rows of this batch that got weight 0, see skip_bad_rows */
     double sparsity_coef; /* of this step: warm-up, and what target_l0 made of it, included */
+    double masked_loss;   /* the second loss of a mask, alpha included */
+    uint64_t outlier_rows; /* rows of this batch that got weight 0, see max_norm */
 } atmsae_step_stats;
 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_create(atmsae_context *context, const atmsae_trainer_config *config, atmsae_trainer **out);
 ATMSAE_API void atmsae_trainer_destroy(atmsae_trainer *trainer);
-/* = atmsae_model_prepare on the trainer's model; E_STATE after the first step. Here and in calibrate, up to
- * skip_bad_rows rows of the batch may be bad; they are not counted, since they are met again in training. */
+/* = atmsae_model_prepare on the trainer's model, on the rows that max_norm leaves; E_STATE after the first step. Here and in
+ * calibrate, up to skip_bad_rows rows of the batch may be bad; neither they nor those above the norm limit are counted, since
+ * they are met again in training. With max_norm, E_ARG if the median norm is 0, and step and calibrate need it (E_STATE). */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_prepare(atmsae_trainer *trainer, const atmsae_batch *batch);
 /* One training step; exactly the loop of section 6. stats may be NULL, else its `size` must be
  * set. E_NONFINITE: a bad input row (named; atmsae_source_locate says where it comes from) beyond those that
  * skip_bad_rows allows, no other row in the batch, or a non-finite loss or gradient; nothing changed. A step
- * with bad rows is that of a caller who gave them weight 0, to the bit; rows that have it are not looked at. */
+ * with bad rows, or with rows above the norm limit, is that of a caller who gave them weight 0, to the bit; rows that have it
+ * are not looked at. E_ARG: all rows are above the limit. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_step(atmsae_trainer *trainer, const atmsae_batch *batch, atmsae_step_stats *stats);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -540,6 +582,12 @@ atmsae_trainer_begin_cooldown(atmsae_trainer *trainer, uint64_t steps);
 ATMSAE_API uint64_t atmsae_trainer_steps_done(const atmsae_trainer *trainer);
 /* How many bad rows all steps so far gave weight 0. Part of a checkpoint. */
 ATMSAE_API uint64_t atmsae_trainer_bad_rows(const atmsae_trainer *trainer);
+/* How many rows above the norm limit all steps so far gave weight 0. Part of a checkpoint. */
+ATMSAE_API uint64_t atmsae_trainer_outlier_rows(const atmsae_trainer *trainer);
+/* The norm above which a row (targets 0) or a target (1) is left out: max_norm times the median that prepare found, in the
+ * units of the rows. 0: none, without max_norm, before prepare, and of targets where prepare had none. Part of a checkpoint.
+ * atmsae_batch_limit holds rows to be measured on to the same number. */
+ATMSAE_API double atmsae_trainer_norm_limit(const atmsae_trainer *trainer, int32_t targets);
 /* Changes skip_bad_rows (rows met before count), so that a run which a bad row has ended can go on from its
  * checkpoint. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -649,14 +697,23 @@ atmsae_source_locate(const atmsae_source *source, uint64_t row, atmsae_row_origi
  * mask (examples/03_mask_only.c).
  * ============================================================================================ */
 
-/* A mask over latents. Make one by hand or take the masker's. Masked latents are absent from the
- * activation function, as if their pre-activation were -infinity, and from AuxK. */
+/* A mask over latents. Make one by hand or take the masker's.
+ *
+ * ATMSAE_EFFECT_HARD: masked latents are absent from the activation function, as if their pre-activation were
+ * -infinity, and from AuxK.
+ * ATMSAE_EFFECT_SECOND_LOSS: codes f, e and all that is reported of them are those without a mask. With M the masked
+ * latents of a row, e' = e + sum over i in M of f_i d_i is what their absence would leave, and alpha |e'|^2 is added to
+ * the row's loss. So latents that are not masked learn to do without those that are, while the masked ones are trained by
+ * e alone. Of GATED the same is done to the gate's reconstruction (doc/method.md, section 3). */
 typedef struct atmsae_mask {
     size_t size;
     uint64_t d_sae;
     const uint8_t *masked; /* [F], 1: masked in all rows; or NULL */
     const double *p;       /* [F] masking probability of each row on its own; or NULL */
     uint64_t seed, step;   /* of the per-row draws */
+    int32_t effect;        /* ATMSAE_EFFECT_.. */
+    int32_t pad0_;
+    double alpha;          /* of SECOND_LOSS; 0 .. 1e9; 0: as without a mask */
 } atmsae_mask;
 
 typedef struct atmsae_forward_options {
@@ -673,6 +730,7 @@ typedef struct atmsae_loss {
     double total, mse, sparsity, aux, prefix; /* prefix: the sum of the Matryoshka terms below F */
     double fvu, l0;
     uint64_t rows; /* of non-zero weight */
+    double masked; /* the second loss, alpha included; total contains it */
 } atmsae_loss;
 
 /* Training forward: codes, residual and loss. options NULL: defaults. loss may be NULL, else its
@@ -698,7 +756,7 @@ atmsae_gradients_get(const atmsae_gradients *gradients, int32_t parameter, float
 typedef struct atmsae_latent_sums {
     size_t size;
     uint64_t d_sae;
-    const double *rows;         /* [F] n_i: sum of w over rows in which latent i was not masked */
+    const double *rows;         /* [F] n_i: sum of w over rows in which latent i was not left out by a hard mask */
     const double *magnitude;    /* [F] sum w f_i |d_i| */
     const double *frequency;    /* [F] sum w [f_i > 0] */
     const double *contribution; /* [F] sum w f_i (2 e.d_i + f_i |d_i|^2): the rise of the squared
@@ -795,12 +853,18 @@ ATMSAE_API const uint64_t *atmsae_metrics_counts(const atmsae_metrics *metrics);
  * The probe and the split of words depend on the data only, so make one handle and score any number
  * of SAEs with it. */
 typedef struct atmsae_absorption atmsae_absorption;
+enum {
+    ATMSAE_PROBE_SAEBENCH = 1, /* the intercept is penalised like a weight, as weight decay does in SAEBench: scores agree with it */
+    ATMSAE_PROBE_FREE = 2      /* the intercept is free, penalties are stronger: the probe of release 0.1 */
+};
 typedef struct atmsae_absorption_config {
     size_t size;
     uint64_t n_classes;    /* required; labels are 0 .. n_classes - 1 */
     double min_probe_f1;   /* only classes whose probe scores more on test rows count; default 0.6 */
     double min_f1_gain;    /* another latent joins a class's split latents for more F1 than this; 0.03 */
     uint64_t max_split;    /* most split latents a class; default 10 */
+    int32_t probe;         /* default ATMSAE_PROBE_SAEBENCH */
+    int32_t pad0_;
 } atmsae_absorption_config;
 ATMSAE_API void atmsae_absorption_config_init(atmsae_absorption_config *config, size_t size);
 /* Fits the one-vs-rest probe on the training rows. batch: the rows; labels [n_rows]; is_train
@@ -820,6 +884,8 @@ typedef struct atmsae_absorption_result {
     double mean_split;     /* mean number of split latents */
     double probe_f1;       /* mean test F1 of the probe */
     uint64_t true_positives; /* test rows over all those classes */
+    double main_f1, main_precision, main_rate; /* of main latents: atmsae_absorption_measures of eval.h has these and */
+    double gap, gap_error; /* the recall that they lose on words with a latent of their own, with its standard error */
 } atmsae_absorption_result;
 /* n_classes entries of per-class results may be taken too; NULL: not wanted. */
 typedef struct atmsae_absorption_class {

@@ -26,7 +26,8 @@ extern "C" {
  * ============================================================================================ */
 
 /* Shares and F1 are 0 .. 1. "Words that count" of a class: its test rows on which its probe is right.
- * Split latents: the latents that stand for a class; the main latent is the first of them. */
+ * Split latents: the latents that stand for a class; the main latent is the first of them. A word has a latent of its own
+ * if one of the three largest latents that are not split latents fires on at most 1 % of all rows given to create. */
 typedef struct atmsae_absorption_entry {
     size_t size;
     uint64_t words;         /* that count */
@@ -46,6 +47,10 @@ typedef struct atmsae_absorption_entry {
     int32_t used;           /* 1: probe_f1 is above min_probe_f1 */
     int32_t pad0_;
     uint64_t train_rows, test_rows; /* of the class; none of either: why it is not used */
+    double main_f1;         /* of the main latent's firing as a sign of the class, on all test rows */
+    double main_rate;       /* share of all test rows on which the main latent fires */
+    uint64_t own_words;     /* words that count which have a latent of their own */
+    double own_recall, other_recall; /* main_recall on those words, and on the other ones; NaN if there are none */
 } atmsae_absorption_entry;
 
 /* Means over classes, unweighted; sd: sample standard deviation over the same classes (NaN for fewer
@@ -59,6 +64,12 @@ typedef struct atmsae_absorption_measures {
     uint64_t classes_v032;  /* with at least one word that counts, whatever the probe's F1 */
     double fraction_v032, fraction_v032_sd; /* over those, as that version did */
     double mean_split, probe_f1, sparse_f1, split_f1, split_recall, main_recall, main_precision;
+    double main_f1, main_rate;
+    uint64_t own_words;     /* sum over the used classes */
+    double own_recall, other_recall; /* over used classes with both kinds of words, a class weighing
+                               own words * other words / words; NaN without such a class, like the next two */
+    double gap;             /* other_recall - own_recall: above 0 where latents of a word's own take over; may be negative */
+    double gap_error;       /* standard error of gap, words taken as draws */
 } atmsae_absorption_measures;
 
 enum { ATMSAE_ROW_NOT_COUNTED = 0, ATMSAE_ROW_KEPT = 1, ATMSAE_ROW_ABSORBED = 2 };

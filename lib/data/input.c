@@ -160,7 +160,7 @@ static atmsae_status describe(atmsae_context *ctx, const atmsae_tensors *tensors
     input->type = row_type(t->dtype->name, npy && input->as_bf16);
     if (!input->type)
         return ams_fail(ctx, ATMSAE_E_UNSUPPORTED, "%s: %s holds %s; rows are of F32, F16, BF16 or F64%s", path, name, t->dtype->name,
-                        words ? ". If it is bfloat16, for which NumPy has no type, say so: bf16" : "");
+                        words ? ". If it is bfloat16, for which NumPy has no type, say so: as_bf16" : "");
     if (t->rank < 2)
         return ams_fail(ctx, ATMSAE_E_ARG, "%s: %s has %llu dimension%s; rows have 2 or more, such as [rows, d] or [sequences, tokens, d]",
                         path, name, (unsigned long long)t->rank, t->rank == 1 ? "" : "s");

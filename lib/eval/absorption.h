@@ -23,7 +23,7 @@ struct atmsae_absorption {
     double *probe;   /* [n_classes, d + 1], intercepts last */
     double *probe_f1; /* [n_classes] on test rows */
     uint64_t *hits;  /* [n_classes] test rows of the class that its probe recognises */
-    double *projection; /* [n_test] x.u, u the unit direction of the row's own class's probe */
+    double *projection; /* [n_test] z / |w|, of the probe w of the row's own class */
     uint8_t *is_hit; /* [n_test] is the row one of hits? */
 };
 
@@ -31,7 +31,7 @@ struct atmsae_absorption {
 double ams_f1(uint64_t true_positives, uint64_t false_positives, uint64_t false_negatives);
 
 /* One row: its active latents, in units in which decoder rows have norm 1; cos of each latent's decoder
- * row with the probe, [F]; the class's split latents; A = x.u. */
+ * row with the probe, [F]; the class's split latents; A = z / |w|. */
 typedef struct ams_absorption_row {
     uint64_t count;
     const uint32_t *latent;

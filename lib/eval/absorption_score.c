@@ -17,7 +17,8 @@
 
 #define L1_PENALTY 0.01 /* SAEBench's */
 #define SPARSE_C 1.0    /* scikit-learn's default, as in SAEBench */
-enum { MAX_LISTED = sizeof ((atmsae_absorption_entry *)0)->split / sizeof(uint64_t) };
+#define OWN_SHARE 0.01  /* of the rows: a latent that fires on at most so many may be a word's own */
+enum { OWN_AMONG = 3, MAX_LISTED = sizeof ((atmsae_absorption_entry *)0)->split / sizeof(uint64_t) };
 
 typedef struct scoring {
     const atmsae_absorption *a;
@@ -129,13 +130,37 @@ static void find_cosines(const scoring *s, uint64_t class, double *cosine)
     }
 }
 
+/* Whether one of the OWN_AMONG largest latents outside the split set fires on few rows. */
+static bool has_own(const scoring *s, const ams_absorption_row *row)
+{
+    double most = OWN_SHARE * (double)s->latents.n_rows;
+    float value[OWN_AMONG] = {0};
+    bool rare[OWN_AMONG] = {false};
+    for (uint64_t e = 0; e < row->count; e++) {
+        float v = row->value[e];
+        bool r = (double)s->latents.column_count[row->latent[e]] <= most;
+        for (uint64_t k = 0; k < row->n_split; k++)
+            if (row->split[k] == row->latent[e]) v = 0;
+        for (int k = 0; k < OWN_AMONG; k++) { /* insertion: the largest first */
+            if (!(v > value[k])) continue;
+            float smaller = value[k];
+            bool its = rare[k];
+            value[k] = v, rare[k] = r;
+            v = smaller, r = its;
+        }
+    }
+    for (int k = 0; k < OWN_AMONG; k++)
+        if (rare[k]) return true;
+    return false;
+}
+
 /* Applies the rules to the test rows of a class; `base` has what they share. */
 static void judge_rows(scoring *s, int32_t class, const ams_absorption_row *base, atmsae_absorption_entry *c)
 {
     const atmsae_absorption *a = s->a;
     const ams_latents *l = &s->latents;
     double words = (double)c->words;
-    uint64_t split = 0, main = 0, main_of_class = 0, main_anywhere = 0;
+    uint64_t split = 0, main = 0, main_of_class = 0, main_anywhere = 0, main_of_own = 0;
     for (uint64_t t = 0; t < a->n_test; t++) {
         uint64_t first = l->row_start[a->n_train + t];
         bool of_class = a->label[a->n_train + t] == class;
@@ -151,7 +176,10 @@ static void judge_rows(scoring *s, int32_t class, const ams_absorption_row *base
         main_of_class += main_fires && of_class;
         if (!of_class || !a->is_hit[t]) continue;
         bool absorbed = ams_absorbed_fully(&row);
+        bool own = has_own(s, &row);
         main += main_fires;
+        c->own_words += own;
+        main_of_own += main_fires && own;
         split += ams_split_fires(&row);
         c->absorbed += absorbed;
         c->fraction_v060 += ams_absorbed_fraction_v060(&row);
@@ -164,6 +192,10 @@ static void judge_rows(scoring *s, int32_t class, const ams_absorption_row *base
     c->split_recall = (double)split / words;
     c->main_recall = (double)main / words;
     c->main_precision = main_anywhere ? (double)main_of_class / (double)main_anywhere : 0;
+    c->main_f1 = ams_f1(main_of_class, main_anywhere - main_of_class, c->test_rows - main_of_class);
+    c->main_rate = (double)main_anywhere / (double)a->n_test;
+    c->own_recall = (double)main_of_own / (double)c->own_words; /* no such words: 0 / 0, NaN */
+    c->other_recall = (double)(main - main_of_own) / (double)(c->words - c->own_words);
 }
 
 static void score_class(void *arg, uint64_t i, unsigned worker)
@@ -272,6 +304,35 @@ static mean mean_over(const scoring *s, size_t offset, bool with_words)
     return (mean){n > 0 ? sum / n : (double)NAN, n > 1 ? sqrt(squares / (n - 1)) : (double)NAN};
 }
 
+/* Variance of a share of n words, from one that cannot be 0 or 1. */
+static double variance(double share, double n)
+{
+    double p = (share * n + 0.5) / (n + 1);
+    return p * (1 - p) / n;
+}
+
+/* The weights are those with which a difference that is the same in all classes has the least error. */
+static void compare_recalls(const scoring *s, atmsae_absorption_measures *r)
+{
+    double weights = 0, own = 0, other = 0, squares = 0;
+    for (uint64_t i = 0; i < s->a->config.n_classes; i++) {
+        const atmsae_absorption_entry *c = s->classes + i;
+        if (!c->used) continue;
+        r->own_words += c->own_words;
+        double n = (double)c->own_words, m = (double)(c->words - c->own_words);
+        if (!(n > 0 && m > 0)) continue;
+        double weight = n * m / (n + m);
+        weights += weight;
+        own += weight * c->own_recall;
+        other += weight * c->other_recall;
+        squares += weight * weight * (variance(c->own_recall, n) + variance(c->other_recall, m));
+    }
+    r->own_recall = own / weights; /* none: 0 / 0, NaN */
+    r->other_recall = other / weights;
+    r->gap = (other - own) / weights;
+    r->gap_error = sqrt(squares) / weights;
+}
+
 static atmsae_absorption_measures summarise(const scoring *s)
 {
     atmsae_absorption_measures r = {.size = sizeof r};
@@ -297,7 +358,10 @@ static atmsae_absorption_measures summarise(const scoring *s)
     r.split_recall = MEAN(split_recall).mean;
     r.main_recall = MEAN(main_recall).mean;
     r.main_precision = MEAN(main_precision).mean;
+    r.main_f1 = MEAN(main_f1).mean;
+    r.main_rate = MEAN(main_rate).mean;
 #undef MEAN
+    compare_recalls(s, &r);
     return r;
 }
 
@@ -331,7 +395,9 @@ static atmsae_status write_result(const scoring *s, const wanted *w)
     atmsae_absorption_measures m = summarise(s);
     atmsae_absorption_result r = {.size = sizeof r, .classes = m.classes, .full_rate = m.full_rate,
                                   .recall = m.split_recall, .sparse_f1 = m.sparse_f1, .mean_split = m.mean_split,
-                                  .probe_f1 = m.probe_f1, .true_positives = m.words};
+                                  .probe_f1 = m.probe_f1, .true_positives = m.words, .main_f1 = m.main_f1,
+                                  .main_precision = m.main_precision, .main_rate = m.main_rate, .gap = m.gap,
+                                  .gap_error = m.gap_error};
     AMS_TRY(ams_struct_out(s->a->ctx, atmsae_absorption_result, w->result, &r));
     for (uint64_t i = 0; i < s->a->config.n_classes && w->classes; i++) {
         const atmsae_absorption_entry *c = s->classes + i;

@@ -8,6 +8,9 @@
  * play first, and the others are looked at again when those are done well enough; in the end all are. In the
  * quadratic problem the intercept is at its optimum for every w, which takes no pass over rows. The step's
  * length comes from the slope along it, which takes the derivatives that the next step needs anyway.
+ *
+ * Where a few rows far larger than all others make columns all but the same, sweeps crawl. Then the quadratic problem is
+ * solved by an active-set method with Cholesky's factors instead.
  */
 #include "eval/lasso.h"
 #include "eval/logistic.h"
@@ -15,7 +18,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_NEWTON = 400, PATIENCE = 100, MAX_SWEEPS = 200, MAX_HALVINGS = 40 };
+enum { MAX_NEWTON = 400, PATIENCE = 100, CRAWLS = 8, MAX_SWEEPS = 200, MAX_HALVINGS = 40, MOST_AT_ONCE = 256 };
 
 typedef struct solver {
     const ams_lasso *p;
@@ -25,6 +28,8 @@ typedef struct solver {
     double *slope, *curve;   /* [n_rows] derivatives of the loss with respect to z */
     double *w, *g;           /* [n_columns]; g: gradient of the loss */
     double *dw, *h, *sum;    /* [n_columns] step, diagonal of the Hessian, sum of curve a; of columns in play */
+    double *hessian, *factor; /* [MOST_AT_ONCE, MOST_AT_ONCE] of columns in play, and its factors */
+    double *slopes, *direction, *sign; /* [MOST_AT_ONCE] gradient of the loss, a direction, signs of weights */
     uint32_t *play;          /* columns in play, ascending */
     uint64_t n_play;
     double b, db, slope_sum, curve_sum;
@@ -150,6 +155,109 @@ static void end_sweeps(solver *s)
     }
 }
 
+/* ---- all columns in play at once ---------------------------------------------------------------------------- */
+
+/* Hessian of the columns in play and gradient, for an intercept that is at its optimum. False: too many. */
+static bool assemble(solver *s)
+{
+    const ams_columns *a = &s->p->a;
+    if (s->n_play == 0 || s->n_play > MOST_AT_ONCE || !(s->curve_sum > 0)) return false;
+    memset(s->dz, 0, a->n_rows * sizeof *s->dz);
+    for (uint64_t q = 0; q < s->n_play; q++) {
+        const uint32_t column = s->play[q];
+        const uint64_t first = a->start[column], end = first + a->count[column];
+        s->sum[column] = 0;
+        for (uint64_t e = first; e < end; e++) {
+            s->dz[a->row[e]] = s->curve[a->row[e]] * (double)a->value[e];
+            s->sum[column] += s->dz[a->row[e]];
+        }
+        for (uint64_t r = 0; r <= q; r++)
+            s->hessian[q * MOST_AT_ONCE + r] = s->hessian[r * MOST_AT_ONCE + q] =
+                column_dot(a, s->play[r], s->dz) - s->sum[column] * s->sum[s->play[r]] / s->curve_sum;
+        for (uint64_t e = first; e < end; e++)
+            s->dz[a->row[e]] = 0;
+        s->slopes[q] = s->g[column] - s->sum[column] * s->slope_sum / s->curve_sum;
+    }
+    return true;
+}
+
+/* Newton's direction among the n columns `set` with a sign: by Cholesky's factors, in `factor` and `direction`. */
+static void solve(solver *s, const uint32_t *set, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        double *row = s->factor + i * MOST_AT_ONCE, x = -(s->slopes[set[i]] + s->p->lambda * s->sign[set[i]]);
+        const double *h = s->hessian + set[i] * MOST_AT_ONCE;
+        for (uint64_t j = 0; j <= i; j++) {
+            const double *other = s->factor + j * MOST_AT_ONCE;
+            double left = h[set[j]];
+            for (uint64_t k = 0; k < j; k++)
+                left -= row[k] * other[k];
+            row[j] = j < i ? left / other[j] : sqrt(fmax(left, 1e-13 * h[set[i]]));
+        }
+        for (uint64_t k = 0; k < i; k++)
+            x -= row[k] * s->direction[k];
+        s->direction[i] = x / row[i];
+    }
+    for (uint64_t i = n; i-- > 0;) {
+        s->direction[i] /= s->factor[i * MOST_AT_ONCE + i];
+        for (uint64_t k = 0; k < i; k++)
+            s->direction[k] -= s->direction[i] * s->factor[i * MOST_AT_ONCE + k];
+    }
+}
+
+/* The quadratic problem's solution itself, by the active-set method: directions among the columns with a sign, as far as the
+ * first that becomes 0 and leaves them; at the optimum among them, the column that violates the conditions the most comes in. */
+static bool solve_at_once(solver *s)
+{
+    uint32_t set[MOST_AT_ONCE];
+    const double lambda = s->p->lambda;
+    if (!assemble(s)) return false;
+    for (uint64_t q = 0; q < s->n_play; q++) {
+        const double w = s->w[s->play[q]];
+        s->dw[s->play[q]] = 0;
+        s->sign[q] = (double)((w > 0) - (w < 0));
+    }
+    uint64_t came = UINT64_MAX;
+    for (uint64_t tries = 0; tries < 4 * s->n_play; tries++) {
+        uint64_t n = 0, leaves = UINT64_MAX;
+        double part = 1;
+        for (uint64_t q = 0; q < s->n_play; q++)
+            if (s->sign[q] != 0) set[n++] = (uint32_t)q;
+        solve(s, set, n);
+        for (uint64_t i = 0; i < n; i++) {
+            const double x = s->w[s->play[set[i]]] + s->dw[s->play[set[i]]];
+            if (s->sign[set[i]] * (x + s->direction[i]) >= 0 || -x / s->direction[i] >= part) continue;
+            part = fmax(0, -x / s->direction[i]);
+            leaves = set[i];
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            s->dw[s->play[set[i]]] += part * s->direction[i];
+            for (uint64_t q = 0; q < s->n_play; q++)
+                s->slopes[q] += part * s->direction[i] * s->hessian[set[i] * MOST_AT_ONCE + q];
+        }
+        if (leaves < UINT64_MAX) {
+            s->dw[s->play[leaves]] = -s->w[s->play[leaves]];
+            s->sign[leaves] = 0;
+            if (leaves == came && part == 0) break; /* only rounding is left */
+            continue;
+        }
+        double most = AMS_LASSO_TOLERANCE / 10 * lambda;
+        came = UINT64_MAX;
+        for (uint64_t q = 0; q < s->n_play; q++)
+            if (s->sign[q] == 0 && fabs(s->slopes[q]) - lambda > most) {
+                most = fabs(s->slopes[q]) - lambda;
+                came = q;
+            }
+        if (came == UINT64_MAX) break;
+        s->sign[came] = s->slopes[came] > 0 ? -1 : 1;
+    }
+    double drift = s->slope_sum;
+    for (uint64_t q = 0; q < s->n_play; q++)
+        drift += s->sum[s->play[q]] * s->dw[s->play[q]];
+    s->db = -drift / s->curve_sum;
+    return true;
+}
+
 /* Slope of the objective along the step, from the current derivatives: just before its end t, or just after
  * its start. */
 static double slope_along(const solver *s, double t)
@@ -188,7 +296,7 @@ uint64_t ams_lasso_work(const ams_lasso *p)
 {
     uint64_t rows = 0, columns = 0, total = 0;
     if (!ams_mul(p->a.n_rows, 4, &rows) || !ams_mul(p->a.n_columns, 4, &columns) ||
-        __builtin_add_overflow(rows, columns, &total))
+        __builtin_add_overflow(rows, columns, &total) || __builtin_add_overflow(total, MOST_AT_ONCE * (2 * MOST_AT_ONCE + 3), &total))
         return 0;
     return total;
 }
@@ -210,10 +318,16 @@ double ams_lasso_fit(const ams_lasso *p, int32_t positive, double *work, double 
     s.dw = s.curve + n;
     s.h = s.dw + f;
     s.sum = s.h + f;
-    s.play = (uint32_t *)(s.sum + f);
+    s.hessian = s.sum + f;
+    s.factor = s.hessian + MOST_AT_ONCE * MOST_AT_ONCE;
+    s.slopes = s.factor + MOST_AT_ONCE * MOST_AT_ONCE;
+    s.direction = s.slopes + MOST_AT_ONCE;
+    s.sign = s.direction + MOST_AT_ONCE;
+    s.play = (uint32_t *)(s.sign + MOST_AT_ONCE);
 
     double limit = AMS_LASSO_TOLERANCE * p->lambda, enough = limit, worst, best = INFINITY;
     int best_at = 0; /* the last step that brought the columns in play clearly nearer to their optimum */
+    bool at_once = false;
     differentiate_rows(&s, 0);
     for (int k = 0; k < MAX_NEWTON; k++) {
         if (k > 0) worst = differentiate_play(&s);
@@ -225,14 +339,17 @@ double ams_lasso_fit(const ams_lasso *p, int32_t positive, double *work, double 
         } else if (worst < best / 2) {
             best = worst, best_at = k;
         } else if (k - best_at > PATIENCE) {
-            break; /* a few rows make columns all but the same, and sweeps crawl */
+            break;
         }
-        begin_sweeps(&s);
-        /* Sweeps end when a sweep gains little against the first: far from the optimum the model
-         * is not worth more. */
-        double first = sweep(&s), gain = first;
-        for (int q = 1; q < MAX_SWEEPS && gain > 1e-2 * first; q++)
-            gain = sweep(&s);
+        at_once = at_once || k - best_at > CRAWLS;
+        if (!at_once || !solve_at_once(&s)) {
+            begin_sweeps(&s);
+            /* Sweeps end when a sweep gains little against the first: far from the optimum the model
+             * is not worth more. */
+            double first = sweep(&s), gain = first;
+            for (int q = 1; q < MAX_SWEEPS && gain > 1e-2 * first; q++)
+                gain = sweep(&s);
+        }
         end_sweeps(&s);
         if (!move(&s)) break;
     }

@@ -109,7 +109,7 @@ static void project_step(solver *s)
 double ams_logistic_line_search(const ams_logistic_solver *s)
 {
     const ams_logistic *p = s->p;
-    double ww = dot(s->w, s->step, p->d), ss = dot(s->step, s->step, p->d), start = dot(s->g, s->step, s->m);
+    double ww = dot(s->w, s->step, s->penalised), ss = dot(s->step, s->step, s->penalised), start = dot(s->g, s->step, s->m);
     double low = 0, high = INFINITY, t = 1;
     if (!(start < 0)) return 0;
     for (int trial = 0; trial < MAX_TRIALS; trial++) {
@@ -265,7 +265,7 @@ bool ams_logistic_begin(const ams_logistic *p, int32_t positive, ams_logistic_so
     double rows[2] = {0}; /* negative and positive */
     for (uint64_t i = 0; i < p->n; i++)
         rows[p->label[i] == positive] += times(p, i);
-    *s = (ams_logistic_solver){.p = p, .positive = positive, .m = p->d + 1, .n = rows[0] + rows[1]};
+    *s = (ams_logistic_solver){.p = p, .positive = positive, .m = p->d + 1, .penalised = p->d, .n = rows[0] + rows[1]};
     if (!(rows[0] > 0 && rows[1] > 0)) return false;
     for (int k = 0; k < 2; k++)
         s->weight[k] = p->balanced ? p->c * s->n / (2 * rows[k]) : p->c;

@@ -43,9 +43,11 @@ uint64_t ams_logistic_work(const ams_logistic *problem);
  * without a negative row there is no optimum: w = 0 and the result is 0. Calls nothing of ctx, so
  * it may run in a job. */
 double ams_logistic_fit(const ams_logistic *problem, int32_t positive, double *work, double *w);
-/* All classes 0 .. n_classes - 1, in parallel: w [n_classes, d + 1]. E_NONFINITE names a class that
- * did not converge. */
-atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *problem, uint64_t n_classes, double *w);
+/* All classes 0 .. n_classes - 1, in parallel: w [n_classes, d + 1]. constant 0: the intercept is free. Above 0 it is
+ * penalised, as the weight v of one more column that is `constant` in every row: |v|^2 / 2 joins the objective, and
+ * b = constant v. E_NONFINITE names a class that did not converge. */
+atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *problem, double constant, uint64_t n_classes,
+                                       double *w);
 /* w.x_i + b of row i of a problem; rows beyond its n may be there. */
 double ams_logistic_row_score(const ams_logistic *problem, uint64_t i, const double *w);
 /* w.x + b */

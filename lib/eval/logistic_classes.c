@@ -5,7 +5,8 @@
  *
  * A step solves H step = -g by conjugate gradients, as well as the fall of the gradient so far deserves. Products
  * with H are in single precision, which limits only how good a step is; scores and gradients, which decide where
- * it all ends, are in double. The intercept is eliminated from H. Rows are centred, as in logistic.c.
+ * it all ends, are in double. A free intercept is eliminated from H, and rows are centred then, as in logistic.c; one
+ * that is penalised is the weight of one more column.
  *
  * Conjugate gradients are slow where one column is much larger than the others. So they work on u_j = w_j r_j, r_j the
  * column's root mean square by that of all, or 1 if it is less; and the gradient's norm, which decides when to stop, is
@@ -28,7 +29,9 @@ typedef struct one { /* class */
 
 typedef struct group {
     const ams_logistic *p;
-    double *x;         /* [n, d] rows less their mean */
+    double constant;   /* see ams_logistic_fit_classes */
+    uint64_t d;        /* columns of x: p's, and that of the constant */
+    double *x;         /* [n, d] rows, less their mean where the intercept is free */
     float *xf;         /* the same by unit r_j: a float's range is small */
     double *ratio;     /* [d] r_j */
     double *mean;      /* [d] */
@@ -46,28 +49,28 @@ typedef struct group {
 static void rows_job(void *arg, uint64_t job, unsigned worker)
 {
     group *s = arg;
-    uint64_t n = s->p->n, d = s->p->d, first = job * BLOCK;
+    uint64_t n = s->p->n, d = s->d, first = job * BLOCK;
     (void)worker;
     ams_gemm_abt_f64(s->n_part, ams_min(BLOCK, n - first), d, s->by_column, d, s->x + first * d, d, s->by_row + first, n);
 }
 static void rows_job_f(void *arg, uint64_t job, unsigned worker)
 {
     group *s = arg;
-    uint64_t n = s->p->n, d = s->p->d, first = job * BLOCK;
+    uint64_t n = s->p->n, d = s->d, first = job * BLOCK;
     (void)worker;
     ams_gemm_abt(s->n_part, ams_min(BLOCK, n - first), d, s->by_column_f, d, s->xf + first * d, d, s->by_row_f + first, n);
 }
 static void columns_job(void *arg, uint64_t job, unsigned worker)
 {
     group *s = arg;
-    uint64_t n = s->p->n, d = s->p->d, first = job * PANEL;
+    uint64_t n = s->p->n, d = s->d, first = job * PANEL;
     (void)worker;
     ams_gemm_ab_f64(s->n_part, ams_min(PANEL, d - first), n, s->by_row, n, s->x + first, d, s->by_column + first, d);
 }
 static void columns_job_f(void *arg, uint64_t job, unsigned worker)
 {
     group *s = arg;
-    uint64_t n = s->p->n, d = s->p->d, first = job * PANEL;
+    uint64_t n = s->p->n, d = s->d, first = job * PANEL;
     (void)worker;
     ams_gemm_ab(s->n_part, ams_min(PANEL, d - first), n, s->by_row_f, n, s->xf + first, d, s->by_column_f + first, d);
 }
@@ -84,6 +87,7 @@ static void differentiate(void *arg, uint64_t k, unsigned worker)
     for (uint64_t i = 0; i < s->p->n; i++) {
         slope[i] = ams_logistic_slope(&o->c, i, o->c.z[i], o->curve + i);
         s->by_row_f[k * s->p->n + i] = (float)(o->curve[i] * s->unit * s->unit);
+        if (s->constant > 0) continue; /* the sums are of the free intercept, and 0 without one */
         o->slope_sum += slope[i];
         o->curve_sum += o->curve[i];
     }
@@ -94,7 +98,7 @@ static void begin_step(void *arg, uint64_t k, unsigned worker)
 {
     group *s = arg;
     one *o = s->part[k];
-    uint64_t d = s->p->d;
+    uint64_t d = s->d;
     double shift = o->curve_sum > 0 ? o->slope_sum / o->curve_sum : 0, squares = 0;
     (void)worker;
     for (uint64_t j = 0; j < d; j++) {
@@ -103,7 +107,7 @@ static void begin_step(void *arg, uint64_t k, unsigned worker)
         o->c.step[j] = 0;
         squares += o->c.g[j] / s->ratio[j] * (o->c.g[j] / s->ratio[j]);
     }
-    o->c.g[d] = o->slope_sum;
+    if (s->constant <= 0) o->c.g[d] = o->slope_sum;
     o->norm = sqrt(squares + o->slope_sum * o->slope_sum);
     if (o->start < 0) o->start = o->norm;
     o->squares = ams_dot_f64(o->residual, o->residual, d);
@@ -115,8 +119,8 @@ static void ask(void *arg, uint64_t k, unsigned worker)
 {
     group *s = arg;
     (void)worker;
-    for (uint64_t j = 0; j < s->p->d; j++)
-        s->by_column_f[k * s->p->d + j] = (float)s->part[k]->along[j];
+    for (uint64_t j = 0; j < s->d; j++)
+        s->by_column_f[k * s->d + j] = (float)s->part[k]->along[j];
 }
 
 /* From X along to curve (X along - its mean under curve), both by `unit`. */
@@ -138,7 +142,7 @@ static void descend(void *arg, uint64_t k, unsigned worker)
 {
     group *s = arg;
     one *o = s->part[k];
-    uint64_t d = s->p->d;
+    uint64_t d = s->d;
     const float *product = s->by_column_f + k * d;
     double curvature = 0, before = o->squares;
     (void)worker;
@@ -159,8 +163,8 @@ static void give_step(void *arg, uint64_t k, unsigned worker)
 {
     group *s = arg;
     (void)worker;
-    for (uint64_t j = 0; j < s->p->d; j++)
-        s->by_column[k * s->p->d + j] = s->part[k]->c.step[j] /= s->ratio[j];
+    for (uint64_t j = 0; j < s->d; j++)
+        s->by_column[k * s->d + j] = s->part[k]->c.step[j] /= s->ratio[j];
 }
 
 static void end_step(void *arg, uint64_t k, unsigned worker)
@@ -173,7 +177,7 @@ static void end_step(void *arg, uint64_t k, unsigned worker)
     double shift = o->curve_sum > 0 ? -(o->slope_sum + ams_dot_f64(o->curve, o->c.dz, n)) / o->curve_sum : 0;
     for (uint64_t i = 0; i < n; i++)
         o->c.dz[i] += shift;
-    o->c.step[s->p->d] = shift;
+    if (s->constant <= 0) o->c.step[s->d] = shift;
     double t = ams_logistic_line_search(&o->c);
     for (uint64_t j = 0; j < o->c.m; j++)
         o->c.w[j] += t * o->c.step[j];
@@ -197,7 +201,7 @@ static bool unfinished(const one *o) { return off(o) && o->enough >= 0; }
 
 static void solve(atmsae_context *ctx, group *s)
 {
-    uint64_t blocks = (s->p->n - 1) / BLOCK + 1, panels = (s->p->d - 1) / PANEL + 1;
+    uint64_t blocks = (s->p->n - 1) / BLOCK + 1, panels = (s->d - 1) / PANEL + 1;
     one *going[GROUP];
     for (int step = 0; step < MAX_STEPS; step++) {
         ams_parallel(ctx, s->n_part, differentiate, s);
@@ -223,39 +227,47 @@ static void solve(atmsae_context *ctx, group *s)
     }
 }
 
-static void centre(group *s)
+/* Rows that are all the same have a mean that is exact: it is counted from the first one on. */
+static void find_mean(group *s)
 {
     const ams_logistic *p = s->p;
-    double squares = 0;
     for (uint64_t i = 0; i < p->n; i++)
-        for (uint64_t j = 0; j < p->d; j++) /* from the first row on: the mean of equal numbers is exact */
+        for (uint64_t j = 0; j < p->d; j++)
             s->mean[j] += ((double)p->x[i * p->ld + j] - (double)p->x[j]) / (double)p->n;
     for (uint64_t j = 0; j < p->d && p->n > 0; j++)
         s->mean[j] += (double)p->x[j];
+}
+
+static void copy_rows(group *s)
+{
+    const ams_logistic *p = s->p;
+    const uint64_t d = s->d;
+    double squares = 0;
     for (uint64_t i = 0; i < p->n; i++)
-        for (uint64_t j = 0; j < p->d; j++) {
-            double x = s->x[i * p->d + j] = (double)p->x[i * p->ld + j] - s->mean[j];
+        for (uint64_t j = 0; j < d; j++) {
+            double x = s->x[i * d + j] = j < p->d ? (double)p->x[i * p->ld + j] - s->mean[j] : s->constant;
             s->ratio[j] += x * x / (double)p->n;
         }
-    for (uint64_t j = 0; j < p->d; j++)
-        squares += s->ratio[j] / (double)p->d;
+    for (uint64_t j = 0; j < d; j++)
+        squares += s->ratio[j] / (double)d;
     s->unit = squares > 0 ? sqrt(squares) : 1;
-    for (uint64_t j = 0; j < p->d; j++)
+    for (uint64_t j = 0; j < d; j++)
         s->ratio[j] = fmax(1, sqrt(s->ratio[j]) / s->unit);
     for (uint64_t i = 0; i < p->n; i++)
-        for (uint64_t j = 0; j < p->d; j++)
-            s->xf[i * p->d + j] = (float)(s->x[i * p->d + j] / (s->unit * s->ratio[j]));
+        for (uint64_t j = 0; j < d; j++)
+            s->xf[i * d + j] = (float)(s->x[i * d + j] / (s->unit * s->ratio[j]));
 }
 
 /* Classes first .. first + count-1. */
 static void begin_group(group *s, uint64_t each, uint64_t first, uint64_t count, double *w)
 {
-    uint64_t n = s->p->n, d = s->p->d, m = d + 1;
+    uint64_t n = s->p->n, d = s->d, m = s->p->d + 1;
     memset(s->memory, 0, GROUP * each * sizeof *s->memory);
     s->n_part = 0;
     for (uint64_t k = 0; k < count; k++) {
         one *o = s->ones + k;
         bool both = ams_logistic_begin(s->p, (int32_t)(first + k), &o->c);
+        if (s->constant > 0) o->c.penalised = m;
         o->c.z = s->memory + k * each;
         o->curve = o->c.z + n;
         o->c.step = o->curve + n;
@@ -274,7 +286,8 @@ static void begin_group(group *s, uint64_t each, uint64_t first, uint64_t count,
 
 static atmsae_status fit(atmsae_context *ctx, group *s, uint64_t n_classes, double *w)
 {
-    uint64_t n = s->p->n, d = s->p->d, size = 0, each = 0, total = 0;
+    const uint64_t n = s->p->n, d = s->d;
+    uint64_t size = 0, each = 0, total = 0;
     if (!ams_mul(n, d, &size) || __builtin_add_overflow(2 * n, 4 * d + 2, &each) || !ams_mul(each, GROUP, &total))
         return ams_nomem(ctx, "logistic regression");
     s->x = ams_alloc(ctx, size, sizeof *s->x);
@@ -288,14 +301,16 @@ static atmsae_status fit(atmsae_context *ctx, group *s, uint64_t n_classes, doub
     s->by_column_f = ams_alloc(ctx, GROUP * d, sizeof *s->by_column_f);
     if (!s->x || !s->xf || !s->mean || !s->ratio || !s->memory || !s->by_row || !s->by_column || !s->by_row_f || !s->by_column_f)
         return ams_nomem(ctx, "logistic regression");
-    centre(s);
+    if (s->constant <= 0) find_mean(s);
+    copy_rows(s);
     for (uint64_t first = 0; first < n_classes; first += GROUP) {
         uint64_t count = ams_min(GROUP, n_classes - first);
         begin_group(s, each, first, count, w);
         if (s->n_part > 0) solve(ctx, s);
         for (uint64_t k = 0; k < count; k++) {
             const one *o = s->ones + k;
-            o->c.w[d] -= ams_dot_f64(s->mean, o->c.w, d);
+            if (s->constant > 0) o->c.w[s->p->d] *= s->constant;
+            else o->c.w[d] -= ams_dot_f64(s->mean, o->c.w, d);
             if (off(o))
                 return ams_fail(ctx, ATMSAE_E_NONFINITE,
                                 "logistic regression: class %llu stopped at a relative gradient of %g, expected %g",
@@ -305,11 +320,14 @@ static atmsae_status fit(atmsae_context *ctx, group *s, uint64_t n_classes, doub
     return ATMSAE_OK;
 }
 
-atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *problem, uint64_t n_classes, double *w)
+atmsae_status ams_logistic_fit_classes(atmsae_context *ctx, const ams_logistic *problem, double constant, uint64_t n_classes,
+                                       double *w)
 {
     group *s = ams_calloc(ctx, 1, sizeof *s);
     if (!s) return ams_nomem(ctx, "logistic regression");
     s->p = problem;
+    s->constant = constant;
+    s->d = problem->d + (constant > 0);
     atmsae_status status = fit(ctx, s, n_classes, w);
     void *memory[] = {s->x, s->xf, s->mean, s->ratio, s->memory, s->by_row, s->by_column, s->by_row_f, s->by_column_f, s};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)

@@ -13,11 +13,12 @@ typedef struct ams_logistic_solver {
     double n;                 /* rows, as often as they count */
     double weight[2];         /* C s of negative and positive rows */
     uint64_t m;               /* d + 1 */
+    uint64_t penalised;       /* weights that are: the first d, or all m */
     double *z, *dz;           /* [n] scores, their change along the step */
     double *w, *step, *g;     /* [m] the intercept last; it goes with rows whose mean is taken off */
 } ams_logistic_solver;
 
-/* Sets p, positive, n, weight and m; false: one of the classes has no row. */
+/* Sets p, positive, n, weight, m and penalised = d; false: one of the classes has no row. */
 bool ams_logistic_begin(const ams_logistic *problem, int32_t positive, ams_logistic_solver *s);
 /* Derivative of a row's loss (as often as it counts) with respect to z; *curvature gets the second. */
 double ams_logistic_slope(const ams_logistic_solver *s, uint64_t i, double z, double *curvature);

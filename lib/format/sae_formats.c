@@ -58,7 +58,8 @@ static atmsae_status find_in_folder(atmsae_context *ctx, const char *dir, const 
         AMS_TRY(status);
     }
     return ams_fail(ctx, ATMSAE_E_IO, "%s: no SAE: there is no sae_weights.safetensors (SAELens), sae.safetensors (sparsify), "
-                    "params.npz, params.safetensors (Gemma Scope) or ae.pt (dictionary_learning) in it", dir);
+                    "params.npz, params.safetensors (Gemma Scope) or ae.pt (dictionary_learning) in it; a file of another name is given by "
+                    "its own path", dir);
 }
 
 /* The format of a file: by its whole name, then by its ending. */

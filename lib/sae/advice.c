@@ -15,6 +15,8 @@
 #define RANK_SHARE 0.999 /* of what varies, held by as many directions as the rank */
 #define UNCENTRED 0.5    /* share of the mean in the squared norm: as much as all that varies */
 #define MOSTLY_MEAN 0.9
+#define DISTINCT 0.5     /* share of the rows: with fewer different ones they are learnt by heart */
+#define OFF_SCALE 10.0   /* times larger or smaller than sqrt(d) */
 
 /* Some rows, evenly spaced, as f32 [n, d]. */
 typedef struct sample {
@@ -97,37 +99,100 @@ static uint64_t rank(sample *s, uint64_t most)
     return most + 1;
 }
 
-static double active_latents(const atmsae_model *m)
+/* Rows that are unlike all before them; *others: rows of zeros, which sparse data may have many of, aside. */
+static uint64_t count_distinct(const sample *s, uint64_t *others)
 {
-    const bool top = m->config.activation == ATMSAE_TOPK || m->config.activation == ATMSAE_BATCHTOPK;
-    return top ? m->config.k : m->config.target_l0;
+    uint64_t distinct = 0;
+    *others = 0;
+    for (uint64_t r = 0; r < s->n; r++) {
+        uint64_t before = 0;
+        const float *row = s->x + r * s->d;
+        if (!(squares(row, s->d) > 0)) continue;
+        ++*others;
+        while (before < r && memcmp(s->x + before * s->d, row, (size_t)s->d * sizeof *s->x) != 0)
+            before++;
+        distinct += before == r;
+    }
+    return distinct;
 }
 
-static void advise(atmsae_model *m, sample *s)
+static bool is_top(const atmsae_model *m)
 {
-    const double share = centre(s), k = active_latents(m);
+    return m->config.activation == ATMSAE_TOPK || m->config.activation == ATMSAE_BATCHTOPK;
+}
+
+/* share: of the mean in the squared norm of rows. */
+static void look_at_mean(atmsae_model *m, double share)
+{
     const bool taken_off = m->config.b_dec_init != ATMSAE_B_DEC_ZERO && !m->config.transcoder;
-    if (share > UNCENTRED && !taken_off)
+    if (share > UNCENTRED && !taken_off) {
+        m->rows_warned = true;
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are not centred: their mean is %.0f %% of their squared norm and %s; latents "
                 "will be spent on it: %s", 100 * share,
                 m->config.transcoder ? "a transcoder does not take it off" : "b_dec starts at zero",
-                m->config.transcoder ? "subtract the mean from the rows" : "start b_dec at the mean, or subtract it from the rows");
-    else if (share > MOSTLY_MEAN && m->config.input_norm == ATMSAE_INPUT_SQRT_D)
+                m->config.transcoder ? "subtract the mean from the rows" : "start b_dec at the mean: b_dec_init mean");
+    } else if (share > MOSTLY_MEAN && m->config.input_norm == ATMSAE_INPUT_SQRT_D) {
+        m->rows_warned = true;
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are not centred: their mean is %.1f %% of their squared norm, so scaling by the "
                 "norm leaves what varies %.1f times smaller than settings expect: subtract the mean from the rows",
                 100 * share, 1 / sqrt(fmax(1e-12, 1 - share)));
+    }
+}
+
+/* varying: the length of rows without their mean. Top-k selection is the same at every scale that Adam's steps can reach; penalties and thresholds are not. */
+static void look_at_scale(atmsae_model *m, double varying)
+{
+    const double expected = sqrt((double)m->d_in), small = expected / varying, large = varying / expected;
+    if (m->config.input_norm != ATMSAE_INPUT_RAW || !(small > OFF_SCALE || (large > OFF_SCALE && !is_top(m)))) return;
+    m->rows_warned = true;
+    ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are %.3g times %s than settings expect, which is a norm of sqrt(d_in) = %.3g without the mean: "
+            "set input_norm to sqrt-d, which scales them", fmax(small, large), small > large ? "smaller" : "larger", expected);
+}
+
+static void look_at_k(atmsae_model *m, sample *s)
+{
+    const char *name = is_top(m) ? "k" : "target_l0";
+    const double k = is_top(m) ? m->config.k : m->config.target_l0;
+    if (2 * k > (double)m->d_in && m->d_in >= 8) {
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "%s is near the width of the rows: %g latents for %llu numbers are no sparse code: take %s well below %llu",
+                name, k, (unsigned long long)m->d_in, name, (unsigned long long)m->d_in / 2);
+        return;
+    }
     const uint64_t most = k > 1 && k <= MOST_RANK ? (uint64_t)ceil(k) : 0;
     if (most == 0 || s->n < 2 * most) return;
     const uint64_t found = rank(s, most);
     if ((double)found < k)
-        ams_log(m->ctx, ATMSAE_LOG_WARNING, "k is above the rank of the rows: %g latents a row, but %llu directions hold %.1f %% of "
-                "what varies in them: take a k well below %llu", k, (unsigned long long)found, 100 * RANK_SHARE,
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "%s is above the rank of the rows: %g latents a row, but %llu directions hold %.1f %% of "
+                "what varies in them: take %s well below %llu", name, k, (unsigned long long)found, 100 * RANK_SHARE, name,
                 (unsigned long long)ams_max(2, found));
 }
 
-void ams_advise_rows(atmsae_model *m, const ams_rows *rows, const float *weights)
+static void advise(atmsae_model *m, sample *s)
+{
+    uint64_t others;
+    const uint64_t distinct = count_distinct(s, &others);
+    if (distinct == 0 || (distinct == 1 && others == s->n)) {
+        m->rows_warned = true;
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are all the same, so there is nothing to learn: look at what was written in their place");
+        return;
+    }
+    if ((double)distinct < DISTINCT * (double)others)
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows repeat: of %llu looked at only %llu differ, and an SAE learns them by heart: give rows that differ",
+                (unsigned long long)others, (unsigned long long)distinct);
+    look_at_mean(m, centre(s));
+    double sum = 0;
+    for (uint64_t r = 0; r < s->n; r++)
+        sum += s->left[r];
+    if (!m->rows_warned && sum > 0) look_at_scale(m, sqrt(sum / (double)s->n));
+    look_at_k(m, s);
+}
+
+void ams_advise_rows(atmsae_model *m, const ams_rows *rows, const ams_rows *targets, const float *weights)
 {
     sample s = {.d = m->d_in};
+    m->rows_warned = false;
+    ams_advise_norms(m, rows, targets, weights);
+    if (m->rows_warned) return;
     s.n = ams_min(ams_min(rows->n, 2 * (uint64_t)MOST_RANK), MOST_FLOATS / m->d_in);
     if (s.n < LEAST_ROWS || !ams_logs(m->ctx, ATMSAE_LOG_WARNING)) return;
     s.x = ams_alloc(m->ctx, s.n * s.d, sizeof *s.x);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * The cuts of an activation, for target_l0: what a pre-activation must exceed for its latent to fire. JUMPRELU's are
- * thresholds, whose logarithms are trained; those of RELU and GATED are biases with the sign turned.
+ * thresholds, whose logarithms are trained; those of RELU and GATED are biases with the sign turned. They start where
+ * the target is met, and are set so that it is once more when training is over.
  */
 #include "base/elementary.h"
 #include "sae/sae.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct cuts {
     atmsae_model *m;
@@ -41,6 +43,70 @@ atmsae_status ams_cuts_start(atmsae_model *m, const atmsae_batch *checked)
     ams_cuts_shift(m, (m->log_threshold ? ams_ln((double)cut) : (double)cut) - now);
     return ATMSAE_OK;
 }
+
+/* ---- after training ------------------------------------------------------------------------------------------- */
+
+/* Of rows of non-zero weight: mean number of active latents, and by how much these exceed their cuts on average, in the
+ * units of ams_cuts_shift. */
+static atmsae_status measure(const atmsae_model *m, const atmsae_batch *b, atmsae_codes *codes, double *l0, double *excess)
+{
+    AMS_TRY(ams_encode(m, b, codes));
+    double rows = 0, active = 0, sum = 0, sum_cuts = 0;
+    for (uint64_t r = 0; r < codes->n; r++) {
+        if (b->row_weights && b->row_weights[r] == 0) continue;
+        rows++;
+        for (uint64_t p = codes->main.start[r]; p < codes->main.start[r + 1]; p++) {
+            const double cut = m->threshold ? (double)m->threshold[codes->main.latent[p]] : 0;
+            active++;
+            sum_cuts += cut;
+            sum += (double)codes->main.value[p] - cut;
+        }
+    }
+    *l0 = rows > 0 ? active / rows : 0;
+    *excess = m->log_threshold ? (sum_cuts > 0 ? fmin(1, sum / sum_cuts) : 1) : active > 0 ? sum / active : m->enc_norm_max;
+    return ATMSAE_OK;
+}
+
+/* Newton's method on ln L0, whose slope is about -1 / excess, within what is known to be too low or too high. */
+static atmsae_status settle(atmsae_model *m, const atmsae_batch *b, atmsae_codes *codes, double *l0)
+{
+    enum { TRIES = 24 };
+    const double enough = 0.001, target = m->config.target_l0;
+    double at = 0, low = -INFINITY, high = INFINITY, excess;
+    for (int i = 0;; i++) {
+        AMS_TRY(measure(m, b, codes, l0, &excess));
+        const double error = *l0 > 0 ? ams_ln(*l0 / target) : -1;
+        if (fabs(error) <= enough || i == TRIES) return ATMSAE_OK;
+        *(error > 0 ? &low : &high) = at;
+        double next = at + fmax(-1, fmin(1, error)) * excess;
+        if (!(next > low && next < high)) next = (low + high) / 2;
+        ams_cuts_shift(m, next - at);
+        at = next;
+    }
+}
+
+atmsae_status ams_cuts_settle(atmsae_model *m, const atmsae_batch *checked)
+{
+    const double target = m->config.target_l0;
+    float *now = m->log_threshold ? m->log_threshold : m->b_enc, *before = ams_alloc(m->ctx, m->d_sae, sizeof *before);
+    atmsae_codes *codes = NULL;
+    double l0 = 0;
+    atmsae_status status = before ? atmsae_codes_create(m->ctx, &codes) : ams_nomem(m->ctx, "calibrate");
+    if (before) memcpy(before, now, (size_t)m->d_sae * sizeof *before);
+    if (status == ATMSAE_OK) status = settle(m, checked, codes, &l0);
+    if (status < 0 && before) {
+        memcpy(now, before, (size_t)m->d_sae * sizeof *before);
+        ams_cuts_shift(m, 0);
+    } else if (status == ATMSAE_OK && fabs(l0 / target - 1) > 0.02 && !m->target_told) {
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "target_l0 is missed: L0 is %.4g on the rows of calibrate, the target %g: lower target_l0, for no more "
+                "latents have a positive pre-activation", l0, target);
+    }
+    atmsae_codes_destroy(codes);
+    ams_free(m->ctx, before);
+    return status;
+}
+
+/* ---- while training -------------------------------------------------------------------------------------------- */
 
 typedef struct margin {
     const atmsae_model *m;

@@ -58,7 +58,7 @@ static void drop_zeros(ams_sparse *s)
     s->start[s->n] = kept;
 }
 
-static atmsae_status encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
+atmsae_status ams_encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
 {
     atmsae_context *ctx = codes->ctx;
     atmsae_batch given, b;
@@ -98,7 +98,7 @@ static atmsae_status encode(const atmsae_model *m, const atmsae_batch *caller, a
 atmsae_status atmsae_encode(const atmsae_model *m, const atmsae_batch *caller, atmsae_codes *codes)
 {
     AMS_NEED_BOTH("model", m, "codes", codes);
-    AMS_CALL(codes->ctx, encode(m, caller, codes), AMS_READS("model", m), AMS_CHANGES("codes", codes));
+    AMS_CALL(codes->ctx, ams_encode(m, caller, codes), AMS_READS("model", m), AMS_CHANGES("codes", codes));
 }
 
 typedef struct decode {
@@ -175,9 +175,11 @@ atmsae_status ams_find_cut(const atmsae_model *m, const atmsae_batch *b, double 
 
 atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
 {
-    if (m->config.activation != ATMSAE_BATCHTOPK) return ATMSAE_OK;
+    const bool cuts = m->config.target_l0 > 0;
+    if (m->config.activation != ATMSAE_BATCHTOPK && !cuts) return ATMSAE_OK;
     atmsae_batch b;
     AMS_TRY(ams_batch_check(m->ctx, m, caller, &b));
+    if (cuts) return ams_cuts_settle(m, &b);
     return ams_find_cut(m, &b, m->config.k, &m->batch_threshold);
 }
 

@@ -33,6 +33,8 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_optimizer_config *c
     return ATMSAE_OK;
 }
 
+double ams_optimizer_usual_lr(uint64_t d_sae) { return 2e-4 / sqrt((double)d_sae / 16384); }
+
 static atmsae_status create(const atmsae_model *model, const atmsae_optimizer_config *caller, atmsae_optimizer **out)
 {
     atmsae_context *ctx = model->ctx;
@@ -41,7 +43,7 @@ static atmsae_status create(const atmsae_model *model, const atmsae_optimizer_co
     atmsae_optimizer_config_init(&config, sizeof config);
     if (caller)
         AMS_TRY(ams_struct_in(ctx, atmsae_optimizer_config, &config, caller));
-    if (isnan(config.lr)) config.lr = 2e-4 / sqrt((double)model->d_sae / 16384);
+    if (isnan(config.lr)) config.lr = ams_optimizer_usual_lr(model->d_sae);
     AMS_TRY(check(ctx, &config));
 
     atmsae_optimizer *o = ams_calloc(ctx, 1, sizeof *o);
@@ -231,7 +233,7 @@ atmsae_status ams_optimizer_step(atmsae_optimizer *o, atmsae_model *m, atmsae_gr
     double latents[AMS_PIECE_SUMS];
     ams_pieces(o->ctx, m->d_sae, sum_norms_job, g, latents);
     double norm = sqrt(latents[0] + squares(g->params[b_dec].value, m->d_out)); /* b_dec, which is no latent's, last */
-    if (!isfinite(norm)) return ams_fail(o->ctx, ATMSAE_E_NONFINITE, "optimizer_step: the gradient's norm is %g", norm);
+    if (!isfinite(norm)) return ams_fail(o->ctx, ATMSAE_E_NONFINITE, "optimizer_step: the gradient's norm is %g: diverged: lower lr", norm);
 
     double t = (double)o->steps + 1, lr = ams_optimizer_lr(o);
     a.scale = c->clip > 0 ? (float)fmin(1, c->clip / (norm + 1e-6)) : 1;

@@ -43,6 +43,8 @@ struct atmsae_model {
     float *enc_norm, *dec_norm; /* [F] */
     double enc_norm_max;
     float b_enc_max;
+    bool target_told; /* that target_l0 is missed, or its cause */
+    bool rows_warned; /* prepare found the rows to be at fault for what will go wrong */
     ams_model_origin origin;
 };
 
@@ -62,7 +64,10 @@ void ams_model_refresh(atmsae_model *model);
 
 atmsae_status ams_model_prepare(atmsae_model *model, const atmsae_batch *batch);
 struct ams_rows;
-void ams_advise_rows(atmsae_model *model, const struct ams_rows *rows, const float *weights); /* checked ones */
+/* Of checked rows; y: targets, NULL without any. */
+void ams_advise_rows(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
+void ams_advise_norms(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
+atmsae_status ams_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes *codes);
 atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
                           atmsae_codes *codes, atmsae_loss *loss);
@@ -70,6 +75,15 @@ atmsae_status ams_backward(const atmsae_model *model, atmsae_codes *codes, atmsa
 atmsae_status ams_optimizer_step(atmsae_optimizer *optimizer, atmsae_model *model, atmsae_gradients *gradients,
                                  double *grad_norm);
 double ams_optimizer_lr(const atmsae_optimizer *optimizer);
+double ams_optimizer_usual_lr(uint64_t d_sae); /* the default of lr */
+
+/* ---- norms of rows (norms.c) -------------------------------------------------------------------- */
+
+#define AMS_LONG_ROW 10.0 /* times the median norm: attention sinks are longer, other rows are not */
+/* Of checked rows. shares: false leaves out top_rows and top_share, which take most of the time. False: no memory. */
+bool ams_row_norms(atmsae_context *ctx, const struct ams_rows *rows, const float *weights, bool shares, atmsae_row_norms *out);
+/* Sets the weight of finite rows above the norm to 0; returns how many had another. room: [workers, d]. */
+uint64_t ams_limit_rows(atmsae_context *ctx, const struct ams_rows *rows, double norm, float *weights, float *room);
 
 /* ---- a batch in the library's own form -------------------------------------------------------- */
 
@@ -154,7 +168,11 @@ atmsae_status ams_search_reserve(ams_search *search, const atmsae_model *model, 
 
 /* ---- codes: the sparse latents, and what backward needs of the batch --------------------------- */
 
-enum { AMS_ROW_SUMS = 7 };
+/* Columns of codes->row_sums. */
+enum {
+    AMS_SUM_MSE, AMS_SUM_PREFIX, AMS_SUM_PENALTY, AMS_SUM_COUNT, AMS_SUM_GATE, AMS_SUM_AUX, AMS_SUM_HIDDEN, AMS_SUM_BAD,
+    AMS_ROW_SUMS
+};
 enum { AMS_CODES_EMPTY = 0, AMS_CODES_ENCODED = 1, AMS_CODES_FORWARD = 2 };
 struct atmsae_codes {
     atmsae_context *ctx;
@@ -177,12 +195,19 @@ struct atmsae_codes {
     uint64_t residual_capacity;
     float *gate_residual; /* [n, d_out] of GATED's auxiliary reconstruction */
     uint64_t gate_capacity;
+    /* Of the second loss, see atmsae_mask: alpha |e'|^2, where e' is the residual without a row's masked entries. */
+    double alpha;      /* 0: there is none, and what follows is not used */
+    uint8_t *hidden;   /* of each entry of main: it is masked */
+    float *teacher;    /* [n, d_out] e + alpha e', by which the entries that are not masked are trained; with prefixes,
+                          alpha e' is in all residuals but the last, too */
+    float *gate_teacher; /* [n, d_out] the same of gate_residual */
+    uint64_t hidden_capacity, teacher_capacity, gate_teacher_capacity;
     float *weights;    /* [n] */
     uint64_t weights_capacity;
     double weight_sum;
-    uint8_t *masked;   /* [F] mask of the step; all 0 without one */
+    uint8_t *masked;   /* [F] of the step: latents that a hard mask leaves out; all 0 without one */
     uint64_t masked_capacity;
-    double *row_p;     /* [F] per-row masking probabilities */
+    double *row_p;     /* [F] probabilities of a hard mask per row */
     uint64_t row_p_capacity;
     bool has_row_p;
     uint32_t *list;    /* latents that are not masked */
@@ -211,6 +236,9 @@ struct atmsae_codes {
     double l0;
     float min_kept;    /* smallest value kept by BATCHTOPK; NaN: none */
 };
+static inline float *ams_residual(const atmsae_codes *codes, uint64_t g) { return codes->residual + g * codes->n * codes->d_out; }
+/* Residuals, which start as the targets, and the sums of their rows (residuals.c). */
+atmsae_status ams_take_out_latents(const atmsae_model *model, atmsae_codes *codes);
 /* x~ of a checked batch into codes->x; E_NONFINITE names the first bad row. */
 atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model, const atmsae_batch *batch);
 /* Turns pre-activations into latents, in place: main.value (z on entry) becomes f. */
@@ -220,6 +248,8 @@ void ams_activate(const atmsae_model *model, atmsae_codes *codes);
 
 /* All cuts start where target_l0 latents a row fire on these rows. */
 atmsae_status ams_cuts_start(atmsae_model *model, const atmsae_batch *checked);
+/* Shifts them once more so that it is so after training. */
+atmsae_status ams_cuts_settle(atmsae_model *model, const atmsae_batch *checked);
 /* Raises all cuts by the same amount; of JumpReLU, their logarithms. */
 void ams_cuts_shift(atmsae_model *model, double by);
 /* How far above their cuts the entries of a forward are on average: a shift by that much divides L0 by about e, as it does
@@ -250,6 +280,7 @@ struct atmsae_gradients {
     double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
     double *norms;     /* [F] squared norms, for clipping */
     struct ams_latent *latents; /* backward's working memory, */
+    float *row;                 /* one row for each worker, */
     double *pieces;             /* and its sums for b_dec */
     int state;         /* AMS_GRADIENTS_.. */
     float min_kept;

@@ -19,7 +19,7 @@ typedef struct field {
     const char *key;
     int type;
     void *value;
-    const char *stood; /* as text; NULL: the setting was there from the first release on */
+    const char *stood; /* as such text is written (a double with 17 digits); NULL: the setting was there from the first release on */
 } field;
 
 static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
@@ -82,6 +82,12 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
+        LATER("masker.effect", I32, masker.effect, "0"),
+        LATER("masker.alpha", F64, masker.alpha, "0.29999999999999999"),
+        LATER("trainer.max_norm", F64, max_norm, "0"),
+        LATER("trainer.norm_limit", F64, norm_limit[0], "0"),
+        LATER("trainer.target_norm_limit", F64, norm_limit[1], "0"),
+        LATER("trainer.outlier_rows", U64, outlier_rows, "0"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -107,6 +113,9 @@ void ams_settings_of(const atmsae_trainer *t, ams_settings *s)
         .log_coef = t->log_coef,
         .skip_bad_rows = t->skip_bad_rows,
         .bad_rows = t->bad_rows,
+        .max_norm = t->max_norm,
+        .norm_limit = {t->norm_limit[0], t->norm_limit[1]},
+        .outlier_rows = t->outlier_rows,
     };
 }
 

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: MIT
 """Runs the original packages on small random problems: `make_measures.py PACKAGE SEED OUT [LIBATMSAE.so]`.
 
-PACKAGE: saebench (sae-bench 0.6.0), saelens (sae-lens 6.54.12; needs the library, for rows of its generator) or
-saeprobes (sae-probes 0.4.2). OUT.safetensors holds the problem and the package's own results, which
+PACKAGE: saebench (sae-bench 0.6.0), saelens (sae-lens 6.54.12; needs the library, for rows of its generator),
+saeprobes (sae-probes 0.4.2) or words (absorption from rows to scores, by scikit-learn and NumPy). OUT.safetensors holds the problem and the package's own results, which
 tests/test_measures.c holds the library to. The files in tests/fixtures were written with seed 1:
 
-    for p in saebench saelens saeprobes; do
+    for p in saebench saelens saeprobes words; do
         make_measures.py $p 1 tests/fixtures/measures_$p.safetensors build/lib/libatmsae.so
     done
 
@@ -124,6 +124,105 @@ def saebench(rng):
     return out
 
 
+# ---- absorption, from rows to scores --------------------------------------------------------------------
+
+def firsts(wide, train, y, lam):
+    """Columns by the weight of the L1 probe; of those without weight, the one that would get some first."""
+    from sklearn.linear_model import LogisticRegression
+    a, t = wide[train].astype(np.float64), y[train]
+    weight = np.where(t, (~t).sum() / t.sum(), 1.0)
+    fit = LogisticRegression(l1_ratio=1.0, C=1 / (len(a) * lam), tol=1e-11, max_iter=100_000, solver='saga', random_state=0)
+    fit.fit(a, t, sample_weight=weight)
+    w = fit.coef_[0]
+    pull = (weight * (t - fit.predict_proba(a)[:, 1])) @ a
+    return np.lexsort((-pull, -w))
+
+
+def f1(said, y):
+    return 2 * (said & y).sum() / (said.sum() + y.sum()) if (said & y).any() else 0.0
+
+
+def share(part, whole):
+    return part.sum() / whole if whole else np.nan
+
+
+def judge(parts, cosine, acts, split, along):
+    """SAEBench's rules for the words of one class: full, and the fractions of 0.6.0 and 0.3.2."""
+    out = []
+    for p, a, whole in zip(parts, acts, along):
+        main, other = p[split].sum(), np.delete(np.arange(len(p)), split)
+        top = p.argmax()
+        full = (a[split] < 1e-8).all() and cosine[top] >= 0.025 and p[top] / whole >= 0.4
+        near = sorted([p[j] for j in other if cosine[j] >= 0.1 and p[j] > 0])[-3:]
+        taken = sum(near)
+        if main >= whole or taken / whole < 0.4:
+            v060 = 0.0
+        else:
+            v060 = 1.0 if main <= 0 else min(taken, whole - main) / (min(taken, whole - main) + main)
+        v032 = 0.0 if main >= whole or p.sum() <= 0 else min(max((p.sum() - main) / p.sum(), 0.0), 1.0)
+        out.append([full, v060, v032])
+    return np.array(out).mean(0)
+
+
+def words(rng):
+    """Words of six classes far from the origin, some with a latent of their own that has taken over the class's part."""
+    from sklearn.linear_model import LogisticRegression
+    n, d, classes, tokens, more = 1500, 32, 6, 24, 12
+    label = rng.integers(0, classes, n).astype(np.int32)
+    is_train = (rng.random(n) < 0.7).astype(np.uint8)
+    token = np.where(rng.random(n) < 0.18, label * 4 + rng.integers(0, 4, n), -1)
+    parents, own, rest = unit(rng.normal(size=(classes, d))), unit(rng.normal(size=(tokens, d))), unit(rng.normal(size=(more, d)))
+    x = 12 * unit(rng.normal(size=d)) + 2.2 * parents[label] + 0.35 * rng.normal(size=(n, d))
+    x += np.where(token[:, None] >= 0, 2.6 * own[token], 0) + 1.2 * (rng.random((n, more)) < 0.2) @ rest
+    x = f32(x)
+    f = classes + tokens + more
+    sae = Relu(rng, d, f, -0.9)
+    dec = np.concatenate([parents, unit(own + parents[np.arange(tokens) // 4]), rest])
+    sae.W_enc = tensor(np.concatenate([parents - 0.25 * own.reshape(classes, 4, d).sum(1), own, rest]) + 0.03 * rng.normal(size=(f, d)))
+    sae.b_enc[classes:classes + tokens] -= 0.8
+    sae.b_dec = tensor(x.mean(0))
+    sae.W_dec = tensor(dec * rng.uniform(0.5, 2, (f, 1)))
+    norm = np.linalg.norm(sae.W_dec.numpy().astype(np.float64), axis=1)
+    acts, unit_dec = sae.encode(tensor(x)).numpy() * norm, sae.W_dec.numpy() / norm[:, None]
+    train, wide = is_train == 1, x.astype(np.float64)
+    deviation = np.sqrt(((wide[train] - wide[train].mean(0)) ** 2).mean())
+    rare, rows = (acts > 0).sum(0) <= 0.01 * n, []
+    for penalised in True, False:
+        for c in range(classes):
+            y = label == c
+            if penalised:
+                columns = np.concatenate([wide, np.full((n, 1), deviation)], 1)
+                probe = LogisticRegression(C=1 / deviation ** 2, class_weight='balanced', fit_intercept=False, tol=1e-12,
+                                           max_iter=1000, solver='newton-cholesky').fit(columns[train], y[train])
+                w, z = probe.coef_[0][:d], probe.decision_function(columns)
+            else:
+                probe = LogisticRegression(C=0.1 / deviation ** 2, class_weight='balanced', tol=1e-12, max_iter=1000,
+                                           solver='newton-cholesky').fit(wide[train], y[train])
+                w, z = probe.coef_[0], probe.decision_function(wide)
+            size = np.linalg.norm(w)
+            ranked, best, split = firsts(acts, train, y, 0.01 * deviation), -1.0, []
+            scores = []
+            for k in range(1, 11):
+                sparse = LogisticRegression(C=1 / deviation ** 2, class_weight='balanced', tol=1e-12, max_iter=1000,
+                                            solver='newton-cholesky').fit(acts[train][:, ranked[:k]].astype(np.float64), y[train])
+                scores.append(f1(sparse.predict(acts[~train][:, ranked[:k]].astype(np.float64)), y[~train]))
+                if k > 1 and scores[-1] <= best + 0.03:
+                    break
+                best, split = scores[-1], ranked[:k]
+            counts = ~train & y & (z > 0)
+            cosine = unit_dec @ (w / size)
+            fires, others = acts[:, split[0]] > 0, acts.copy()
+            others[:, split] = 0
+            three = np.argsort(-others, axis=1)[:, :3]
+            has = (rare[three] & (np.take_along_axis(others, three, 1) > 0)).any(1) & counts
+            full, v060, v032 = judge((acts * cosine)[counts], cosine, acts[counts], split, z[counts] / size)
+            rows.append([counts.sum(), len(split), split[0], has.sum(), full, v060, v032, f1(z[~train] > 0, y[~train]), scores[0],
+                         share(fires & counts, counts.sum()), share(fires & y & ~train, (fires & ~train).sum()), f1(fires[~train], y[~train]),
+                         fires[~train].mean(), share(fires & has, has.sum()), share(fires & counts & ~has, (counts & ~has).sum())])
+    return sae.tensors('words.sae') | {'words.x': x, 'words.label': label, 'words.is_train': is_train,
+                                       'words.results': f32(rows).reshape(2, classes, -1)}
+
+
 # ---- sae-lens ------------------------------------------------------------------------------------------
 
 def library_rows(path, seed, n):
@@ -144,10 +243,8 @@ def library_rows(path, seed, n):
 
 def saelens(rng, seed, library):
     """Synthetic ground truth, reconstruction, matches of two dictionaries, compensated probabilities."""
-    from sae_lens.evals import ExplainedVarianceCalculator
-    from sae_lens.synthetic import HierarchyNode
-    from sae_lens.synthetic.evals import (ShrinkageCalculator, compute_classification_metrics, feature_uniqueness,
-                                          mean_correlation_coefficient)
+    from sae_lens.synthetic import FeatureDictionary, HierarchyNode
+    from sae_lens.synthetic.evals import eval_sae_on_synthetic_data, mean_correlation_coefficient
     from sae_lens.synthetic.hierarchy.hierarchy import Hierarchy
     from sae_lens.util import cosine_similarities
     from scipy.optimize import linear_sum_assignment
@@ -156,20 +253,18 @@ def saelens(rng, seed, library):
     x, on, directions = library_rows(library, seed, n)
     near = directions[rng.integers(0, 20, 26)]
     sae = Relu(rng, 20, 26, -0.2, w_dec=unit(near + 0.25 * rng.normal(size=near.shape)))
-    latents, rows = sae.encode(tensor(x)), tensor(x)
-    recon = sae.decode(latents)
-    metrics = compute_classification_metrics(latents, tensor(on), sae.W_dec, tensor(directions))
-    variance, shrinkage = ExplainedVarianceCalculator(), ShrinkageCalculator()
-    for part in range(0, n, 500):
-        variance.add_batch(recon[part:part + 500], rows[part:part + 500])
-        shrinkage.add_batch(recon[part:part + 500], rows[part:part + 500])
+    # SynthSAEBench's evaluation as it is called, from directions and magnitudes; these are what the rows are made of.
+    features = FeatureDictionary(20, 20, bias=False, initializer=None)
+    features.feature_vectors.data = tensor(directions)
+    magnitudes = np.where(on, np.linalg.solve(directions.T.astype(np.float64), x.T.astype(np.float64)).T, 0)
+    parts = iter(np.split(magnitudes, 6))
+    r = eval_sae_on_synthetic_data(sae, features, SimpleNamespace(sample=lambda _: tensor(next(parts))), n, batch_size=n // 6)
+    metrics = r.classification
     out = sae.tensors('truth.sae') | {
         'truth.seed_rows': np.array([seed, n], np.int32),
         'truth.results': np.array([
-            mean_correlation_coefficient(sae.W_dec, tensor(directions)),
-            feature_uniqueness(sae.W_dec, tensor(directions)), metrics.precision, metrics.recall, metrics.f1_score,
-            metrics.accuracy, (latents != 0).float().sum(1).mean(), on.sum(1).mean(),
-            (~(latents != 0).any(0)).sum(), variance.compute(), shrinkage.compute()], np.float32)}
+            r.mcc, r.uniqueness, metrics.precision, metrics.recall, metrics.f1_score, metrics.accuracy, r.sae_l0, r.true_l0,
+            r.dead_latents, r.explained_variance, r.shrinkage], np.float32)}
 
     a, b = rng.normal(size=(30, 7)), rng.normal(size=(45, 7))
     b[:20] = a[:20] + 0.3 * rng.normal(size=(20, 7))
@@ -221,7 +316,7 @@ def main(package, seed, path, library=None):
     rng = np.random.default_rng(int(seed))
     with torch.no_grad():
         out = {'saebench': lambda: saebench(rng), 'saelens': lambda: saelens(rng, int(seed), os.path.abspath(library)),
-               'saeprobes': lambda: saeprobes(rng)}[package]()
+               'saeprobes': lambda: saeprobes(rng), 'words': lambda: words(rng)}[package]()
     save_file({k: np.ascontiguousarray(v) for k, v in out.items()}, path)
 
 

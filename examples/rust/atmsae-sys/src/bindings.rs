@@ -224,6 +224,34 @@ pub struct atmsae_batch {
 extern "C" {
     pub fn atmsae_batch_init(batch: *mut atmsae_batch, size: usize);
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct atmsae_row_norms {
+    pub size: usize,
+    pub rows: u64,
+    pub median: f64,
+    pub largest: f64,
+    pub top_rows: u64,
+    pub top_share: f64,
+}
+extern "C" {
+    pub fn atmsae_batch_norms(
+        context: *mut atmsae_context,
+        batch: *const atmsae_batch,
+        d: u64,
+        norms: *mut atmsae_row_norms,
+    ) -> atmsae_status;
+}
+extern "C" {
+    pub fn atmsae_batch_limit(
+        context: *mut atmsae_context,
+        batch: *const atmsae_batch,
+        d: u64,
+        norm: f64,
+        weights: *mut f32,
+        left_out: *mut u64,
+    ) -> atmsae_status;
+}
 extern "C" {
     pub fn atmsae_model_prepare(
         model: *mut atmsae_model,
@@ -396,6 +424,8 @@ pub const ATMSAE_MASK_ATM: i32 = 2;
 pub const ATMSAE_MASK_PAPER: i32 = 3;
 pub const ATMSAE_MASK_UNIFORM: i32 = 4;
 pub const ATMSAE_MASK_PERMUTED: i32 = 5;
+pub const ATMSAE_EFFECT_HARD: i32 = 0;
+pub const ATMSAE_EFFECT_SECOND_LOSS: i32 = 1;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct atmsae_masker_config {
@@ -410,6 +440,9 @@ pub struct atmsae_masker_config {
     pub warmup_steps: u64,
     pub cooldown_start: f64,
     pub cooldown_end: f64,
+    pub effect: i32,
+    pub pad0_: i32,
+    pub alpha: f64,
 }
 extern "C" {
     pub fn atmsae_masker_config_init(config: *mut atmsae_masker_config, size: usize);
@@ -426,6 +459,7 @@ pub struct atmsae_trainer_config {
     pub batch_rows: u64,
     pub sparsity_warmup: f64,
     pub skip_bad_rows: u64,
+    pub max_norm: f64,
 }
 extern "C" {
     pub fn atmsae_trainer_config_init(config: *mut atmsae_trainer_config, size: usize);
@@ -450,6 +484,8 @@ pub struct atmsae_step_stats {
     pub grad_norm: f64,
     pub bad_rows: u64,
     pub sparsity_coef: f64,
+    pub masked_loss: f64,
+    pub outlier_rows: u64,
 }
 extern "C" {
     pub fn atmsae_trainer_create(
@@ -489,6 +525,12 @@ extern "C" {
 }
 extern "C" {
     pub fn atmsae_trainer_bad_rows(trainer: *const atmsae_trainer) -> u64;
+}
+extern "C" {
+    pub fn atmsae_trainer_outlier_rows(trainer: *const atmsae_trainer) -> u64;
+}
+extern "C" {
+    pub fn atmsae_trainer_norm_limit(trainer: *const atmsae_trainer, targets: i32) -> f64;
 }
 extern "C" {
     pub fn atmsae_trainer_set_skip_bad_rows(
@@ -632,6 +674,9 @@ pub struct atmsae_mask {
     pub p: *const f64,
     pub seed: u64,
     pub step: u64,
+    pub effect: i32,
+    pub pad0_: i32,
+    pub alpha: f64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -657,6 +702,7 @@ pub struct atmsae_loss {
     pub fvu: f64,
     pub l0: f64,
     pub rows: u64,
+    pub masked: f64,
 }
 extern "C" {
     pub fn atmsae_forward(
@@ -855,6 +901,8 @@ extern "C" {
 pub struct atmsae_absorption {
     _unused: [u8; 0],
 }
+pub const ATMSAE_PROBE_SAEBENCH: i32 = 1;
+pub const ATMSAE_PROBE_FREE: i32 = 2;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct atmsae_absorption_config {
@@ -863,6 +911,8 @@ pub struct atmsae_absorption_config {
     pub min_probe_f1: f64,
     pub min_f1_gain: f64,
     pub max_split: u64,
+    pub probe: i32,
+    pub pad0_: i32,
 }
 extern "C" {
     pub fn atmsae_absorption_config_init(config: *mut atmsae_absorption_config, size: usize);
@@ -892,6 +942,11 @@ pub struct atmsae_absorption_result {
     pub mean_split: f64,
     pub probe_f1: f64,
     pub true_positives: u64,
+    pub main_f1: f64,
+    pub main_precision: f64,
+    pub main_rate: f64,
+    pub gap: f64,
+    pub gap_error: f64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -263,13 +263,13 @@ static atmsae_status generate(const atmsae_synth *synth, uint64_t first_row, uin
         return ams_fail(synth->ctx, ATMSAE_E_LIMIT, "atmsae_synth_rows: %llu rows from %llu on: more than memory can hold",
                         (unsigned long long)n_rows, (unsigned long long)first_row);
     rows_job job = {.synth = synth, .first_row = first_row, .n_rows = n_rows, .x = x, .active = active};
+    /* Many rows of a tree at a time share what they read, but every thread is to have two turns. */
+    job.rows_a_job = ams_min(n_rows / (2 * (uint64_t)ams_workers(synth->ctx)) + 1, AMS_TREE_ROWS);
     if (synth->tree) {
-        job.scratch_each = ams_tree_scratch(synth);
+        job.scratch_each = ams_tree_scratch(synth, job.rows_a_job);
         job.scratch = ams_alloc(synth->ctx, ams_workers(synth->ctx), job.scratch_each);
         if (!job.scratch) return ams_nomem(synth->ctx, "rows of a generator");
     }
-    /* Many rows of a tree at a time share what they read, but every thread is to have two turns. */
-    job.rows_a_job = ams_min(n_rows / (2 * (uint64_t)ams_workers(synth->ctx)) + 1, AMS_TREE_ROWS);
     ams_parallel(synth->ctx, (n_rows - 1) / job.rows_a_job + 1, make_rows, &job);
     ams_free(synth->ctx, job.scratch);
     return ATMSAE_OK;

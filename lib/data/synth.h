@@ -55,10 +55,10 @@ void ams_synth_words(const atmsae_synth *synth, unsigned use, uint64_t index, ui
 /* Random unit directions of all features. */
 void ams_synth_draw_directions(atmsae_synth *synth);
 
-/* At most AMS_TREE_ROWS rows of a tree. scratch: ams_tree_scratch bytes for each worker; active: NULL or as in
- * atmsae_synth_rows. */
+/* At most AMS_TREE_ROWS rows of a tree. scratch: ams_tree_scratch bytes for each worker, enough for fewer rows too;
+ * active: NULL or as in atmsae_synth_rows. */
 enum { AMS_TREE_ROWS = 1024 };
-uint64_t ams_tree_scratch(const atmsae_synth *synth);
+uint64_t ams_tree_scratch(const atmsae_synth *synth, uint64_t rows);
 void ams_tree_rows(const atmsae_synth *synth, uint64_t first, uint64_t rows, void *scratch, float *x, uint8_t *active);
 /* Which of a block's 64 features has place j in its limits: feature i is drawn by word i % 4 of draw i / 4, and
  * ams_philox_16 gives first words first. */

@@ -48,29 +48,29 @@ typedef struct tile {
     float *magnitude; /* [n] of features that are on; of one row, as what follows */
     uint32_t *list;   /* [n] */
     uint8_t *drawn;   /* [n] of siblings, one after the other */
-    entry *entry;     /* [n + 1 + ENTRIES] features of several rows that are on, each row's ascending */
+    entry *entry;     /* [n + 1 + ENTRIES rows] features of several rows that are on, each row's ascending */
 } tile;
 enum {
-    ENTRIES = 65536, /* beyond which those of the next row may not find room */
-    TOGETHER = 128   /* features */
+    ENTRIES = 64,  /* a row: where there are more, fewer rows are added at a time */
+    TOGETHER = 128 /* features whose directions are added before those of the next */
 };
 
 static uint64_t words_of(uint64_t bits) { return (bits + 63) / 64; }
 
-uint64_t ams_tree_scratch(const atmsae_synth *synth)
+uint64_t ams_tree_scratch(const atmsae_synth *synth, uint64_t rows)
 {
     uint64_t n = synth->features, rank = synth->tree->rank;
-    uint64_t bytes = AMS_TREE_ROWS * (words_of(n) * sizeof(uint64_t) + rank * sizeof(float)) +
-                     (n + 1 + ENTRIES) * sizeof(entry) + n * (sizeof(float) + sizeof(uint32_t) + 1);
+    uint64_t bytes = rows * (words_of(n) * sizeof(uint64_t) + rank * sizeof(float) + ENTRIES * sizeof(entry)) +
+                     (n + 1) * sizeof(entry) + n * (sizeof(float) + sizeof(uint32_t) + 1);
     return (bytes + 63) / 64 * 64;
 }
 
 static tile begin(const atmsae_synth *synth, uint64_t first, uint64_t rows, void *scratch)
 {
     tile w = {.synth = synth, .first = first, .rows = rows, .row_words = words_of(synth->features), .on = scratch};
-    w.entry = (entry *)(w.on + AMS_TREE_ROWS * w.row_words);
-    w.common = (float *)(w.entry + synth->features + 1 + ENTRIES);
-    w.magnitude = w.common + AMS_TREE_ROWS * synth->tree->rank;
+    w.entry = (entry *)(w.on + rows * w.row_words);
+    w.common = (float *)(w.entry + synth->features + 1 + ENTRIES * rows);
+    w.magnitude = w.common + rows * synth->tree->rank;
     w.list = (uint32_t *)(w.magnitude + synth->features);
     w.drawn = (uint8_t *)(w.list + synth->features);
     memset(w.on, 0, rows * w.row_words * sizeof *w.on);
@@ -252,7 +252,7 @@ void ams_tree_rows(const atmsae_synth *synth, uint64_t first, uint64_t rows, voi
     for (uint64_t r = 0; r < rows; r++) {
         apply_hierarchy(&w, r);
         uint64_t count = list_row(&w, r);
-        if (used > ENTRIES) {
+        if (used > ENTRIES * rows) { /* the next row may not find room */
             add_directions(&w, done, r, at, x);
             done = r;
             used = 0;

@@ -15,6 +15,7 @@
 #include <time.h>
 
 enum { D = 768, ROWS_A_CALL = 4096 };
+static const size_t bytes = sizeof(float) * ROWS_A_CALL * D;
 
 static void must(int good, const char *what)
 {
@@ -44,9 +45,9 @@ int main(int argc, char **argv)
     atmsae_synth *synth;
     must(atmsae_context_create(&config, &ctx) == ATMSAE_OK, "no context");
     must(synth16k_create(ctx, D, &synth) == ATMSAE_OK, atmsae_last_error(ctx));
-    float *x = aligned_alloc(64, ROWS_A_CALL * D * sizeof *x); /* as in a trainer */
+    float *x = aligned_alloc(64, bytes); /* as in a trainer */
     must(x != NULL, "memory");
-    memset(x, 0, ROWS_A_CALL * D * sizeof *x);
+    memset(x, 0, bytes);
     const double wall = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
     for (uint64_t r = 0; r < rows; r += ROWS_A_CALL) {
         const uint64_t n = rows - r < ROWS_A_CALL ? rows - r : ROWS_A_CALL;

@@ -179,8 +179,9 @@ static void exclude(const tile *w, uint64_t r, uint32_t parent, const uint32_t *
         drawn += w->drawn[k];
     if (!choose && drawn <= 1) return;
     ams_synth_words(w->synth, AMS_SYNTH_CHOICE, parent, w->first + r, words);
-    double u = ams_uniform(words[0], words[1]), sum = 0;
+    double u = ams_uniform(words[0], words[1]);
     if (choose) {
+        double sum = 0;
         for (uint64_t k = 0; k < n; k++) {
             double before = sum;
             sum += t->p[sibling[k]];

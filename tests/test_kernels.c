@@ -339,6 +339,83 @@ START_TEST(scan_each_single_hit)
 }
 END_TEST
 
+/* ---- draws ---------------------------------------------------------------------------------------------- */
+
+START_TEST(philox_16)
+{
+    for (int round = 0; round < 200; round++) {
+        const uint64_t seed = (uint64_t)next32() << 32 | next32(), b = round % 3 ? (uint64_t)next32() << 32 | next32() : UINT64_MAX;
+        const uint64_t a = ((uint64_t)next32() << 20 | next32()) / 16 * 16 + (round % 5 ? 0 : (uint64_t)UINT32_MAX / 16 * 16);
+        const uint32_t purpose = 1 + next32() % 8;
+        const uint32_t counter[] = {(uint32_t)b, (uint32_t)(b >> 32), (uint32_t)a, (uint32_t)(a >> 32) ^ purpose << 24};
+        const uint32_t key[] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+        for (unsigned level = 0; level <= ams_vec_levels(); level++) {
+            uint32_t got[65] = {[64] = 77}, want[4];
+            if (level == ams_vec_levels()) ams_philox_16(seed, purpose, a, b, got);
+            else ams_vec_level(level)->philox_16(counter, key, got);
+            for (uint64_t i = 0; i < 16; i++) {
+                ams_philox(seed, purpose, a + i, b, want);
+                for (int w = 0; w < 4; w++)
+                    ck_assert_uint_eq(got[w * 16 + (int)i], want[w]);
+            }
+            ck_assert_uint_eq(got[64], 77);
+        }
+    }
+}
+END_TEST
+
+/* -log2 of the normal tail. */
+static double bits_of_tail(double c) { return -log2(0.5 * erfc(c / sqrt(2))); }
+
+START_TEST(tail_is_bounded)
+{
+    /* Steps of 1e-4, in which neither side moves by more than 0.0015. */
+    double least = 1, most = 0;
+    for (int k = 0; k <= 64000; k++) {
+        const double c = k * 1e-4;
+        const double above = bits_of_tail(c) - ((double)AMS_TAIL_0 + c * ((double)AMS_TAIL_1 + c * (double)AMS_TAIL_2));
+        least = fmin(least, above);
+        if (c < 5) most = fmax(most, above);
+    }
+    ck_assert_double_ge(least, 0.003);
+    ck_assert_double_le(most, 0.17);
+    ck_assert_double_gt(bits_of_tail(6.4), 32);
+}
+END_TEST
+
+START_TEST(below_tail_64)
+{
+    uint64_t below = 0, kept = 0;
+    for (int round = 0; round < 60000; round++) {
+        uint32_t words[64];
+        float g[64], threshold[64], per_own[64];
+        double q[64];
+        for (int j = 0; j < 64; j++) {
+            const double own = 0.1 + 0.9 * (next32() * 0x1p-32), at = 9 * (next32() * 0x1p-32) - 1.5;
+            g[j] = next_float();
+            const double exact = (double)g[j] + own * at;
+            threshold[j] = next32() % 50 ? (float)exact : next32() % 2 ? INFINITY : -INFINITY;
+            per_own[j] = (float)(1 / own);
+            q[j] = isinf(threshold[j]) ? threshold[j] < 0 : 0.5 * erfc((exact - (double)g[j]) / own / sqrt(2));
+            /* Close to the limit, on either side; zeros; anything. */
+            const double near = q[j] * 0x1p32 * (1 + 1e-3 * ((double)(next32() % 201) - 100) * (next32() % 2));
+            words[j] = next32() % 3 == 0 ? next32() : next32() % 40 == 0 ? 0 : (uint32_t)fmin(near, UINT32_MAX);
+        }
+        const uint64_t possible = ams_below_tail_64(words, g, threshold, per_own);
+        for (unsigned level = 0; level < ams_vec_levels(); level++)
+            ck_assert_uint_eq(ams_vec_level(level)->below_tail_64(words, g, threshold, per_own), possible);
+        for (int j = 0; j < 64; j++) {
+            if (words[j] * 0x1p-32 < q[j] && !(possible >> j & 1))
+                ck_abort_msg("%u is below the tail of %g, %g", words[j], (double)threshold[j], (double)per_own[j]);
+            below += words[j] * 0x1p-32 < q[j] / 1.25;
+            kept += words[j] * 0x1p-32 >= q[j] * 1.25 && words[j] > 1 && q[j] < 0.5 && q[j] > 3e-7 && possible >> j & 1;
+        }
+    }
+    ck_assert_uint_gt(below, 1000); /* there was something to keep, */
+    ck_assert_uint_eq(kept, 0);     /* and nothing beyond a quarter above the limit is */
+}
+END_TEST
+
 /* ---- half floats ---------------------------------------------------------------------------------------- */
 
 /* The formats' definitions, by arithmetic in double. */
@@ -508,6 +585,9 @@ int main(void)
     tcase_add_test(tcase, scan_random);
     tcase_add_test(tcase, scan_edges);
     tcase_add_test(tcase, scan_each_single_hit);
+    tcase_add_test(tcase, philox_16);
+    tcase_add_test(tcase, tail_is_bounded);
+    tcase_add_test(tcase, below_tail_64);
     tcase_add_test(tcase, half_formats);
     tcase_add_test(tcase, rows_of_any_length);
     tcase_add_test(tcase, all_finite);

@@ -175,6 +175,10 @@ enum {
     AMS_DRAW_EVAL = 7,
     AMS_DRAW_SAMPLE = 8
 };
+#define AMS_PHILOX_M0 0xD2511F53u /* multipliers and what the key's words grow by, as published */
+#define AMS_PHILOX_M1 0xCD9E8D57u
+#define AMS_PHILOX_W0 0x9E3779B9u
+#define AMS_PHILOX_W1 0xBB67AE85u
 /* Four words of the stream (seed, purpose) at position (a, b); a < 2^56, b < 2^64. */
 void ams_philox(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[4]);
 /* Uniform in [0, 1) with 53 bits, from two words. */

@@ -15,16 +15,16 @@ void ams_philox(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_
     uint32_t c2 = (uint32_t)a, c3 = (uint32_t)(a >> 32) ^ purpose << 24;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0;
-        uint64_t p1 = (uint64_t)0xCD9E8D57u * c2;
+        uint64_t p0 = (uint64_t)AMS_PHILOX_M0 * c0;
+        uint64_t p1 = (uint64_t)AMS_PHILOX_M1 * c2;
         uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
         uint32_t n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
         c1 = (uint32_t)p1;
         c3 = (uint32_t)p0;
         c0 = n0;
         c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+        k0 += AMS_PHILOX_W0;
+        k1 += AMS_PHILOX_W1;
     }
     out[0] = c0;
     out[1] = c1;

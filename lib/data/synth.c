@@ -181,11 +181,9 @@ const float *atmsae_synth_directions(const atmsae_synth *synth) { return synth ?
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
-enum { ROWS_A_JOB = 64 };
-
 typedef struct rows_job {
     const atmsae_synth *synth;
-    uint64_t first_row, n_rows;
+    uint64_t first_row, n_rows, rows_a_job;
     float *x;
     uint8_t *active;
     char *scratch; /* [workers, scratch_each], of trees */
@@ -241,14 +239,17 @@ static void make_row(const row_out *out, uint64_t row)
 static void make_rows(void *arg, uint64_t i, unsigned worker)
 {
     const rows_job *job = arg;
-    uint64_t end = ams_min(job->n_rows, (i + 1) * ROWS_A_JOB);
-    for (uint64_t r = i * ROWS_A_JOB; r < end; r++) {
-        row_out out = {job->synth, job->x + r * job->synth->config.d,
-                       job->active ? job->active + r * job->synth->features : NULL};
-        if (job->synth->tree)
-            ams_tree_row(job->synth, job->first_row + r, job->scratch + worker * job->scratch_each, out.x, out.active);
-        else
-            make_row(&out, job->first_row + r);
+    const atmsae_synth *synth = job->synth;
+    uint64_t first = i * job->rows_a_job, rows = ams_min(job->n_rows - first, job->rows_a_job);
+    row_out out = {synth, job->x + first * synth->config.d, job->active ? job->active + first * synth->features : NULL};
+    if (synth->tree) {
+        ams_tree_rows(synth, job->first_row + first, rows, job->scratch + worker * job->scratch_each, out.x, out.active);
+        return;
+    }
+    for (uint64_t r = 0; r < rows; r++) {
+        make_row(&out, job->first_row + first + r);
+        out.x += synth->config.d;
+        if (out.active) out.active += synth->features;
     }
 }
 
@@ -262,12 +263,14 @@ static atmsae_status generate(const atmsae_synth *synth, uint64_t first_row, uin
         return ams_fail(synth->ctx, ATMSAE_E_LIMIT, "atmsae_synth_rows: %llu rows from %llu on: more than memory can hold",
                         (unsigned long long)n_rows, (unsigned long long)first_row);
     rows_job job = {.synth = synth, .first_row = first_row, .n_rows = n_rows, .x = x, .active = active};
+    /* Many rows of a tree at a time share what they read, but every thread is to have two turns. */
+    job.rows_a_job = ams_min(n_rows / (2 * (uint64_t)ams_workers(synth->ctx)) + 1, AMS_TREE_ROWS);
     if (synth->tree) {
-        job.scratch_each = ams_tree_scratch(synth);
+        job.scratch_each = ams_tree_scratch(synth, job.rows_a_job);
         job.scratch = ams_alloc(synth->ctx, ams_workers(synth->ctx), job.scratch_each);
         if (!job.scratch) return ams_nomem(synth->ctx, "rows of a generator");
     }
-    ams_parallel(synth->ctx, (n_rows - 1) / ROWS_A_JOB + 1, make_rows, &job);
+    ams_parallel(synth->ctx, (n_rows - 1) / job.rows_a_job + 1, make_rows, &job);
     ams_free(synth->ctx, job.scratch);
     return ATMSAE_OK;
 }

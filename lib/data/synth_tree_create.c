@@ -59,37 +59,23 @@ static atmsae_status check_features(atmsae_context *ctx, const atmsae_tree_confi
     return ATMSAE_OK;
 }
 
-/* Breadth first: roots, then the children of each feature in the order so far. */
-static atmsae_status set_order(atmsae_synth *synth, const uint64_t *parent)
+static void set_parents(atmsae_synth *synth, const uint64_t *parent)
 {
     uint64_t n = synth->features;
-    uint32_t *end = ams_calloc(synth->ctx, n, sizeof *end), *child = ams_alloc(synth->ctx, n, sizeof *child);
-    if (end && child) {
-        uint64_t at = 0;
-        uint32_t sum = 0;
-        for (uint64_t i = 0; i < n; i++) {
-            bool root = !parent || parent[i] == i;
-            synth->parent_of[i] = root ? AMS_NO_PARENT : (uint32_t)parent[i];
-            if (root) synth->tree->order[at++] = (uint32_t)i;
-            else end[parent[i]]++;
-        }
-        for (uint64_t i = 0; i < n; i++) { /* counts to where each list begins */
-            uint32_t count = end[i];
-            if (count > 0) synth->parents[synth->n_parents++] = (uint32_t)i;
-            end[i] = sum;
-            sum += count;
-        }
-        for (uint64_t i = 0; i < n; i++) /* and, once filled, to where it ends */
-            if (synth->parent_of[i] != AMS_NO_PARENT) child[end[synth->parent_of[i]]++] = (uint32_t)i;
-        for (uint64_t k = 0; k < at; k++) {
-            uint32_t p = synth->tree->order[k];
-            for (uint32_t q = p ? end[p - 1] : 0; q < end[p]; q++)
-                synth->tree->order[at++] = child[q];
-        }
+    uint32_t *end = synth->tree->child_end, sum = 0; /* zeros */
+    for (uint64_t i = 0; i < n; i++) {
+        bool root = !parent || parent[i] == i;
+        synth->parent_of[i] = root ? AMS_NO_PARENT : (uint32_t)parent[i];
+        if (!root) end[parent[i]]++;
     }
-    ams_free(synth->ctx, end);
-    ams_free(synth->ctx, child);
-    return end && child ? ATMSAE_OK : ams_nomem(synth->ctx, "a generator's trees");
+    for (uint64_t i = 0; i < n; i++) { /* counts to where each list begins */
+        uint32_t count = end[i];
+        if (count > 0) synth->parents[synth->n_parents++] = (uint32_t)i;
+        end[i] = sum;
+        sum += count;
+    }
+    for (uint64_t i = 0; i < n; i++) /* and, once filled, to where it ends */
+        if (synth->parent_of[i] != AMS_NO_PARENT) synth->tree->child[end[synth->parent_of[i]]++] = (uint32_t)i;
 }
 
 /* probability: of the draw; or, with `compensate`, the share of rows wanted, which a child's parent and its
@@ -97,19 +83,16 @@ static atmsae_status set_order(atmsae_synth *synth, const uint64_t *parent)
 static void set_probabilities(atmsae_synth *synth, const atmsae_tree_config *c)
 {
     ams_tree *t = synth->tree;
-    for (uint64_t k = 0, end; k < synth->features; k = end) {
-        uint32_t parent = synth->parent_of[t->order[k]];
-        double sum = 0;
-        for (end = k; end < synth->features && (end == k || parent != AMS_NO_PARENT) &&
-                      synth->parent_of[t->order[end]] == parent; end++)
-            sum += c->probability[t->order[end]];
-        for (uint64_t q = k; q < end; q++) {
-            uint32_t i = t->order[q];
-            double p = c->probability[i], of_parent = parent == AMS_NO_PARENT ? 1 : c->probability[parent];
-            t->p[i] = p;
-            if (!c->compensate || parent == AMS_NO_PARENT || !(of_parent > 0)) continue;
-            bool keep_one = t->exclusive[parent] == ATMSAE_CHILDREN_KEEP_ONE && end - k > 1;
-            t->p[i] = fmin(1, p / of_parent * (keep_one ? 1 + fmax(0, sum - p) / of_parent : 1));
+    memcpy(t->p, c->probability, synth->features * sizeof *t->p);
+    for (uint64_t parent = 0, k = 0; c->compensate && parent < synth->features; parent++) {
+        uint64_t first = k, end = t->child_end[parent];
+        double sum = 0, of_parent = c->probability[parent];
+        for (; k < end; k++)
+            sum += c->probability[t->child[k]];
+        bool keep_one = t->exclusive[parent] == ATMSAE_CHILDREN_KEEP_ONE && end - first > 1;
+        for (uint64_t q = first; q < end && of_parent > 0; q++) {
+            double p = c->probability[t->child[q]];
+            t->p[t->child[q]] = fmin(1, p / of_parent * (keep_one ? 1 + fmax(0, sum - p) / of_parent : 1));
         }
     }
 }
@@ -153,14 +136,15 @@ static atmsae_status fill(atmsae_synth *synth, const atmsae_tree_config *c)
     synth->directions = ams_alloc(ctx, n * c->d, sizeof *synth->directions);
     synth->parent_of = ams_alloc(ctx, n, sizeof *synth->parent_of);
     synth->parents = ams_alloc(ctx, n, sizeof *synth->parents);
-    t->order = ams_alloc(ctx, n, sizeof *t->order);
+    t->child = ams_alloc(ctx, n, sizeof *t->child);
+    t->child_end = ams_calloc(ctx, n, sizeof *t->child_end);
     t->exclusive = ams_calloc(ctx, n, sizeof *t->exclusive);
     t->p = ams_alloc(ctx, n, sizeof *t->p);
     t->mean = ams_alloc(ctx, n, sizeof *t->mean);
     t->sd = ams_alloc(ctx, n, sizeof *t->sd);
     t->bias = ams_alloc(ctx, c->d, sizeof *t->bias);
-    if (!synth->directions || !synth->parent_of || !synth->parents || !t->order || !t->exclusive || !t->p || !t->mean ||
-        !t->sd || !t->bias)
+    if (!synth->directions || !synth->parent_of || !synth->parents || !t->child || !t->child_end || !t->exclusive ||
+        !t->p || !t->mean || !t->sd || !t->bias)
         return ams_nomem(ctx, "a generator's features");
     t->scale_children = c->scale_children;
     for (uint64_t i = 0; i < n; i++) {
@@ -168,10 +152,10 @@ static atmsae_status fill(atmsae_synth *synth, const atmsae_tree_config *c)
         t->mean[i] = (float)(c->mean ? c->mean[i] : 1);
         t->sd[i] = (float)(c->sd ? c->sd[i] : 0);
     }
-    AMS_TRY(set_order(synth, c->parent));
+    set_parents(synth, c->parent);
     set_probabilities(synth, c);
     set_bias(synth, c->bias_norm);
-    AMS_TRY(ams_tree_correlate(synth, c->correlation_rank, c->correlation_scale));
+    AMS_TRY(ams_tree_set_limits(synth, c->correlation_rank, c->correlation_scale));
     if (c->directions) AMS_TRY(take_directions(synth, c->directions));
     else ams_synth_draw_directions(synth);
     return ams_synth_orthogonalise(synth, c->orthogonal_steps, c->orthogonal_lr);

@@ -39,6 +39,22 @@ uint64_t ams_scan(const float *x, const float *bias, float limit, uint64_t n, ui
 /* The same with a limit for each j: x[j] + bias[j] > limit[j] - slack. */
 uint64_t ams_scan_each(const float *x, const float *bias, const float *limit, float slack, uint64_t n, uint32_t *hits);
 
+/* Sixteen draws of ams_philox, word by word: out[w * 16 + i] = word w at position (a + i, b); a % 16 = 0. */
+void ams_philox_16(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[64]);
+/* Which of 64 uniforms u[j] = words[j] 2^-32 may be below Q((threshold[j] - g[j]) / own[j]), Q the tail of the normal
+ * distribution? Bit j is 0 where u[j] is certainly not below it, and nearly always where it is not. per_own: 1 / own.
+ * threshold may be infinite; finite ones are within 40 of 0; own is at least 0.1.
+ *
+ * Rejected is c = (threshold - g) / own > 0 with log2 u >= -(t0 + t1 c + t2 c^2), u rounded down to 31 bits and not 0,
+ * and its logarithm interpolated between powers of two, which is below the curve. The polynomial is 0.003 .. 0.17
+ * below -log2 Q on 0 < c < 5, and at least 0.003 below up to c = 6.4, from where on Q < 2^-32 (test_kernels measures it).
+ * Rounding is worth less than 0.0003: of the threshold, 40 * 2^-24 / 0.1 in c, times the slope of log2 Q, at most 10;
+ * the rest is smaller by far. */
+#define AMS_TAIL_0 0.872f
+#define AMS_TAIL_1 1.0f
+#define AMS_TAIL_2 0.628f
+uint64_t ams_below_tail_64(const uint32_t *words, const float *g, const float *threshold, const float *per_own);
+
 /* Rows of ATMSAE_F32, F16 or BF16 to f32. */
 void ams_to_f32(float *out, const void *in, int32_t type, uint64_t n);
 size_t ams_type_size(int32_t type); /* 0: not one of ours */

@@ -45,6 +45,7 @@ static inline unsigned mask4(const int32_t *c)
 #define VL 4
 #define MASK(c) mask4((const int32_t *)&(c))
 #define SQRT(x) ((VF){sqrtf((x)[0]), sqrtf((x)[1]), sqrtf((x)[2]), sqrtf((x)[3])})
+#define MUL32(a, b) (((a) & UINT32_MAX) * (b)) /* b's upper halves are 0 */
 #include "vec_template.h"
 
 #if defined(__x86_64__)
@@ -55,6 +56,7 @@ static inline unsigned mask4(const int32_t *c)
 #define VL 8
 #define MASK(c) ((unsigned)_mm256_movemask_ps((__m256)(c)))
 #define SQRT(x) ((VF)_mm256_sqrt_ps((__m256)(x)))
+#define MUL32(a, b) ((VW)_mm256_mul_epu32((__m256i)(a), (__m256i)(b)))
 #include "vec_template.h"
 
 #define SUFFIX(name) JOIN(name, avx512)
@@ -62,6 +64,7 @@ static inline unsigned mask4(const int32_t *c)
 #define VL 16
 #define MASK(c) ((unsigned)_mm512_movepi32_mask((__m512i)(c)))
 #define SQRT(x) ((VF)_mm512_sqrt_ps((__m512)(x)))
+#define MUL32(a, b) ((VW)_mm512_mul_epu32((__m512i)(a), (__m512i)(b)))
 #include "vec_template.h"
 
 __attribute__((target("avx,f16c"))) static void f16_to_f32_f16c(float *out, const uint16_t *in, uint64_t n)
@@ -75,10 +78,13 @@ __attribute__((target("avx,f16c"))) static void f16_to_f32_f16c(float *out, cons
 #endif
 
 static const ams_vec table[] = {
-    {"baseline", dot_base, axpy_base, gather_64_base, adam_row_base, scan_base, scan_each_base, f16_to_f32_base},
+    {"baseline", dot_base, axpy_base, gather_64_base, adam_row_base, scan_base, scan_each_base, philox_16_base,
+     below_tail_64_base, f16_to_f32_base},
 #if defined(__x86_64__)
-    {"avx2", dot_avx2, axpy_avx2, gather_64_avx2, adam_row_avx2, scan_avx2, scan_each_avx2, f16_to_f32_f16c},
-    {"avx512", dot_avx512, axpy_avx512, gather_64_avx512, adam_row_avx512, scan_avx512, scan_each_avx512, f16_to_f32_f16c},
+    {"avx2", dot_avx2, axpy_avx2, gather_64_avx2, adam_row_avx2, scan_avx2, scan_each_avx2, philox_16_avx2,
+     below_tail_64_avx2, f16_to_f32_f16c},
+    {"avx512", dot_avx512, axpy_avx512, gather_64_avx512, adam_row_avx512, scan_avx512, scan_each_avx512, philox_16_avx512,
+     below_tail_64_avx512, f16_to_f32_f16c},
 #endif
 };
 
@@ -145,6 +151,18 @@ uint64_t ams_scan(const float *x, const float *bias, float limit, uint64_t n, ui
 uint64_t ams_scan_each(const float *x, const float *bias, const float *limit, float slack, uint64_t n, uint32_t *hits)
 {
     return best()->scan_each(x, bias, limit, slack, n, hits);
+}
+
+void ams_philox_16(uint64_t seed, uint32_t purpose, uint64_t a, uint64_t b, uint32_t out[64])
+{
+    const uint32_t counter[] = {(uint32_t)b, (uint32_t)(b >> 32), (uint32_t)a, (uint32_t)(a >> 32) ^ purpose << 24};
+    const uint32_t key[] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    best()->philox_16(counter, key, out);
+}
+
+uint64_t ams_below_tail_64(const uint32_t *words, const float *g, const float *threshold, const float *per_own)
+{
+    return best()->below_tail_64(words, g, threshold, per_own);
 }
 
 float ams_f16_to_f32(uint16_t half) { return half_bits_to_float(half); }

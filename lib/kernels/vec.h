@@ -16,6 +16,8 @@ typedef struct ams_vec {
     void (*adam_row)(float *w, float *m, float *v, const float *g, float scale, uint64_t n, const ams_adam *adam);
     uint64_t (*scan)(const float *x, const float *bias, float limit, uint64_t n, uint32_t *hits);
     uint64_t (*scan_each)(const float *x, const float *bias, const float *limit, float slack, uint64_t n, uint32_t *hits);
+    void (*philox_16)(const uint32_t counter[4], const uint32_t key[2], uint32_t out[64]);
+    uint64_t (*below_tail_64)(const uint32_t *words, const float *g, const float *threshold, const float *per_own);
     void (*f16_to_f32)(float *out, const uint16_t *in, uint64_t n);
 } ams_vec;
 

@@ -6,12 +6,17 @@
  *   VL            floats in a vector
  *   MASK(c)       bit j set if comparison result c is true in element j
  *   SQRT(x)       square roots
+ *   MUL32(a, b)   products of the lower halves of vectors of 64-bit integers
  * Multiply and add are two roundings on purpose: fused ones would tie the bits to the CPU.
  */
 typedef float SUFFIX(vf) __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t SUFFIX(vi) __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint64_t SUFFIX(vw) __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint32_t SUFFIX(vh) __attribute__((vector_size(VL * 2), aligned(4), may_alias));
 #define VF SUFFIX(vf)
 #define VI SUFFIX(vi)
+#define VW SUFFIX(vw) /* VL / 2 wide ones */
+#define VH SUFFIX(vh) /* their lower halves */
 #define LOAD(p) (*(const VF *)(p))
 #define STORE(p, v) (*(VF *)(p) = (v))
 #define SPREAD(x) ((x) - (VF){0})
@@ -178,8 +183,61 @@ TARGET static uint64_t SUFFIX(scan_each)(const float *x, const float *bias, cons
 }
 
 #undef SCAN_BODY
+
+/* Words of the counter and key are the lower halves of 64-bit lanes, whose upper halves may hold anything: products take
+ * no notice of them. Two vectors at a time, so that one's products run beside the other's. */
+TARGET static void SUFFIX(philox_16)(const uint32_t counter[4], const uint32_t key[2], uint32_t out[64])
+{
+    static const uint64_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const VW zero = {0};
+    for (int at = 0; at < 16; at += VL) {
+        VW c[4][2];
+        for (int w = 0; w < 4; w++)
+            for (int l = 0; l < 2; l++)
+                c[w][l] = zero + counter[w];
+        for (int l = 0; l < 2; l++)
+            c[2][l] += *(const VW *)(lane + at + l * VL / 2);
+        uint32_t k0 = key[0], k1 = key[1];
+#pragma GCC unroll 10
+        for (int round = 0; round < 10; round++) {
+#pragma GCC unroll 2
+            for (int l = 0; l < 2; l++) {
+                const VW p0 = MUL32(c[0][l], zero + AMS_PHILOX_M0), p1 = MUL32(c[2][l], zero + AMS_PHILOX_M1);
+                c[0][l] = p1 >> 32 ^ c[1][l] ^ (zero + k0);
+                c[2][l] = p0 >> 32 ^ c[3][l] ^ (zero + k1);
+                c[1][l] = p1;
+                c[3][l] = p0;
+            }
+            k0 += AMS_PHILOX_W0;
+            k1 += AMS_PHILOX_W1;
+        }
+#pragma GCC unroll 4
+        for (int w = 0; w < 4; w++)
+#pragma GCC unroll 2
+            for (int l = 0; l < 2; l++)
+                *(VH *)(out + w * 16 + at + l * VL / 2) = __builtin_convertvector(c[w][l], VH);
+    }
+}
+
+TARGET static uint64_t SUFFIX(below_tail_64)(const uint32_t *words, const float *g, const float *threshold, const float *per_own)
+{
+    uint64_t possible = 0;
+#pragma GCC unroll 16
+    for (int l = 0; l < 64; l += VL) {
+        const VI u = (VI)LOAD(words + l) >> 1 & INT32_MAX;
+        const VF log = __builtin_convertvector((VI)__builtin_convertvector(u, VF), VF) * 0x1p-23f;
+        const VF c = (LOAD(threshold + l) - LOAD(g + l)) * LOAD(per_own + l);
+        const VI kept = ~((u != 0) & (c > SPREAD(0.0f)) & (log >= 158 - (AMS_TAIL_0 + c * (AMS_TAIL_1 + c * AMS_TAIL_2))));
+        possible |= (uint64_t)MASK(kept) << l;
+    }
+    return possible;
+}
+
 #undef VF
 #undef VI
+#undef VW
+#undef VH
+#undef MUL32
 #undef LOAD
 #undef STORE
 #undef SPREAD

@@ -106,12 +106,12 @@ static double active_latents(const atmsae_model *m)
 static void advise(atmsae_model *m, sample *s)
 {
     const double share = centre(s), k = active_latents(m);
-    const bool taken_off = m->config.b_dec_init != ATMSAE_B_DEC_ZERO && !m->config.transcoder;
+    const bool taken_off = m->config.b_dec_init != ATMSAE_B_DEC_ZERO && !m->config.uncentred;
     if (share > UNCENTRED && !taken_off)
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are not centred: their mean is %.0f %% of their squared norm and %s; latents "
                 "will be spent on it: %s", 100 * share,
-                m->config.transcoder ? "a transcoder does not take it off" : "b_dec starts at zero",
-                m->config.transcoder ? "subtract the mean from the rows" : "start b_dec at the mean, or subtract it from the rows");
+                m->config.transcoder ? "a transcoder does not take it off" : m->config.uncentred ? "uncentred leaves it in" : "b_dec starts at zero",
+                m->config.uncentred ? "subtract the mean from the rows" : "start b_dec at the mean, or subtract it from the rows");
     else if (share > MOSTLY_MEAN && m->config.input_norm == ATMSAE_INPUT_SQRT_D)
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are not centred: their mean is %.1f %% of their squared norm, so scaling by the "
                 "norm leaves what varies %.1f times smaller than settings expect: subtract the mean from the rows",

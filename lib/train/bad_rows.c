@@ -19,14 +19,14 @@ static bool is_finite(const void *rows, uint64_t ld, int32_t type, uint64_t r, u
 }
 
 /* weights [n_rows]: the batch's, and 0 for bad rows. one: room for a row. */
-static bad_rows find(const atmsae_model *m, const atmsae_batch *b, bool targets, float *weights, float *one)
+static bad_rows find(const atmsae_model *m, const atmsae_batch *b, float *weights, float *one)
 {
     bad_rows found = {0};
     for (uint64_t r = 0; r < b->n_rows; r++) {
         weights[r] = b->row_weights ? b->row_weights[r] : 1;
         if (weights[r] == 0) continue;
         const bool x = is_finite(b->x, b->ld_x, b->x_type, r, m->d_in, one);
-        const bool y = !x || !targets || !b->y || is_finite(b->y, b->ld_y, b->y_type, r, m->d_out, one);
+        const bool y = !x || !b->y || is_finite(b->y, b->ld_y, b->y_type, r, m->d_out, one);
         found.left += x && y;
         if (x && y) continue;
         weights[r] = 0;
@@ -57,10 +57,10 @@ atmsae_status ams_use_batch(atmsae_trainer *t, const atmsae_batch *batch, bool t
     atmsae_status status = use(t, batch, arg);
     if (status != ATMSAE_E_NONFINITE || t->skip_bad_rows == 0) return status;
     atmsae_batch b;
-    AMS_TRY(ams_batch_check(t->ctx, t->model, batch, &b));
+    AMS_TRY((targets ? ams_batch_check : ams_batch_check_inputs)(t->ctx, t->model, batch, &b));
     float *weights = ams_alloc(t->ctx, b.n_rows + ams_max(t->model->d_in, t->model->d_out), sizeof *weights);
     if (!weights) return ams_nomem(t->ctx, "row weights");
-    const bad_rows found = find(t->model, &b, targets, weights, weights + b.n_rows);
+    const bad_rows found = find(t->model, &b, weights, weights + b.n_rows);
     if (found.n > 0) { /* else something else is not finite, and the text says what */
         status = check_allowed(t, &found, allowed);
         b.row_weights = weights;

@@ -8,7 +8,7 @@
 #include "format/tensors.h"
 #include "train/train.h"
 
-enum { AMS_MOST_SETTINGS = 56, AMS_SETTING_TEXT = 32 };
+enum { AMS_MOST_SETTINGS = 64, AMS_SETTING_TEXT = 32 };
 
 typedef struct ams_settings {
     atmsae_model_config model;

@@ -82,6 +82,7 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
+        LATER("model.uncentred", I32, model.uncentred, "0"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -108,6 +109,7 @@ void ams_settings_of(const atmsae_trainer *t, ams_settings *s)
         .skip_bad_rows = t->skip_bad_rows,
         .bad_rows = t->bad_rows,
     };
+    if (s->model.transcoder) s->model.uncentred = 0; /* it follows, and older versions have no such setting */
 }
 
 static void print_field(const field *f, char out[AMS_SETTING_TEXT])

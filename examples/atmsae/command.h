@@ -50,17 +50,21 @@ bool path_is_input(const char *output, const char *input);
 /* Whether what is written to the path is written within the folder: it may lead out by way of links. */
 bool path_is_within(const char *folder, const char *path);
 
+/* Files of rows and, for a transcoder, of the target of each row. */
+typedef struct row_files {
+    const setting *rows, *targets; /* targets NULL, or not given: none */
+    const char *tensor, *target_tensor; /* NULL: see atmsae_source_add_file */
+    bool as_bf16;
+} row_files;
 /* Adds the files to a source. False after a message, also where none of them has a row. */
-bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16);
+bool add_files(atmsae_context *context, atmsae_source *source, const row_files *files);
 /* All rows of some files, once and in order; NULL after a message. */
-atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
-/* The same, for a model that takes rows of their width. false after a message. */
-bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
-               bool as_bf16, atmsae_source **source);
-/* Reconstruction of all rows of some files. false after a message. counts, if not NULL, is lent
- * by *metrics, which the caller then destroys. */
-bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
-                    const char *tensor, bool as_bf16, atmsae_metrics **metrics);
+atmsae_source *open_files(atmsae_context *context, const row_files *files);
+/* The same, for a model that takes rows of their width and gives targets of theirs. asks: the option for targets, which
+ * a transcoder must have and an SAE must not; NULL: only latents are wanted. false after a message. */
+bool open_rows(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, atmsae_source **source);
+/* Reconstruction of all rows of some files. false after a message. The caller destroys *metrics. */
+bool evaluate_files(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, atmsae_metrics **metrics);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);
 
 /* d_sae and k that suit d_in and the number of different rows. */

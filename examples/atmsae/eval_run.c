@@ -42,6 +42,7 @@ static void settings_read(const char *json, const atmsae_model_config *config, r
         if (config->activation == ATMSAE_TOPK) fields_real(&sae->fields, "k", config->k);
     }
     fields_count(&sae->fields, "d_in", config->d_in);
+    if (config->transcoder) fields_count(&sae->fields, "d_out", config->d_out);
     fields_count(&sae->fields, "d_sae", config->d_sae);
     fields_free(&model);
 }

@@ -22,6 +22,7 @@ const report_key report_keys[] = {
     {"sparsity", NULL, "%g", 0, "weight of the sparsity penalty in training"},
     {"seed", "seed", "%g", 0, "seed of the run"},
     {"d_in", NULL, "%g", 0, "numbers in a row"},
+    {"d_out", NULL, "%g", 0, "of a transcoder: numbers in a target, which is what y stands for below"},
     {"d_sae", "d_sae", "%g", 0, "latents"},
     {"rows", NULL, "%g", 0, "rows measured on"},
     {"l0", "L0", "%.2f", 0, L0},
@@ -201,7 +202,8 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
 {
     const setting *s = self->settings;
     atmsae_metrics *metrics;
-    if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &metrics)) return false;
+    const row_files files = {&s[R_INPUT], &s[R_TARGET], s[R_TENSOR].text, s[R_TARGET_TENSOR].text, s[R_BF16].given};
+    if (!evaluate_files(self->context, model, &files, "target", &metrics)) return false;
     atmsae_metrics_result result = {.size = sizeof result};
     bool good = atmsae_metrics_get(metrics, &result) >= 0 || (command_failed(self->context), false);
     if (good) metrics_fields(&sae->fields, &result);
@@ -209,6 +211,14 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
            details_measure(self->context, model, metrics, &sae->fields);
     atmsae_metrics_destroy(metrics);
     return good;
+}
+
+/* Absorption asks what latents add along the direction of a class, which is known among the inputs only. */
+static bool absorption_applies(const report *self, const char *path, const atmsae_model_config *config)
+{
+    if (!config->transcoder || !self->words.absorption) return true;
+    program_error("%s: absorption is not measured of a transcoder, whose latents add to another tensor than the words' rows: leave --words out", path);
+    return false;
 }
 
 bool report_measure(report *self, size_t i, const char *path, const char *pair)
@@ -219,7 +229,8 @@ bool report_measure(report *self, size_t i, const char *path, const char *pair)
     sae->path = sae->name = path;
     atmsae_model *model = sae_load(self->context, path);
     if (!model) return false;
-    bool good = atmsae_model_get_config(model, &config) >= 0 || (command_failed(self->context), false);
+    const bool known = atmsae_model_get_config(model, &config) >= 0 || (command_failed(self->context), false);
+    bool good = known && absorption_applies(self, path, &config);
     if (good) {
         sae->d_sae = config.d_sae;
         fields_text(&sae->fields, "sae", path);

@@ -14,7 +14,7 @@
 
 /* ---- options ---------------------------------------------------------------------------------------- */
 
-enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT,
+enum { R_SAE, R_INPUT, R_TENSOR, R_TARGET, R_TARGET_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT,
        R_PROBING, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
 
 /* Entries of an option table, from R_INPUT on. */
@@ -24,7 +24,11 @@ enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, 
     [R_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",                                           \
                   .help = "tensor to read from --input .safetensors files",                                         \
                   .preset = "\"activations\", or the only one of rows"},                                       \
-    [R_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in --input .npy files hold bf16"},    \
+    [R_TARGET] = {.name = "target", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",                     \
+                  .help = "of a transcoder: the rows that it is to give, one for each of --input, in files as those"}, \
+    [R_TARGET_TENSOR] = {.name = "target-tensor", .kind = OPTION_TEXT, .value = "NAME",                             \
+                         .help = "tensor to read from --target files", .preset = "as for --tensor"},                \
+    [R_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in .npy files of rows hold bf16"},    \
     [R_WORDS] = {.group = "absorption", .name = "words", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",                      \
                  .help = ".safetensors with rows [n, d_in], `letter` (classes from 0) and `is_train` (1: the "      \
                          "probe may be fitted on it); turns the measure on"},                                       \

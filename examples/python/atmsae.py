@@ -601,7 +601,7 @@ class Source(_Handle):
         self._make(context, "source_create", context, C.byref(self._config))
 
     def add(self, rows, targets=None):
-        """Rows in memory, which the source keeps; of a transcoder with the target of each."""
+        """Rows in memory, which the source keeps, and a transcoder's target of each."""
         both = [_rows(rows)] + ([] if targets is None else [_rows(targets, what="targets")])
         if len(both[0][0]) != len(both[-1][0]):
             raise ValueError(f"{len(both[0][0])} rows, but {len(both[-1][0])} targets")
@@ -611,11 +611,10 @@ class Source(_Handle):
             _call(self, "source_add_" + what, pointer, a, len(a), a.shape[1], ld, kind)
 
     def add_file(self, path, tensor=None, as_bf16=False, targets=None, target_tensor=None):
-        """targets: the file with the target of each row, of a transcoder."""
-        _call(self, "source_add_file", self, _text(path), None if tensor is None else _text(tensor), as_bf16)
-        if targets is not None:
-            tensor = None if target_tensor is None else _text(target_tensor)
-            _call(self, "source_add_target_file", self, _text(targets), tensor, as_bf16)
+        """targets: the file with a transcoder's target of each row."""
+        for what, file, name in ("file", path, tensor), ("target_file", targets, target_tensor):
+            if file is not None or what == "file":
+                _call(self, "source_add_" + what, self, _text(file), None if name is None else _text(name), as_bf16)
 
     d, d_target, rows = _value("source_d"), _value("source_d_target"), _value("source_rows")
 
@@ -630,7 +629,9 @@ class Source(_Handle):
 
     def batches(self, n):
         def iterate():
-            while len((rows := self.next(n))[0] if self.d_target else rows):
+            rows = self.next(n)
+            while len(rows[0] if isinstance(rows, tuple) else rows):
                 yield rows
+                rows = self.next(n)
 
         return _Sized(iterate, lambda: -(-self.rows * self._config.epochs // n) or None)

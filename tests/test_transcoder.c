@@ -516,7 +516,8 @@ START_TEST(a_bad_target_is_a_bad_row)
     ok(atmsae_trainer_step(t, &b, &stats));
     ck_assert_uint_eq(stats.bad_rows, 2);
     ck_assert_uint_eq(stats.rows, 62);
-    ok(atmsae_trainer_calibrate(t, &b)); /* without targets, of which it has no use */
+    b.y = NULL; /* of which calibration has no use */
+    ok(atmsae_trainer_calibrate(t, &b));
     y[5 * D_OUT + 1] = kept[0];
     x[9 * D_IN] = kept[1];
     atmsae_trainer_destroy(t);

@@ -67,13 +67,12 @@ static bool fit(const atmsae_model_config *model, const atmsae_model_origin *ori
     const unsigned long long d = atmsae_source_d(source), d_target = atmsae_source_d_target(source), d_in = model->d_in, d_out = model->d_out;
     const char *path = files->rows->texts[0];
     if (d != d_in) program_error("%s: rows of %llu numbers, but the SAE takes %llu", path, d, d_in);
-    else if (!asks || (!d_target && !model->transcoder)) return true;
-    else if (!d_target)
+    else if (asks && model->transcoder && !d_target)
         program_error("this is a transcoder: it does not reconstruct its input, but gives another tensor from it, and without that there is "
                       "nothing to measure it against: --%s FILE, row by row for %s%s", asks, path, files->rows->n > 1 ? " and the others" : "");
-    else if (!origin->may_transcode)
+    else if (d_target && !origin->may_transcode)
         program_error("--%s goes with transcoders, and this SAE is none: it is measured against its input, so leave --%s out", asks, asks);
-    else if (d_target != d_out)
+    else if (d_target && d_target != d_out)
         program_error("%s: targets of %llu numbers, but the transcoder gives %llu", files->targets->texts[0], d_target, d_out);
     else return true;
     return false;

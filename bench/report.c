@@ -147,10 +147,11 @@ void report_notes(const machine *m, const result *all, size_t n, FILE *out)
                         r->precision, r->median[T_STEP] / ours->median[T_STEP], ours->precision,
                         r->fact[F_PEAK_MB] / ours->fact[F_PEAK_MB]);
         }
-        if (is(r, "atmsae") && !strcmp(r->mask, "atm")) {
+        if (is(r, "atmsae") && strcmp(r->mask, "none") != 0) {
             const result *plain = find(all, n, r->group, "atmsae", r->arch, "none", r->precision);
             if (plain)
-                fprintf(out, "%s, %s with ATM masks (mean p %.3f): %.3f times the step without\n", r->group, r->arch,
+                fprintf(out, "%s, %s with %s (mean p %.3f): %.3f times the step without\n", r->group, r->arch,
+                        strcmp(r->mask, "atm") == 0 ? "ATM masks" : "a second loss",
                         r->fact[F_MEAN_P], r->median[T_STEP] / plain->median[T_STEP]);
         }
     }

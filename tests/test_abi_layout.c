@@ -127,7 +127,9 @@ AT(atmsae_masker_config, total_steps, 48);
 AT(atmsae_masker_config, warmup_steps, 56);
 AT(atmsae_masker_config, cooldown_start, 64);
 AT(atmsae_masker_config, cooldown_end, 72);
-SIZE(atmsae_masker_config, 80);
+AT(atmsae_masker_config, effect, 80);
+AT(atmsae_masker_config, alpha, 88);
+SIZE(atmsae_masker_config, 96);
 
 AT(atmsae_trainer_config, size, 0);
 AT(atmsae_trainer_config, model, 8);
@@ -157,7 +159,8 @@ AT(atmsae_step_stats, lr, 104);
 AT(atmsae_step_stats, grad_norm, 112);
 AT(atmsae_step_stats, bad_rows, 120);
 AT(atmsae_step_stats, sparsity_coef, 128);
-SIZE(atmsae_step_stats, 136);
+AT(atmsae_step_stats, masked_loss, 136);
+SIZE(atmsae_step_stats, 144);
 
 AT(atmsae_source_config, size, 0);
 AT(atmsae_source_config, shuffle_rows, 8);
@@ -178,7 +181,9 @@ AT(atmsae_mask, masked, 16);
 AT(atmsae_mask, p, 24);
 AT(atmsae_mask, seed, 32);
 AT(atmsae_mask, step, 40);
-SIZE(atmsae_mask, 48);
+AT(atmsae_mask, effect, 48);
+AT(atmsae_mask, alpha, 56);
+SIZE(atmsae_mask, 64);
 
 AT(atmsae_forward_options, size, 0);
 AT(atmsae_forward_options, mask, 8);
@@ -196,7 +201,8 @@ AT(atmsae_loss, prefix, 40);
 AT(atmsae_loss, fvu, 48);
 AT(atmsae_loss, l0, 56);
 AT(atmsae_loss, rows, 64);
-SIZE(atmsae_loss, 72);
+AT(atmsae_loss, masked, 72);
+SIZE(atmsae_loss, 80);
 
 AT(atmsae_latent_sums, size, 0);
 AT(atmsae_latent_sums, d_sae, 8);

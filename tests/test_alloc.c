@@ -57,7 +57,7 @@ static void meter_free(void *opaque, void *memory)
 
 typedef struct variant {
     int32_t activation;
-    int prefixes, transcoder, per_row, aux;
+    int prefixes, transcoder, per_row, aux, second;
     int32_t mask, b_dec_init;
 } variant;
 
@@ -144,6 +144,7 @@ static atmsae_status create_trainer(world *w, atmsae_trainer **out)
     atmsae_masker_config_init(&masker, sizeof masker);
     masker.kind = w->v->mask ? w->v->mask : ATMSAE_MASK_ATM;
     masker.per_row = w->v->per_row;
+    masker.effect = w->v->second;
     masker.warmup_steps = 0;
     atmsae_tracker_config tracker;
     atmsae_tracker_config_init(&tracker, sizeof tracker);
@@ -711,6 +712,7 @@ static const variant each_activation[] = {
     {.activation = ATMSAE_BATCHTOPK, .transcoder = 1, .mask = ATMSAE_MASK_PERMUTED, .b_dec_init = ATMSAE_B_DEC_MEDIAN},
     {.activation = ATMSAE_JUMPRELU, .aux = 1},
     {.activation = ATMSAE_JUMPRELU_TANH, .per_row = 1},
+    {.activation = ATMSAE_GATED, .per_row = 1, .second = 1},
     {.activation = ATMSAE_GATED, .aux = 1, .mask = ATMSAE_MASK_UNIFORM},
 };
 enum { ACTIVATIONS = sizeof each_activation / sizeof *each_activation };

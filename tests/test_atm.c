@@ -548,6 +548,7 @@ START_TEST(masker_settings_are_checked)
     ck_assert_uint_eq(config.size, sizeof config);
     ck_assert_int_eq(config.kind, ATMSAE_MASK_ATM);
     ck_assert(config.c == 1 && config.r == 0.25 && config.cooldown_start == 0.80 && config.cooldown_end == 0.95);
+    ck_assert(config.effect == ATMSAE_EFFECT_HARD && config.alpha == 0.3);
     ck_assert(config.seed == 0 && config.per_row == 0 && config.total_steps == 0 && config.warmup_steps == UINT64_MAX);
 
     static const struct {
@@ -558,7 +559,7 @@ START_TEST(masker_settings_are_checked)
         BAD(c, -1e-9), BAD(c, NAN), BAD(c, INFINITY), BAD(c, -INFINITY),
         BAD(r, -0.25), BAD(r, NAN), BAD(r, INFINITY), BAD(r, 30.5),
         BAD(cooldown_start, -0.1), BAD(cooldown_start, NAN), BAD(cooldown_start, 0.96), BAD(cooldown_end, 0.79),
-        BAD(cooldown_end, 1.01), BAD(cooldown_end, NAN),
+        BAD(cooldown_end, 1.01), BAD(cooldown_end, NAN), BAD(alpha, -1e-9), BAD(alpha, NAN), BAD(alpha, INFINITY),
 #undef BAD
     };
     atmsae_context *ctx = new_context(1);
@@ -575,6 +576,11 @@ START_TEST(masker_settings_are_checked)
     for (int i = 0; i < 3; i++) {
         config = masker_defaults();
         config.kind = kinds[i];
+        ck_assert_int_eq(atmsae_masker_create(ctx, &config, &masker), ATMSAE_E_ARG);
+    }
+    for (int32_t effect = -1; effect <= 2; effect += 3) {
+        config = masker_defaults();
+        config.effect = effect;
         ck_assert_int_eq(atmsae_masker_create(ctx, &config, &masker), ATMSAE_E_ARG);
     }
     config = masker_defaults();
@@ -847,8 +853,8 @@ START_TEST(masks_made_by_hand)
         masked[i] = i % 3 == 0;
         p[i] = i % 4 * 0.25;
     }
-    const atmsae_mask whole = {sizeof whole, F, masked, NULL, 0, 0};
-    const atmsae_mask rows = {sizeof rows, F, NULL, p, 9, 4};
+    const atmsae_mask whole = {.size = sizeof whole, .d_sae = F, .masked = masked};
+    const atmsae_mask rows = {.size = sizeof rows, .d_sae = F, .p = p, .seed = 9, .step = 4};
     int count[F] = {0}, wrong = 0;
     for (uint64_t row = 0; row < 2000; row++)
         for (uint64_t i = 0; i < F; i++) {

@@ -61,6 +61,11 @@ done
 for mask in paper uniform permuted none "atm --per-row --r 0.5 --c 2"; do
     expect 0 "--mask $mask" train --input a.npy --d-sae 64 --batch 100 --rows 1k --mask $mask --out mask --force --quiet
 done
+expect 0 "--mask-effect second-loss" train --input a.npy --d-sae 64 --batch 100 --rows 4k --mask-effect second-loss --out mask --force --quiet
+grep -q '"mask-effect": "second-loss",' mask/run.json && grep -q '"r": 2,' mask/run.json && grep -q '"alpha": 0.3,' mask/run.json
+report $? "... has its own r, and an alpha"
+expect 2 "--alpha without a second loss" train --input a.npy --d-sae 64 --batch 100 --rows 1k --alpha 1 --out mask --force --quiet
+says err "--alpha goes with --mask-effect second-loss only"
 expect 0 "--metrics as JSON lines" train --input a.npy $small --rows 1k --out jsonl --metrics run.jsonl --quiet
 [ "$(grep -c '^{"step": [0-9]*, .*}$' run.jsonl)" -eq 10 ]
 report $? "... and every line is an object"

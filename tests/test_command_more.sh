@@ -61,7 +61,8 @@ mkdir elsewhere
 report $? "run.json from another folder"
 same "... makes the same SAE" flags/sae_weights.safetensors elsewhere/again/sae_weights.safetensors
 same "... and the same metrics" flags.csv elsewhere/again.csv
-for arch in "standard --mask paper" "jumprelu --target-l0 3" "jumprelu --jumprelu-form anthropic" gated matryoshka "topk --per-row --b-dec median"; do
+for arch in "standard --mask paper" "jumprelu --target-l0 3" "jumprelu --jumprelu-form anthropic" gated matryoshka "topk --per-row --b-dec median" \
+    "batchtopk --mask-effect second-loss --per-row --alpha 0.5"; do
     rm -rf o p
     expect 0 "--arch $arch" train rows.npy --arch $arch --d-sae 48 --batch 100 --rows 300 --out o --quiet
     expect 0 "... again from its run.json" train --config o/run.json --out p --quiet

@@ -33,14 +33,15 @@ struct problem {
     double scale_in, scale_out, sparsity_scale;
     float x[MAX_N * MAX_D], y[MAX_N * MAX_D], w[MAX_N];
     atmsae_mask mask;
-    bool use_mask;
+    bool use_mask, hard; /* hard: there is a mask, and it is no second loss */
     uint8_t masked[MAX_F];
     double p[MAX_F];
     uint32_t dead[MAX_F];
     double base[MAX_VALUES];
     size_t at[N_PARAMS + 1]; /* where each parameter starts in a vector of values */
     /* frozen at the base */
-    bool live[MAX_N * MAX_F]; /* row counts, latent is not masked */
+    bool live[MAX_N * MAX_F]; /* row counts, latent is not masked by a hard mask */
+    bool hidden[MAX_N * MAX_F]; /* masked by a second loss */
     bool on[MAX_N * MAX_F], band[MAX_N * MAX_F], open[MAX_N * MAX_F], aux[MAX_N * MAX_F];
     double z0[MAX_N * MAX_F], e0[MAX_N * MAX_D], f0[MAX_N * MAX_F];
     uint64_t n_aux; /* dead latents that may be used */
@@ -48,7 +49,7 @@ struct problem {
 };
 
 struct parts {
-    double total, mse, sparsity, aux, prefix, l0;
+    double total, mse, sparsity, aux, prefix, masked, l0;
 };
 
 /* ---- the reference ------------------------------------------------------------------------------------ */
@@ -123,7 +124,7 @@ static struct parts reference_loss(struct problem *q, const double *v, bool at_b
             case ATMSAE_JUMPRELU_TANH:
                 f[i] += kernel * (z[i] - q->z0[c]) - kernel * (theta - theta0);
                 penalty += lambda * tanh(m->tanh_scale * f[i] * norm[i]);
-                if (q->use_mask && q->mask.p) /* the expectation over masks */
+                if (q->hard && q->mask.p) /* the expectation over masks */
                     penalty += m->pre_act_coef * norm[i] * (theta - z[i]) * (1 - q->p[i] - on);
                 else if (q->live[c] && !q->on[c])
                     penalty += m->pre_act_coef * norm[i] * (theta - z[i]);
@@ -137,9 +138,16 @@ static struct parts reference_loss(struct problem *q, const double *v, bool at_b
             s.l0 += w * on;
             extra[i] = q->aux[c] * z[i];
         }
+        double kept[MAX_F], gate_kept[MAX_F]; /* what the second loss reconstructs from */
+        for (uint64_t i = 0; i < q->F; i++) {
+            kept[i] = q->hidden[r * q->F + i] ? 0 : f[i];
+            gate_kept[i] = q->hidden[r * q->F + i] ? 0 : gate[i];
+        }
         if (m->activation == ATMSAE_GATED)
-            penalty += residual(q, q->base, q->base + q->at[B_DEC], r, gate, q->F, NULL);
+            penalty += residual(q, q->base, q->base + q->at[B_DEC], r, gate, q->F, NULL) +
+                       q->mask.alpha * residual(q, q->base, q->base + q->at[B_DEC], r, gate_kept, q->F, NULL);
         s.sparsity += w * penalty;
+        s.masked += w * q->mask.alpha * residual(q, v, v + q->at[B_DEC], r, kept, q->F, NULL);
         s.mse += w * residual(q, v, v + q->at[B_DEC], r, f, q->F, e);
         for (uint64_t g = 0; g < m->n_prefixes; g++)
             s.prefix += w * residual(q, v, v + q->at[B_DEC], r, f, q->prefixes[g], NULL);
@@ -158,7 +166,7 @@ static struct parts reference_loss(struct problem *q, const double *v, bool at_b
     }
     if (m->activation == ATMSAE_JUMPRELU)
         s.sparsity = lambda * steps;
-    s.total = s.mse + s.prefix + s.aux + s.sparsity;
+    s.total = s.mse + s.prefix + s.aux + s.sparsity + s.masked;
     return s;
 }
 
@@ -188,7 +196,7 @@ static void freeze(struct problem *q)
     bool usable[MAX_N * MAX_F];
     q->margin = INFINITY;
     q->n_aux = 0;
-    for (uint64_t k = 0; k < q->n_dead; k++) q->n_aux += !(q->use_mask && q->mask.masked && q->masked[q->dead[k]]);
+    for (uint64_t k = 0; k < q->n_dead; k++) q->n_aux += !(q->hard && q->mask.masked && q->masked[q->dead[k]]);
     memset(usable, 0, sizeof usable);
     for (uint64_t r = 0; r < q->n; r++) {
         pre_activations(q, q->base, r, a + r * F, q->z0 + r * F);
@@ -196,7 +204,9 @@ static void freeze(struct problem *q)
         for (uint64_t i = 0; i < F; i++) {
             uint64_t c = r * F + i;
             double z = q->z0[c], theta = exp(q->base[q->at[LOG_THRESHOLD] + i]), mag;
-            q->live[c] = q->w[r] > 0 && !(q->use_mask && atmsae_mask_test(&q->mask, r, i));
+            const bool masked = q->use_mask && atmsae_mask_test(&q->mask, r, i);
+            q->live[c] = q->w[r] > 0 && !(q->hard && masked);
+            q->hidden[c] = masked && !q->hard;
             for (uint64_t k = 0; k < q->n_dead; k++) usable[c] |= q->dead[k] == i && q->live[c];
             q->on[c] = q->band[c] = q->open[c] = q->aux[c] = false;
             if (!q->live[c]) continue;
@@ -240,11 +250,14 @@ static const struct {
     {1, 1, 1, 1, 1},   {1, 1, 5, 2, 2},   {3, 3, 5, 2, 5},     {7, 7, 1, 13, 1},  {7, 7, 33, 1, 3},
     {7, 7, 33, 13, 1}, {19, 3, 5, 13, 2}, {3, 19, 33, 2, 4},   {19, 19, 33, 13, 33}, {19, 19, 33, 13, 3},
 };
-enum { WEIGHTS = 1, STEP_MASK = 2, ROW_MASK = 4, PREFIXES = 8, AUX = 16, SILENT = 32, ALL_MASKED = 64, TRANSCODER = 128, UNCENTRED = 256 };
+enum { WEIGHTS = 1, STEP_MASK = 2, ROW_MASK = 4, PREFIXES = 8, AUX = 16, SILENT = 32, ALL_MASKED = 64, TRANSCODER = 128,
+       SECOND = 256, UNCENTRED = 512 };
 static const unsigned options[] = {
     0, WEIGHTS | STEP_MASK | PREFIXES, WEIGHTS | AUX | TRANSCODER, STEP_MASK | AUX | PREFIXES,
     WEIGHTS | ROW_MASK, ROW_MASK | AUX, SILENT | AUX, ALL_MASKED | STEP_MASK | WEIGHTS | PREFIXES,
-    SILENT | WEIGHTS, UNCENTRED | PREFIXES | WEIGHTS, UNCENTRED | AUX | STEP_MASK,
+    SILENT | WEIGHTS, SECOND | ROW_MASK | WEIGHTS | AUX | TRANSCODER, SECOND | STEP_MASK | AUX,
+    SECOND | ROW_MASK | PREFIXES | WEIGHTS, SECOND | STEP_MASK | ALL_MASKED | PREFIXES, SECOND | ROW_MASK | SILENT,
+    UNCENTRED | PREFIXES | WEIGHTS, UNCENTRED | AUX | STEP_MASK, UNCENTRED | SECOND | ROW_MASK | WEIGHTS,
 };
 enum {
     N_ACTIVATIONS = sizeof activations / sizeof *activations,
@@ -314,6 +327,11 @@ static void make_problem(struct problem *q, unsigned activation, unsigned shape,
     q->use_mask = (option & (STEP_MASK | ROW_MASK)) != 0;
     q->mask = (atmsae_mask){.size = sizeof q->mask, .d_sae = q->F, .masked = option & STEP_MASK ? q->masked : NULL,
                             .p = option & ROW_MASK ? q->p : NULL, .seed = seed, .step = 5};
+    if (option & SECOND) {
+        q->mask.effect = ATMSAE_EFFECT_SECOND_LOSS;
+        q->mask.alpha = 0.7;
+    }
+    q->hard = q->use_mask && q->mask.effect == ATMSAE_EFFECT_HARD;
     freeze(q);
 }
 
@@ -350,8 +368,8 @@ static void check_sums(const char *where, const struct problem *q, const atmsae_
         double norm = decoder_norm(q, q->base, i);
         for (uint64_t r = 0; r < q->n; r++) {
             double w = (double)q->w[r], f = q->f0[r * q->F + i], dot = 0, size = 0;
-            bool step_masked = q->use_mask && q->mask.masked && q->masked[i];
-            rows += w * (q->use_mask && q->mask.p ? 1 - q->p[i] : !step_masked);
+            bool step_masked = q->hard && q->mask.masked && q->masked[i];
+            rows += w * (q->hard && q->mask.p ? 1 - q->p[i] : !step_masked);
             if (w == 0) continue;
             for (uint64_t j = 0; j < q->d_out; j++) {
                 dot += q->e0[r * q->d_out + j] * q->base[q->at[W_DEC] + i * q->d_out + j];
@@ -446,6 +464,7 @@ static void check_problem(const char *where, atmsae_context *ctx, struct problem
     near(where, "sparsity", 0, loss.sparsity, want.sparsity, 1);
     near(where, "aux", 0, loss.aux, want.aux, 1);
     near(where, "prefix", 0, loss.prefix, want.prefix, 1);
+    near(where, "masked", 0, loss.masked, want.masked, 1);
     near(where, "total", 0, loss.total, want.total, 1);
     near(where, "l0", 0, loss.l0, want.l0, 1);
     check_codes(where, q, codes);

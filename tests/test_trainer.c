@@ -65,24 +65,30 @@ typedef struct setup {
     uint64_t d_out; /* 0: autoencoder */
     int prefixes;
     double target; /* target_l0 */
+    double alpha;  /* > 0: of a second loss */
 } setup;
 
 /* Every activation; targets, weights, AuxK, schedules and projection are on in all of them. */
 static const setup setups[] = {
-    {"relu", ATMSAE_RELU, ATMSAE_MASK_NONE, 0, 0, 0, 0},
-    {"relu, paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, 0},
-    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, 0},
-    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_NONE, 0, 0, 0, 0},
-    {"batchtopk, atm", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, 0},
-    {"batchtopk, atm per row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, 0},
-    {"batchtopk, uniform, transcoder", ATMSAE_BATCHTOPK, ATMSAE_MASK_UNIFORM, 0, 13, 0, 0},
-    {"matryoshka, permuted", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, 0},
-    {"jumprelu, atm", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, 0},
-    {"jumprelu tanh, atm per row", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, 0},
-    {"gated, atm", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, 0},
-    {"relu with a target", ATMSAE_RELU, ATMSAE_MASK_ATM, 0, 0, 0, 5},
-    {"jumprelu with a target", ATMSAE_JUMPRELU, ATMSAE_MASK_NONE, 0, 0, 2, 5},
-    {"gated with a target, atm per row", ATMSAE_GATED, ATMSAE_MASK_ATM, 1, 0, 0, 5},
+    {"relu", ATMSAE_RELU, ATMSAE_MASK_NONE, 0, 0, 0, 0, 0},
+    {"relu, paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, 0, 0},
+    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, 0, 0},
+    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_NONE, 0, 0, 0, 0, 0},
+    {"batchtopk, atm", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, 0, 0},
+    {"batchtopk, atm per row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, 0, 0},
+    {"batchtopk, uniform, transcoder", ATMSAE_BATCHTOPK, ATMSAE_MASK_UNIFORM, 0, 13, 0, 0, 0},
+    {"matryoshka, permuted", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, 0, 0},
+    {"jumprelu, atm", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, 0, 0},
+    {"jumprelu tanh, atm per row", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, 0, 0},
+    {"gated, atm", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, 0, 0},
+    {"relu with a target", ATMSAE_RELU, ATMSAE_MASK_ATM, 0, 0, 0, 5, 0},
+    {"jumprelu with a target", ATMSAE_JUMPRELU, ATMSAE_MASK_NONE, 0, 0, 2, 5, 0},
+    {"gated with a target, atm per row", ATMSAE_GATED, ATMSAE_MASK_ATM, 1, 0, 0, 5, 0},
+    {"batchtopk, second loss per row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, 0, 0.3},
+    {"matryoshka, second loss", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, 0, 1},
+    {"jumprelu tanh, second loss", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 0, 0, 0, 0, 0.3},
+    {"relu, second loss, transcoder", ATMSAE_RELU, ATMSAE_MASK_UNIFORM, 0, 13, 0, 0, 0.3},
+    {"gated with a target, second loss per row", ATMSAE_GATED, ATMSAE_MASK_PAPER, 1, 0, 0, 5, 0.5},
 };
 enum { SETUPS = sizeof setups / sizeof *setups };
 
@@ -159,6 +165,8 @@ static void fill_configs(configs *c, const setup *s)
     c->tracker.decay = 0.8;
     c->masker.kind = s->mask_kind;
     c->masker.per_row = s->per_row;
+    c->masker.effect = s->alpha > 0 ? ATMSAE_EFFECT_SECOND_LOSS : ATMSAE_EFFECT_HARD;
+    c->masker.alpha = s->alpha > 0 ? s->alpha : 0.3;
     c->masker.warmup_steps = 2;
     c->masker.r = 1;
     c->trainer.model = &c->model;
@@ -210,6 +218,41 @@ static float *copy_weights(const atmsae_model *m, uint64_t *count)
     memcpy(copy, w, *count * sizeof *copy);
     return copy;
 }
+
+/* ---- a second loss that weighs nothing ------------------------------------------------------------------- */
+
+/* A second loss of weight 0 asks nothing, and no mask has no second loss: both give the bits of a run without a mask. */
+START_TEST(second_loss_of_no_weight_changes_nothing)
+{
+    const data *d = make_data();
+    atmsae_context *ctx = new_context(2, NULL);
+    for (size_t i = 0; i < SETUPS; i++) {
+        atmsae_trainer *t[3];
+        for (int k = 0; k < 3; k++) {
+            configs c;
+            fill_configs(&c, &setups[i]);
+            c.masker.kind = k == 2 ? ATMSAE_MASK_ATM : ATMSAE_MASK_NONE;
+            c.masker.effect = k == 0 ? ATMSAE_EFFECT_HARD : ATMSAE_EFFECT_SECOND_LOSS;
+            c.masker.alpha = k == 2 ? 0 : 1;
+            ok(atmsae_trainer_create(ctx, &c.trainer, &t[k]), ctx);
+            for (int step = 0; step < STEPS; step++) {
+                const atmsae_batch b = batch_of(d, step);
+                atmsae_step_stats stats = {.size = sizeof stats};
+                if (step == 0) ok(atmsae_trainer_prepare(t[k], &b), ctx);
+                ok(atmsae_trainer_step(t[k], &b, &stats), ctx);
+                ck_assert(stats.masked_loss == 0);
+            }
+        }
+        for (int k = 1; k < 3; k++) {
+            assert_same_model(atmsae_trainer_model(t[0]), atmsae_trainer_model(t[k]), setups[i].name);
+            assert_same_tracker(atmsae_trainer_tracker(t[0]), atmsae_trainer_tracker(t[k]));
+        }
+        for (int k = 0; k < 3; k++)
+            atmsae_trainer_destroy(t[k]);
+    }
+    atmsae_context_destroy(ctx);
+}
+END_TEST
 
 /* ---- hand loop = ready step ------------------------------------------------------------------------------ */
 
@@ -899,6 +942,7 @@ int main(void)
     Suite *suite = suite_create("trainer");
     TCase *t = tcase_create("same bits");
     tcase_add_loop_test(t, loop_by_hand_gives_the_same_bits, 0, SETUPS);
+    tcase_add_test(t, second_loss_of_no_weight_changes_nothing);
     tcase_add_loop_test(t, threads_do_not_change_bits, 0, SETUPS);
     tcase_add_loop_test(t, resume_is_exact, 0, SETUPS);
     suite_add_tcase(suite, t);

@@ -33,6 +33,8 @@ static void settings_read(const char *json, const atmsae_model_config *config, r
         take(sae, json, "mask", "mask");
         take(sae, json, "r", "mask_r");
         take(sae, json, "c", "mask_c");
+        take(sae, json, "mask-effect", "mask_effect");
+        take(sae, json, "alpha", "mask_alpha");
         take(sae, json, "k", "k");
         take(sae, json, "target-l0", "target_l0");
         take(sae, json, "sparsity", "sparsity");

@@ -17,6 +17,8 @@ const report_key report_keys[] = {
     {"mask", "mask", NULL, 0, "mask it was trained with; none is known for SAEs that atmsae train did not make"},
     {"mask_r", NULL, NULL, 0, "highest masking rate r"},
     {"mask_c", NULL, NULL, 0, "threshold of importance: mean + c standard deviations"},
+    {"mask_effect", NULL, NULL, 0, "what masking does: hard, or second-loss"},
+    {"mask_alpha", NULL, NULL, 0, "weight of the second loss"},
     {"k", "k", "%g", 0, "latents a row asked for in training"},
     {"target_l0", NULL, "%g", 0, "L0 asked for in training"},
     {"sparsity", NULL, "%g", 0, "weight of the sparsity penalty in training"},
@@ -271,13 +273,15 @@ static bool differs(const report *self, const char *key)
 
 static char *method_of(const report *self, const report_sae *sae)
 {
-    static const char *const settings[][2] = {{"mask_r", "r"}, {"mask_c", "c"}, {"d_sae", "d_sae"}};
+    static const char *const settings[][2] = {{"mask_r", "r"}, {"mask_c", "c"}, {"mask_alpha", "alpha"}, {"d_sae", "d_sae"}};
     const char *arch = fields_find(&sae->fields, "arch"), *mask = fields_find(&sae->fields, "mask");
     char *text = NULL;
     size_t size;
     FILE *out = program_text_open(&text, &size);
     fputs(arch ? arch : "?", out);
+    const char *effect = fields_find(&sae->fields, "mask_effect");
     if (mask && strcmp(mask, "none") != 0) fprintf(out, " + %s", mask);
+    if (effect && strcmp(effect, "second-loss") == 0) fputs(" (second loss)", out);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const char *value = fields_find(&sae->fields, settings[i][0]);
         if (value && differs(self, settings[i][0])) fprintf(out, ", %s %s", settings[i][1], value);

@@ -85,6 +85,9 @@ void trainer_fields(fields *out, const atmsae_trainer_config *config)
         fields_real(out, "r", masker->r);
         fields_real(out, "c", masker->c);
         fields_flag(out, "per-row", masker->per_row);
+        const bool second = masker->effect == ATMSAE_EFFECT_SECOND_LOSS;
+        fields_text(out, "mask-effect", second ? "second-loss" : "hard");
+        if (second) fields_real(out, "alpha", masker->alpha);
         if (masker->kind != ATMSAE_MASK_PAPER)
             fields_count(out, "mask-warmup-steps", masker->warmup_steps);
     }

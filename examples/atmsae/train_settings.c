@@ -159,6 +159,12 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_real(&s[T_LR], &run->optimizer.lr);
     setting_count(&s[T_DEAD_WINDOW], &run->tracker.dead_window);
     setting_choice(&s[T_MASK], &run->masker.kind);
+    setting_choice(&s[T_EFFECT], &run->masker.effect);
+    const bool second = run->masker.effect == ATMSAE_EFFECT_SECOND_LOSS;
+    bool good = true;
+    if (second) run->masker.r = 2;
+    if (applies(s, T_ALPHA, second, "--mask-effect second-loss", &good)) run->masker.alpha = s[T_ALPHA].real;
+    if (!good) return false;
     setting_real(&s[T_R], &run->masker.r);
     setting_real(&s[T_C], &run->masker.c);
     setting_count(&s[T_SKIP], &run->trainer.skip_bad_rows);

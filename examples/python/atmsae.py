@@ -50,11 +50,11 @@ codes_view u:n_rows,d_sae p:row_start,latent,value
 save_options s:model_name,hook_name,format i:fold_decoder_norm w:layer p:latents,strengths n:n_latents s:hook_name_out
 optimizer_config d:lr,beta1,beta2,eps,clip u:total_steps,warmup_steps,decay_steps i:freeze_masked,pad0_
 tracker_config u:d_sae d:decay,weight_magnitude,weight_frequency,weight_contribution i:combine,observed_only u:dead_window
-masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end
+masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end i:effect,pad0_ d:alpha
 trainer_config p:model,optimizer,tracker,masker u:total_rows,batch_rows d:sparsity_warmup u:skip_bad_rows
-step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows d:sparsity_coef
+step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows d:sparsity_coef,masked_loss
 source_config u:shuffle_rows,seed,epochs
-mask u:d_sae p:masked,p u:seed,step
+mask u:d_sae p:masked,p u:seed,step i:effect,pad0_ d:alpha
 latent_sums u:d_sae p:rows,magnitude,frequency,contribution
 """
 _ENUMS = """
@@ -64,9 +64,10 @@ input_norm raw sqrt_d
 b_dec_init zero mean median
 combine arithmetic geometric
 kind none atm paper uniform permuted
+effect hard second_loss
 precision f32 bf16
 """
-_ENUMS = {field: {v: i + (field != "precision") for i, v in enumerate(values)}
+_ENUMS = {field: {v: i + (field not in ("precision", "effect")) for i, v in enumerate(values)}
           for field, *values in map(str.split, _ENUMS.strip().splitlines())}  # fmt: skip
 _TYPES = dict(u=C.c_uint64, w=C.c_uint32, i=C.c_int32, d=C.c_double, s=C.c_char_p, a=C.c_void_p, n=C.c_uint64, p=C.c_void_p)
 _RANGES = dict(u=range(2**64), w=range(2**32), i=range(-(2**31), 2**31))

@@ -3,7 +3,8 @@
 
 The model and its loop are PyTorch's; the library says which latents sit out each step, and learns
 from per-latent sums. Trains with and without masks on rows with a hierarchy (a parent feature with
-exclusive children) and prints how often the parents' latents are off although the parent is on.
+exclusive children) and prints how often the parents' latents are off although the parent is on: without
+masks, with masked latents sitting out (a hard mask), and with a second loss without them.
 """
 import atmsae
 import torch
@@ -11,6 +12,7 @@ from atm_torch import MASKED, Atm
 
 PARENTS, CHILDREN, SINGLES, D, K, BATCH, STEPS = 8, 8, 40, 64, 3, 512, 1500
 D_SAE = PARENTS * (1 + CHILDREN) + SINGLES
+ALPHA = 0.3  # weight of the second loss
 
 torch.manual_seed(0)
 directions = torch.nn.functional.normalize(torch.randn(D_SAE, D), dim=1)
@@ -39,14 +41,18 @@ class SAE(torch.nn.Module):
         return f, f @ self.W_dec + self.b_dec
 
 
-def train(atm):
+def train(atm, second_loss=False):
     sae, nobody = SAE(), torch.zeros(D_SAE, dtype=torch.bool)
     adam = torch.optim.Adam(sae.parameters(), lr=1e-3)
     for step in range(STEPS):
         x = features(BATCH) @ directions
-        f, x_hat = sae(x, atm.mask(step) if atm else nobody)
+        f, x_hat = sae(x, atm.mask(step) if atm and not second_loss else nobody)
+        loss = (x - x_hat).pow(2).sum(1).mean()
+        if second_loss:
+            without = x - ((f * ~atm.hidden(step, f)) @ sae.W_dec + sae.b_dec)
+            loss = loss + ALPHA * without.pow(2).sum(1).mean()
         adam.zero_grad()
-        (x - x_hat).pow(2).sum(1).mean().backward()
+        loss.backward()
         if atm:
             atm.observe(f, x - x_hat, sae.W_dec)
         adam.step()
@@ -68,7 +74,7 @@ def score(W_dec, run):
 
 
 if __name__ == "__main__":
-    for name in ("without masks", "with masks"):
+    for name, r in ("without masks", None), ("with a hard mask", 0.5), ("with a second loss", 2):
         with atmsae.Context() as context:
-            fvu, missed = train(Atm(context, D_SAE, STEPS, masker=dict(r=0.5)) if name == "with masks" else None)
+            fvu, missed = train(Atm(context, D_SAE, STEPS, masker=dict(r=r)) if r else None, name == "with a second loss")
         print(f"{name}: FVU {fvu:.3f}, parent latent off in {100 * missed:.1f} % of its rows")

@@ -450,8 +450,8 @@ typedef struct atmsae_optimizer_config {
     uint64_t total_steps;  /* 0: unknown, the rate stays at its peak. The trainer fills it in */
     uint64_t warmup_steps; /* linear from 0; default UINT64_MAX: 5 % of total_steps */
     uint64_t decay_steps;  /* linear to 0 at the end; default UINT64_MAX: the last 20 % */
-    int32_t freeze_masked; /* 1: masked latents' parameters and moments stand still. 0 (default):
-                              Adam goes on with a gradient of 0, as PyTorch's would */
+    int32_t freeze_masked; /* 1: parameters and moments of latents that a hard mask leaves out stand still.
+                              0 (default): Adam goes on with a gradient of 0, as PyTorch's would */
     int32_t pad0_;
 } atmsae_optimizer_config;
 ATMSAE_API void atmsae_optimizer_config_init(atmsae_optimizer_config *config, size_t size);
@@ -471,13 +471,19 @@ typedef struct atmsae_tracker_config {
 } atmsae_tracker_config;
 ATMSAE_API void atmsae_tracker_config_init(atmsae_tracker_config *config, size_t size);
 
-/* Masking scheduler, doc/method.md section 3. */
+/* Masking scheduler, doc/method.md section 3. Who is masked: */
 enum {
     ATMSAE_MASK_NONE = 1,
     ATMSAE_MASK_ATM = 2,      /* p_i = 1 - exp(-r (theta - I_i) / theta) below theta, else 0 */
     ATMSAE_MASK_PAPER = 3,    /* the same with r constant from the first step, no cool-down */
     ATMSAE_MASK_UNIFORM = 4,  /* control: every latent gets the mean of ATM's p */
     ATMSAE_MASK_PERMUTED = 5  /* control: ATM's p, dealt to the latents by a fixed permutation */
+};
+/* What masking does: */
+enum {
+    ATMSAE_EFFECT_HARD = 0,       /* masked latents are absent from the activation function */
+    ATMSAE_EFFECT_SECOND_LOSS = 1 /* codes are those without a mask; a second reconstruction, without the masked
+                                     entries, is added to the loss: alpha |e'|^2 */
 };
 typedef struct atmsae_masker_config {
     size_t size;
@@ -492,6 +498,9 @@ typedef struct atmsae_masker_config {
                               where that is under 500 */
     double cooldown_start; /* share of total_steps at which r begins to fall; default 0.80 */
     double cooldown_end;   /* share at which it reaches 0; default 0.95; start <= end <= 1 */
+    int32_t effect;  /* ATMSAE_EFFECT_HARD (default) or SECOND_LOSS */
+    int32_t pad0_;
+    double alpha;    /* weight of the second loss; 0 .. 1e9; 0: none. Default 0.3 */
 } atmsae_masker_config;
 ATMSAE_API void atmsae_masker_config_init(atmsae_masker_config *config, size_t size);
 
@@ -517,7 +526,7 @@ typedef struct atmsae_step_stats {
     size_t size;
     uint64_t step;        /* 0 for the first */
     uint64_t rows;        /* rows of non-zero weight */
-    double loss;          /* the sum that is minimised: mse + sparsity + aux (+ prefixes) */
+    double loss;          /* the sum that is minimised: mse + sparsity + aux (+ prefixes + masked_loss) */
     double mse;           /* mean over rows of |e|^2, scaled units */
     double sparsity;      /* penalties, coefficients included */
     double aux;           /* AuxK, coefficient included */
@@ -531,6 +540,7 @@ typedef struct atmsae_step_stats {
     double grad_norm;     /* before clipping */
     uint64_t bad_rows;    /* rows of this batch that got weight 0, see skip_bad_rows */
     double sparsity_coef; /* of this step: warm-up, and what target_l0 made of it, included */
+    double masked_loss;   /* the second loss of a mask, alpha included */
 } atmsae_step_stats;
 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -675,14 +685,23 @@ atmsae_source_locate(const atmsae_source *source, uint64_t row, atmsae_row_origi
  * mask (examples/03_mask_only.c).
  * ============================================================================================ */
 
-/* A mask over latents. Make one by hand or take the masker's. Masked latents are absent from the
- * activation function, as if their pre-activation were -infinity, and from AuxK. */
+/* A mask over latents. Make one by hand or take the masker's.
+ *
+ * ATMSAE_EFFECT_HARD: masked latents are absent from the activation function, as if their pre-activation were
+ * -infinity, and from AuxK.
+ * ATMSAE_EFFECT_SECOND_LOSS: codes f, e and all that is reported of them are those without a mask. With M the masked
+ * latents of a row, e' = e + sum over i in M of f_i d_i is what their absence would leave, and alpha |e'|^2 is added to
+ * the row's loss. So latents that are not masked learn to do without those that are, while the masked ones are trained by
+ * e alone. Of GATED the same is done to the gate's reconstruction (doc/method.md, section 3). */
 typedef struct atmsae_mask {
     size_t size;
     uint64_t d_sae;
     const uint8_t *masked; /* [F], 1: masked in all rows; or NULL */
     const double *p;       /* [F] masking probability of each row on its own; or NULL */
     uint64_t seed, step;   /* of the per-row draws */
+    int32_t effect;        /* ATMSAE_EFFECT_.. */
+    int32_t pad0_;
+    double alpha;          /* of SECOND_LOSS; 0 .. 1e9; 0: as without a mask */
 } atmsae_mask;
 
 typedef struct atmsae_forward_options {
@@ -699,6 +718,7 @@ typedef struct atmsae_loss {
     double total, mse, sparsity, aux, prefix; /* prefix: the sum of the Matryoshka terms below F */
     double fvu, l0;
     uint64_t rows; /* of non-zero weight */
+    double masked; /* the second loss, alpha included; total contains it */
 } atmsae_loss;
 
 /* Training forward: codes, residual and loss. options NULL: defaults. loss may be NULL, else its
@@ -724,7 +744,7 @@ atmsae_gradients_get(const atmsae_gradients *gradients, int32_t parameter, float
 typedef struct atmsae_latent_sums {
     size_t size;
     uint64_t d_sae;
-    const double *rows;         /* [F] n_i: sum of w over rows in which latent i was not masked */
+    const double *rows;         /* [F] n_i: sum of w over rows in which latent i was not left out by a hard mask */
     const double *magnitude;    /* [F] sum w f_i |d_i| */
     const double *frequency;    /* [F] sum w [f_i > 0] */
     const double *contribution; /* [F] sum w f_i (2 e.d_i + f_i |d_i|^2): the rise of the squared

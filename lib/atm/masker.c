@@ -6,7 +6,7 @@
  *     theta = mu + c sigma                       mean and standard deviation of importance
  *     p_i   = 1 - exp(-r (theta - I_i) / theta)  where I_i < theta, else 0
  *
- * Li & Ren 2025, arXiv 2510.08855. The schedule of r, the draws and the controls are ours.
+ * Li & Ren 2025, arXiv 2510.08855. The schedule of r, the draws, the controls and the second loss are ours.
  * doc/method.md, section 3.
  */
 #include "atm/atm.h"
@@ -24,6 +24,8 @@ void atmsae_masker_config_init(atmsae_masker_config *config, size_t size)
         .warmup_steps = UINT64_MAX,
         .cooldown_start = 0.80,
         .cooldown_end = 0.95,
+        .effect = ATMSAE_EFFECT_HARD,
+        .alpha = 0.3,
     };
     ams_struct_init(config, size, &defaults, sizeof defaults);
 }
@@ -43,6 +45,10 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_masker_config *c)
     if (!(c->cooldown_start >= 0 && c->cooldown_start <= c->cooldown_end && c->cooldown_end <= 1))
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: cooldown %g to %g, allowed: 0 <= start <= end <= 1",
                         c->cooldown_start, c->cooldown_end);
+    if (c->effect != ATMSAE_EFFECT_HARD && c->effect != ATMSAE_EFFECT_SECOND_LOSS)
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: effect = %d, allowed: 0 (hard), 1 (second loss)", c->effect);
+    if (!(c->alpha >= 0 && c->alpha <= 1e9))
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: alpha = %g, allowed: 0 to 1e9", c->alpha);
     return ATMSAE_OK;
 }
 
@@ -251,6 +257,8 @@ atmsae_status ams_masker_draw(atmsae_masker *m, uint64_t step)
     double sums[AMS_PIECE_SUMS];
     m->rate = rate(m, step);
     m->mask = (atmsae_mask){.size = sizeof m->mask, .d_sae = F, .seed = c->seed, .step = step};
+    m->mask.effect = c->effect;
+    m->mask.alpha = c->kind == ATMSAE_MASK_NONE ? 0 : c->alpha;
     m->mask.masked = c->per_row ? NULL : m->masked;
     m->mask.p = c->per_row ? m->p : NULL;
     ams_pieces(m->ctx, F, probability_job, m, sums);

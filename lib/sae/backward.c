@@ -28,8 +28,9 @@ typedef struct pass {
 typedef struct ams_latent {
     uint64_t i;
     const float *dec;    /* d_i */
-    const float *part;   /* residuals of its Matryoshka group, [n, d_out] */
+    const float *part;   /* residuals of its Matryoshka group, [n, d_out], */
     const float *e;      /* e, [n, d_out] */
+    float *row;          /* [d_out] working memory */
     float *g_enc, *g_dec;
     double norm, b_enc, a, threshold, r_mag, b_mag;
     double by_norm;      /* d penalty / d |d_i| */
@@ -41,6 +42,7 @@ typedef struct ams_latent {
 typedef struct entry {
     uint64_t row;
     double w, f;
+    bool taught;         /* by the second loss, too */
     double z;            /* GATED */
     double by_f;         /* d loss / d f, from the residual */
     double by_z;         /* d loss / d z: b_enc and a see it */
@@ -78,7 +80,7 @@ static void jumprelu_entry(const pass *a, latent *l, entry *x)
 static void gated_entry(const pass *a, latent *l, entry *x)
 {
     const atmsae_model *m = a->m;
-    const float *gate = a->c->gate_residual + x->row * m->d_out;
+    const float *gate = (x->taught ? a->c->gate_teacher : a->c->gate_residual) + x->row * m->d_out;
     x->by_z = a->c->lambda * x->w * l->norm - 2 * x->w * (double)ams_dot(gate, l->dec, m->d_out);
     l->by_norm += a->c->lambda * x->w * x->z;
     if (!(x->f > 0)) return;
@@ -87,15 +89,30 @@ static void gated_entry(const pass *a, latent *l, entry *x)
     l->b_mag += x->by_f;
 }
 
+/* [d_out] the sum of the residuals whose squares see this entry; the second loss's sees those that are not masked. */
+static const float *seen_by(const pass *a, const latent *l, uint64_t row, bool taught)
+{
+    const atmsae_codes *c = a->c;
+    const uint64_t d = a->m->d_out;
+    const float *part = l->part + row * d;
+    if (c->alpha == 0 || taught != (l->part == l->e)) return part;
+    const float *e = l->e + row * d, *teacher = c->teacher + row * d;
+    if (taught) return teacher;
+    for (uint64_t j = 0; j < d; j++) /* a narrower group's residuals have alpha e' in them */
+        l->row[j] = part[j] - (teacher[j] - e[j]);
+    return l->row;
+}
+
 static void main_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
 {
     const atmsae_model *m = a->m;
     const atmsae_codes *c = a->c;
     const uint64_t d = m->d_out;
     const double weight = (double)c->weights[row], w = weight / c->weight_sum, f = (double)c->main.value[p];
-    const float *part = l->part + row * d, *e = l->e + row * d;
-    double part_dot = (double)ams_dot(part, l->dec, d);
-    entry x = {.row = row, .w = w, .f = f, .by_f = -2 * w * part_dot};
+    const bool taught = c->alpha > 0 && !c->hidden[p];
+    const float *seen = seen_by(a, l, row, taught), *e = l->e + row * d;
+    double seen_dot = (double)ams_dot(seen, l->dec, d);
+    entry x = {.row = row, .w = w, .f = f, .taught = taught, .by_f = -2 * w * seen_dot};
     switch (m->config.activation) {
     case ATMSAE_RELU:
         x.by_f += c->lambda * w * l->norm;
@@ -116,11 +133,11 @@ static void main_entry(const pass *a, latent *l, uint64_t row, uint64_t p)
         break;
     }
     if (f > 0) {
-        double e_dot = part == e ? part_dot : (double)ams_dot(e, l->dec, d);
+        double e_dot = seen == e ? seen_dot : (double)ams_dot(e, l->dec, d);
         l->magnitude += weight * f * l->norm;
         l->frequency += weight;
         l->contribution += weight * f * (2 * e_dot + f * l->norm * l->norm);
-        ams_axpy(l->g_dec, (float)(-2 * w * f), part, d);
+        ams_axpy(l->g_dec, (float)(-2 * w * f), seen, d);
     }
     l->b_enc += x.by_z;
     l->a += x.by_z + x.by_magnitude;
@@ -153,18 +170,19 @@ static const float *group_residual(const pass *a, uint64_t i)
     uint64_t g = 0;
     while (g < a->m->config.n_prefixes && i >= a->m->prefixes[g])
         g++;
-    return a->c->residual + g * a->c->n * a->c->d_out;
+    return ams_residual(a->c, g);
 }
 
 /* False: the latent has no entries, and its gradient is 0. */
-static bool start_latent(const pass *a, uint64_t i, latent *l)
+static bool start_latent(const pass *a, uint64_t i, unsigned worker, latent *l)
 {
     const atmsae_model *m = a->m;
     const atmsae_codes *c = a->c;
     *l = (latent){.i = i,
                   .dec = m->w_dec + i * m->d_out,
                   .part = group_residual(a, i),
-                  .e = c->residual + (c->n_residuals - 1) * c->n * c->d_out,
+                  .e = ams_residual(c, c->n_residuals - 1),
+                  .row = a->g->row + (size_t)worker * m->d_out,
                   .norm = (double)m->dec_norm[i]};
     if (a->g->slot[i] == AMS_NO_SLOT) return false;
     l->g_enc = a->w_enc + a->g->slot[i] * m->d_in;
@@ -203,6 +221,7 @@ static void prefetch(const pass *a, const latent *l, uint64_t next, uint64_t end
     const ams_index *by_latent = &a->c->by_latent;
     if (next >= end) return;
     ams_prefetch(l->part + by_latent->row[next] * a->m->d_out, a->m->d_out);
+    if (a->c->alpha > 0) ams_prefetch(a->c->teacher + by_latent->row[next] * a->m->d_out, a->m->d_out);
     if (a->c->main.value[by_latent->at[next]] > 0)
         ams_prefetch(a->c->x + by_latent->row[next] * a->m->d_in, a->m->d_in);
 }
@@ -229,7 +248,7 @@ static void latents_job(void *arg, uint64_t job, unsigned worker)
     latent *all = a->g->latents + (size_t)worker * MOST_LATENTS;
     uint64_t count = 0; /* of those that have a gradient */
     for (uint64_t i = first; i < last; i++) {
-        if (start_latent(a, i, &all[count]))
+        if (start_latent(a, i, worker, &all[count]))
             count++;
         else
             end_latent(a, &all[count]);
@@ -354,7 +373,7 @@ static void add_rows(const pass *a, double *sum, const float *rows, double (*wei
     }
 }
 
-/* Through the reconstruction (all prefixes: the first suffix sum), and through x~ = .. - b_dec: a piece of
+/* Through the reconstructions (their residuals' sum: the first suffix sum, or that with the second loss's), and through x~ = .. - b_dec: a piece of
  * the rows and one of the latents. */
 static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
 {
@@ -363,7 +382,8 @@ static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
     const uint64_t n = a->c->n, F = a->m->d_sae;
     double *sum = a->g->pieces + piece * a->m->d_out;
     memset(sum, 0, (size_t)a->m->d_out * sizeof *sum);
-    add_rows(a, sum, a->c->residual, row_weight, ams_piece_first(n, piece), ams_piece_first(n, piece + 1));
+    const float *rows = a->c->n_residuals == 1 && a->c->alpha > 0 ? a->c->teacher : a->c->residual;
+    add_rows(a, sum, rows, row_weight, ams_piece_first(n, piece), ams_piece_first(n, piece + 1));
     if (!a->m->config.uncentred)
         add_rows(a, sum, a->m->w_enc, latent_weight, ams_piece_first(F, piece), ams_piece_first(F, piece + 1));
 }
@@ -390,8 +410,9 @@ static void b_dec_gradient(pass *a)
 bool ams_backward_memory(atmsae_gradients *g)
 {
     g->latents = ams_calloc(g->ctx, (uint64_t)ams_workers(g->ctx) * MOST_LATENTS, sizeof *g->latents);
+    g->row = ams_alloc(g->ctx, (uint64_t)ams_workers(g->ctx) * g->d_out, sizeof *g->row);
     g->pieces = ams_alloc(g->ctx, AMS_PIECES * g->d_out, sizeof *g->pieces);
-    return g->latents && g->pieces;
+    return g->latents && g->row && g->pieces;
 }
 
 atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradients *g)

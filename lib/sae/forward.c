@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Training forward: codes, residuals and loss of a batch (doc/method.md, section 2). What backward
- * needs stays in the codes.
+ * Training forward: codes, residuals and loss of a batch (doc/method.md, section 2): residuals.c has the part that
+ * follows the entries. What backward needs stays in the codes.
  */
 #include "base/elementary.h"
 #include "sae/sae.h"
@@ -15,18 +15,12 @@ void atmsae_forward_options_init(atmsae_forward_options *options, size_t size)
     ams_struct_init(options, size, &defaults, sizeof defaults);
 }
 
-/* Columns of codes->row_sums. */
-enum { SUM_MSE, SUM_PREFIX, SUM_PENALTY, SUM_COUNT, SUM_GATE, SUM_AUX, SUM_BAD, SUMS = AMS_ROW_SUMS };
-
 typedef struct pass {
     const atmsae_model *m;
     const atmsae_batch *b;
     atmsae_codes *c;
     float *e; /* = the last residual: [n, d_out] */
-    uint64_t rows; /* of a decode's job */
 } pass;
-
-static float *residual(const atmsae_codes *c, uint64_t g) { return c->residual + g * c->n * c->d_out; }
 
 /* ---- what takes part ------------------------------------------------------------------------------ */
 
@@ -37,6 +31,7 @@ static void list_latent(void *codes, uint64_t i, uint64_t number)
     ((const atmsae_codes *)codes)->list[number] = (uint32_t)i;
 }
 
+/* A hard mask: the latents that take part. */
 static atmsae_status copy_mask(atmsae_codes *c, const atmsae_mask *mask, uint64_t *n_live)
 {
     atmsae_context *ctx = c->ctx;
@@ -117,6 +112,30 @@ static atmsae_status find_codes(const atmsae_model *m, atmsae_codes *c, uint64_t
     return ATMSAE_OK;
 }
 
+typedef struct draws {
+    const atmsae_mask *mask;
+    atmsae_codes *c;
+} draws;
+
+static void hide_job(void *arg, uint64_t row, unsigned worker)
+{
+    (void)worker;
+    const draws *a = arg;
+    const ams_sparse *s = &a->c->main;
+    for (uint64_t p = s->start[row]; p < s->start[row + 1]; p++)
+        a->c->hidden[p] = (uint8_t)atmsae_mask_test(a->mask, row, s->latent[p]);
+}
+
+/* The entries that the second reconstruction is without: drawn once, forward and backward read the same. */
+static atmsae_status hide_entries(atmsae_codes *c, const atmsae_mask *mask)
+{
+    if (c->alpha == 0) return ATMSAE_OK;
+    AMS_TRY(ams_grow(c->ctx, &c->hidden, &c->hidden_capacity, c->main.start[c->n], 0, sizeof *c->hidden));
+    draws a = {mask, c};
+    ams_parallel(c->ctx, c->n, hide_job, &a);
+    return ATMSAE_OK;
+}
+
 enum { AUX_ROWS_A_JOB = 64 };
 
 static void position_job(void *codes, uint64_t job, unsigned worker)
@@ -189,12 +208,12 @@ static void target_job(void *arg, uint64_t r, unsigned worker)
 {
     (void)worker;
     pass *a = arg;
-    double *sums = a->c->row_sums + r * SUMS;
-    memset(sums, 0, SUMS * sizeof *sums);
-    sums[SUM_BAD] = !load_target(a, r);
+    double *sums = a->c->row_sums + r * AMS_ROW_SUMS;
+    memset(sums, 0, AMS_ROW_SUMS * sizeof *sums);
+    sums[AMS_SUM_BAD] = !load_target(a, r);
 }
 
-static bool is_bad_row(void *codes, uint64_t r) { return ((const atmsae_codes *)codes)->row_sums[r * SUMS + SUM_BAD] != 0; }
+static bool is_bad_row(void *codes, uint64_t r) { return ((const atmsae_codes *)codes)->row_sums[r * AMS_ROW_SUMS + AMS_SUM_BAD] != 0; }
 
 enum { COLUMNS_A_JOB = 64 };
 
@@ -260,130 +279,6 @@ static double spread_of_targets(const pass *a)
     return sum;
 }
 
-/* ---- residuals and row losses ------------------------------------------------------------------------- */
-
-static double row_penalty(const atmsae_model *m, const atmsae_codes *c, uint64_t p)
-{
-    double norm = (double)m->dec_norm[c->main.latent[p]], f = (double)c->main.value[p];
-    switch (m->config.activation) {
-    case ATMSAE_RELU: return f * norm;
-    case ATMSAE_JUMPRELU_TANH: return f > 0 ? ams_tanh(m->config.tanh_scale * f * norm) : 0;
-    case ATMSAE_GATED: return (double)c->pre[p] * norm;
-    default: return 0;
-    }
-}
-
-/* Rows of one job of a decode. Latents come in ascending order for all of them, so the more rows, the
- * less often W_dec is read from memory; but where entries are dense, rows that stay in the CPU's own
- * cache are worth more. */
-static uint64_t rows_a_job(const atmsae_codes *c, const ams_sparse *s, uint64_t latents)
-{
-    const uint64_t workers = ams_workers(c->ctx);
-    return ams_index_dense(s->start[s->n], latents, s->n) ? 64 : ams_max(1, (s->n + workers - 1) / workers);
-}
-
-/* Takes a latent's share out of rows first .. last-1 of `rest` [n, d_out]. */
-static void subtract(const pass *a, const ams_index *by_latent, uint64_t i, const float *value,
-                     float *rest, uint64_t first, uint64_t last)
-{
-    const uint64_t d = a->m->d_out, end = by_latent->start[i + 1];
-    const float *dec = a->m->w_dec + i * d;
-    const bool sparse = end - by_latent->start[i] < a->c->n / 16; /* dense rows the CPU sees coming */
-    for (uint64_t p = ams_lower_bound(by_latent->row, by_latent->start[i], end, first); p < end; p++) {
-        if (by_latent->row[p] >= last) return;
-        if (sparse && p + 1 < end) ams_prefetch(rest + by_latent->row[p + 1] * d, d);
-        float f = value[by_latent->at[p]];
-        if (f != 0) ams_axpy(rest + by_latent->row[p] * d, -f, dec, d);
-    }
-}
-
-/* The losses of a row whose residuals are complete. */
-static void sum_row(const pass *a, uint64_t r)
-{
-    const atmsae_model *m = a->m;
-    atmsae_codes *c = a->c;
-    const uint64_t d = m->d_out;
-    double *sums = c->row_sums + r * SUMS;
-    const float *e = a->e + r * d;
-    for (uint64_t p = c->main.start[r]; p < c->main.start[r + 1]; p++) {
-        sums[SUM_PENALTY] += row_penalty(m, c, p);
-        sums[SUM_COUNT] += c->main.value[p] > 0;
-    }
-    if (m->config.activation == ATMSAE_GATED) {
-        const float *gate = c->gate_residual + r * d;
-        sums[SUM_GATE] = (double)ams_dot(gate, gate, d);
-    }
-    sums[SUM_MSE] = (double)ams_dot(e, e, d);
-    for (uint64_t g = c->n_residuals - 1; g-- > 0;) {
-        float *part = residual(c, g) + r * d;
-        sums[SUM_PREFIX] += (double)ams_dot(part, part, d);
-        ams_axpy(part, 1, residual(c, g + 1) + r * d, d); /* from here on: the suffix sum */
-    }
-}
-
-static void decode_job(void *arg, uint64_t job, unsigned worker)
-{
-    (void)worker;
-    const pass *a = arg;
-    const atmsae_model *m = a->m;
-    atmsae_codes *c = a->c;
-    const uint64_t first = job * a->rows, last = ams_min(first + a->rows, c->n), d = m->d_out;
-    const size_t bytes = (size_t)((last - first) * d) * sizeof(float);
-    const bool gated = m->config.activation == ATMSAE_GATED;
-    if (gated) memcpy(c->gate_residual + first * d, a->e + first * d, bytes);
-    uint64_t i = 0;
-    for (uint64_t g = 0; g < c->n_residuals; g++) {
-        const uint64_t end = g + 1 < c->n_residuals ? m->prefixes[g] : m->d_sae;
-        for (; i < end; i++) {
-            subtract(a, &c->by_latent, i, c->main.value, a->e, first, last);
-            if (gated) subtract(a, &c->by_latent, i, c->pre, c->gate_residual, first, last);
-        }
-        if (end < m->d_sae) memcpy(residual(c, g) + first * d, a->e + first * d, bytes);
-    }
-    for (uint64_t r = first; r < last; r++)
-        sum_row(a, r);
-}
-
-static void copy_job(void *arg, uint64_t job, unsigned worker)
-{
-    (void)worker;
-    const pass *a = arg;
-    const uint64_t d = a->m->d_out, first = job * AUX_ROWS_A_JOB, last = ams_min(first + AUX_ROWS_A_JOB, a->c->n);
-    memcpy(a->c->aux_residual + first * d, a->e + first * d, (size_t)((last - first) * d) * sizeof *a->e);
-}
-
-static void aux_job(void *arg, uint64_t r, unsigned worker)
-{
-    (void)worker;
-    const pass *a = arg;
-    const uint64_t d = a->m->d_out;
-    const float *rest = a->c->aux_residual + r * d;
-    a->c->row_sums[r * SUMS + SUM_AUX] = (double)ams_dot(rest, rest, d);
-}
-
-static atmsae_status decode_aux(pass *a)
-{
-    atmsae_codes *c = a->c;
-    const uint64_t d = a->m->d_out;
-    AMS_TRY(ams_index_build(c->ctx, &c->aux_by_latent, AMS_INDEX_VALUES, &c->aux, c->n_aux));
-    ams_parallel(c->ctx, (c->n + AUX_ROWS_A_JOB - 1) / AUX_ROWS_A_JOB, copy_job, a);
-    const ams_gather subtract_dead = {.start = c->aux.start, .at = c->aux.latent, .value = c->aux.value, .n = c->n, .d = d,
-                                      .rows = a->m->w_dec, .row_of = c->aux_list, .n_rows = c->n_aux, .factor = -1,
-                                      .out = c->aux_residual};
-    ams_gather_run(c->ctx, c->gather, &subtract_dead);
-    ams_parallel(c->ctx, c->n, aux_job, a);
-    return ATMSAE_OK;
-}
-
-static atmsae_status decode(pass *a)
-{
-    atmsae_codes *c = a->c;
-    AMS_TRY(ams_index_build(c->ctx, &c->by_latent, AMS_INDEX_PLACES, &c->main, c->d_sae));
-    a->rows = rows_a_job(c, &c->main, c->d_sae);
-    ams_parallel(c->ctx, (c->n + a->rows - 1) / a->rows, decode_job, a);
-    return c->aux_scale == 0 ? ATMSAE_OK : decode_aux(a);
-}
-
 /* ---- the pre-activation loss: all rows minus the firing ones ------------------------------------------ */
 
 static void pre_activation_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums)
@@ -434,19 +329,22 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
     AMS_TRY(ams_grow(ctx, &c->residual, &c->residual_capacity, all, 0, sizeof *c->residual));
     if (m->config.activation == ATMSAE_GATED)
         AMS_TRY(ams_grow(ctx, &c->gate_residual, &c->gate_capacity, floats, 0, sizeof *c->gate_residual));
+    if (c->alpha > 0) AMS_TRY(ams_grow(ctx, &c->teacher, &c->teacher_capacity, floats, 0, sizeof *c->teacher));
+    if (c->alpha > 0 && m->config.activation == ATMSAE_GATED)
+        AMS_TRY(ams_grow(ctx, &c->gate_teacher, &c->gate_teacher_capacity, floats, 0, sizeof *c->gate_teacher));
     AMS_TRY(ams_grow(ctx, &c->x_sum, &c->x_sum_capacity, m->d_in, 0, sizeof *c->x_sum));
     return ams_grow(ctx, &c->columns, &c->columns_capacity, ams_max(m->d_in, m->d_out), 0, sizeof *c->columns);
 }
 
-_Static_assert((int)SUMS <= (int)AMS_PIECE_SUMS, "a row's losses are summed together");
+_Static_assert((int)AMS_ROW_SUMS <= (int)AMS_PIECE_SUMS, "a row's losses are summed together");
 
 static void losses_job(void *codes, uint64_t piece, uint64_t first, uint64_t last, double *sums)
 {
     (void)piece;
     const atmsae_codes *c = codes;
     for (uint64_t r = first; r < last; r++)
-        for (uint64_t k = 0; k < SUMS; k++)
-            sums[k] += (double)c->weights[r] * c->row_sums[r * SUMS + k];
+        for (uint64_t k = 0; k < AMS_ROW_SUMS; k++)
+            sums[k] += (double)c->weights[r] * c->row_sums[r * AMS_ROW_SUMS + k];
 }
 
 static void sum_losses(pass *a, double centred, atmsae_loss *loss)
@@ -456,20 +354,21 @@ static void sum_losses(pass *a, double centred, atmsae_loss *loss)
     const atmsae_model_config *config = &m->config;
     double mean[AMS_PIECE_SUMS];
     ams_pieces(c->ctx, c->n, losses_job, c, mean);
-    for (int k = 0; k < SUMS; k++)
+    for (int k = 0; k < AMS_ROW_SUMS; k++)
         mean[k] /= c->weight_sum;
-    loss->mse = mean[SUM_MSE];
-    loss->prefix = mean[SUM_PREFIX];
-    loss->l0 = c->l0 = mean[SUM_COUNT];
-    loss->aux = c->aux_scale * mean[SUM_AUX];
+    loss->mse = mean[AMS_SUM_MSE];
+    loss->prefix = mean[AMS_SUM_PREFIX];
+    loss->l0 = c->l0 = mean[AMS_SUM_COUNT];
+    loss->aux = c->aux_scale * mean[AMS_SUM_AUX];
     loss->fvu = centred > 0 ? loss->mse / centred : NAN;
-    loss->sparsity = c->lambda * mean[SUM_PENALTY] + mean[SUM_GATE];
+    loss->sparsity = c->lambda * mean[AMS_SUM_PENALTY] + mean[AMS_SUM_GATE];
     if (config->activation == ATMSAE_JUMPRELU) {
         loss->sparsity = c->lambda * loss->l0;
     } else if (config->activation == ATMSAE_JUMPRELU_TANH) {
         loss->sparsity += pre_activation_loss(a);
     }
-    loss->total = loss->mse + loss->prefix + loss->sparsity + loss->aux;
+    loss->masked = c->alpha * mean[AMS_SUM_HIDDEN];
+    loss->total = loss->mse + loss->prefix + loss->sparsity + loss->aux + loss->masked;
 }
 
 static bool is_no_probability(void *mask, uint64_t i)
@@ -489,6 +388,10 @@ static atmsae_status check_options(const atmsae_codes *c, const atmsae_forward_o
     memset(mask, 0, sizeof *mask);
     AMS_TRY(ams_struct_in(c->ctx, atmsae_mask, mask, o->mask));
     o->mask = mask;
+    if (mask->effect != ATMSAE_EFFECT_HARD && mask->effect != ATMSAE_EFFECT_SECOND_LOSS)
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.effect = %d, allowed: 0 (hard), 1 (second loss)", mask->effect);
+    if (!(mask->alpha >= 0 && mask->alpha <= 1e9))
+        return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.alpha = %g, allowed: 0 to 1e9", mask->alpha);
     const uint64_t bad = mask->p ? ams_find(c->ctx, mask->d_sae, is_no_probability, mask) : mask->d_sae;
     if (bad < mask->d_sae)
         return ams_fail(c->ctx, ATMSAE_E_ARG, "forward: mask.p[%llu] = %g, allowed: 0 to 1", (unsigned long long)bad,
@@ -511,10 +414,12 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     AMS_TRY(ams_codes_load_rows(c, m, &b));
     uint64_t n_live, active_rows;
     AMS_TRY(copy_weights(c, &b, &active_rows));
-    AMS_TRY(copy_mask(c, o.mask, &n_live));
+    const bool hard = o.mask && mask.effect == ATMSAE_EFFECT_HARD;
+    c->alpha = o.mask && !hard ? mask.alpha : 0;
+    AMS_TRY(copy_mask(c, hard ? &mask : NULL, &n_live));
     AMS_TRY(reserve(m, c));
 
-    pass a = {.m = m, .b = &b, .c = c, .e = residual(c, c->n_residuals - 1)};
+    pass a = {.m = m, .b = &b, .c = c, .e = ams_residual(c, c->n_residuals - 1)};
     ams_parallel(c->ctx, c->n, target_job, &a);
     const uint64_t bad = ams_find(c->ctx, c->n, is_bad_row, c);
     if (bad < c->n)
@@ -524,16 +429,17 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
 
     const atmsae_mask *row_mask = c->has_row_p ? &mask : NULL;
     AMS_TRY(find_codes(m, c, n_live, active_rows, row_mask));
+    AMS_TRY(hide_entries(c, &mask));
     AMS_TRY(find_aux(m, c, &o, row_mask));
     c->lambda = m->config.sparsity_coef * o.sparsity_scale;
-    AMS_TRY(decode(&a));
+    AMS_TRY(ams_take_out_latents(m, c));
     c->min_kept = m->config.activation == ATMSAE_BATCHTOPK && c->main.start[c->n] > 0 ? ams_search_smallest(c->search) : NAN;
 
     atmsae_loss loss = {.size = sizeof loss, .rows = active_rows};
     sum_losses(&a, centred, &loss);
     if (!isfinite(loss.total))
-        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g)", loss.total,
-                        loss.mse, loss.sparsity, loss.aux);
+        return ams_fail(c->ctx, ATMSAE_E_NONFINITE, "forward: the loss is %g (mse %g, sparsity %g, aux %g, masked %g)",
+                        loss.total, loss.mse, loss.sparsity, loss.aux, loss.masked);
     if (out) AMS_TRY(ams_struct_out(c->ctx, atmsae_loss, out, &loss));
     c->state = AMS_CODES_FORWARD;
     return ATMSAE_OK;

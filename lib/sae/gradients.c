@@ -50,7 +50,7 @@ void atmsae_gradients_destroy(atmsae_gradients *g)
     atmsae_context *ctx = g->ctx;
     for (unsigned p = 0; p < g->n_params; p++)
         ams_free(ctx, g->params[p].value);
-    void *arrays[] = {g->slot, g->masked, g->sums, g->pre_sum, g->norms, g->latents, g->pieces};
+    void *arrays[] = {g->slot, g->masked, g->sums, g->pre_sum, g->norms, g->latents, g->row, g->pieces};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(ctx, arrays[i]);
     ams_free(ctx, g);

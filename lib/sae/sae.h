@@ -159,7 +159,11 @@ atmsae_status ams_search_reserve(ams_search *search, const atmsae_model *model, 
 
 /* ---- codes: the sparse latents, and what backward needs of the batch --------------------------- */
 
-enum { AMS_ROW_SUMS = 7 };
+/* Columns of codes->row_sums. */
+enum {
+    AMS_SUM_MSE, AMS_SUM_PREFIX, AMS_SUM_PENALTY, AMS_SUM_COUNT, AMS_SUM_GATE, AMS_SUM_AUX, AMS_SUM_HIDDEN, AMS_SUM_BAD,
+    AMS_ROW_SUMS
+};
 enum { AMS_CODES_EMPTY = 0, AMS_CODES_ENCODED = 1, AMS_CODES_FORWARD = 2 };
 struct atmsae_codes {
     atmsae_context *ctx;
@@ -182,12 +186,19 @@ struct atmsae_codes {
     uint64_t residual_capacity;
     float *gate_residual; /* [n, d_out] of GATED's auxiliary reconstruction */
     uint64_t gate_capacity;
+    /* Of the second loss, see atmsae_mask: alpha |e'|^2, where e' is the residual without a row's masked entries. */
+    double alpha;      /* 0: there is none, and what follows is not used */
+    uint8_t *hidden;   /* of each entry of main: it is masked */
+    float *teacher;    /* [n, d_out] e + alpha e', by which the entries that are not masked are trained; with prefixes,
+                          alpha e' is in all residuals but the last, too */
+    float *gate_teacher; /* [n, d_out] the same of gate_residual */
+    uint64_t hidden_capacity, teacher_capacity, gate_teacher_capacity;
     float *weights;    /* [n] */
     uint64_t weights_capacity;
     double weight_sum;
-    uint8_t *masked;   /* [F] mask of the step; all 0 without one */
+    uint8_t *masked;   /* [F] of the step: latents that a hard mask leaves out; all 0 without one */
     uint64_t masked_capacity;
-    double *row_p;     /* [F] per-row masking probabilities */
+    double *row_p;     /* [F] probabilities of a hard mask per row */
     uint64_t row_p_capacity;
     bool has_row_p;
     uint32_t *list;    /* latents that are not masked */
@@ -216,6 +227,9 @@ struct atmsae_codes {
     double l0;
     float min_kept;    /* smallest value kept by BATCHTOPK; NaN: none */
 };
+static inline float *ams_residual(const atmsae_codes *codes, uint64_t g) { return codes->residual + g * codes->n * codes->d_out; }
+/* Residuals, which start as the targets, and the sums of their rows (residuals.c). */
+atmsae_status ams_take_out_latents(const atmsae_model *model, atmsae_codes *codes);
 /* x~ of a checked batch into codes->x; E_NONFINITE names the first bad row. */
 atmsae_status ams_codes_load_rows(atmsae_codes *codes, const atmsae_model *model, const atmsae_batch *batch);
 /* Turns pre-activations into latents, in place: main.value (z on entry) becomes f. */
@@ -255,6 +269,7 @@ struct atmsae_gradients {
     double *pre_sum;   /* [F] gradient summed over a_i, for b_dec through x~ */
     double *norms;     /* [F] squared norms, for clipping */
     struct ams_latent *latents; /* backward's working memory, */
+    float *row;                 /* one row for each worker, */
     double *pieces;             /* and its sums for b_dec */
     int state;         /* AMS_GRADIENTS_.. */
     float min_kept;

@@ -35,7 +35,8 @@ static void look_at_dead(atmsae_trainer *t, uint64_t dead)
 
 static void look_at_masks(atmsae_trainer *t, double mean_p)
 {
-    if (t->advice.masks_warned || mean_p <= MASKED_SHARE) return;
+    const bool hard = t->masker->config.effect == ATMSAE_EFFECT_HARD; /* latents miss nothing under a second loss */
+    if (!hard || t->advice.masks_warned || mean_p <= MASKED_SHARE) return;
     t->advice.masks_warned = true;
     ams_log(t->ctx, ATMSAE_LOG_WARNING, "masks starve latents: on average a latent is left out of %.0f %% of the steps: lower r "
             "(it is %g; 0.25 is usual) or c (%g; 1)", 100 * mean_p, t->masker->config.r, t->masker->config.c);

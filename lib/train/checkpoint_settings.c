@@ -83,6 +83,8 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
         LATER("model.uncentred", I32, model.uncentred, "0"),
+        LATER("masker.effect", I32, masker.effect, "0"),
+        LATER("masker.alpha", F64, masker.alpha, "0.3"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);

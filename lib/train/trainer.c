@@ -206,6 +206,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     s.fvu = f.loss.fvu;
     s.l0 = f.loss.l0;
     s.sparsity_coef = t->codes->lambda;
+    s.masked_loss = f.loss.masked;
     ams_advise_step(t, &s, l0);
     return stats ? ams_struct_out(t->ctx, atmsae_step_stats, stats, &s) : ATMSAE_OK;
 }

@@ -81,6 +81,26 @@ class Torch(unittest.TestCase):
         self.assertGreater(int(masks[40:320].sum()), 400)
         self.assertEqual(int(masks[381:].sum()), 0)  # after the cool-down
 
+    def test_the_second_loss_hides_entries_with_p(self):
+        atm = Atm(self.context, 64, masker=dict(warmup_steps=0, r=2, seed=3))
+        f = torch.rand(4000, 64).sub(0.4).relu()
+        self.assertEqual(int(atm.hidden(0, f).sum()), 0)  # nothing is known yet
+        atm.observe(f * torch.rand(64), torch.zeros(4000, 16), torch.randn(64, 16))
+        hidden, p = atm.hidden(1, f), atmsae.tensor(atm.masker.p).clone()
+        self.assertGreater(float(p.max()), 0.2)
+        self.assertLess(float((hidden.double().mean(0) - p).abs().max()), 0.05)
+        self.assertEqual(int(hidden[:, p == 0].sum()), 0)
+        seen = {}
+        atm.tracker.observe = lambda **sums: seen.update(sums)
+        atm.observe(f, torch.zeros(4000, 16), torch.randn(64, 16))
+        self.assertTrue((seen["rows"] == 4000).all())  # all latents are observed in all rows
+
+    def test_the_loop_trains_with_a_second_loss(self):
+        mask_in_pytorch.STEPS = 400
+        atm = Atm(self.context, mask_in_pytorch.D_SAE, 400, masker=dict(r=2))
+        fvu, missed = mask_in_pytorch.train(atm, second_loss=True)
+        self.assertLess(fvu, 0.5)
+
     def test_masked_latents_get_no_gradient(self):
         sae = mask_in_pytorch.SAE()
         masked = torch.rand(mask_in_pytorch.D_SAE) < 0.5

@@ -13,20 +13,21 @@
 #include <unistd.h>
 
 const small_setup small_setups[SMALL_SETUPS] = {
-    {"relu-paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, false, false, false},
-    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
-    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
-    {"batchtopk-per-row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false},
-    {"batchtopk-cooldown", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, true, false},
-    {"matryoshka", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, false, false, false},
-    {"jumprelu", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
-    {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false},
-    {"gated", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false},
-    {"topk-stream", ATMSAE_TOPK, ATMSAE_MASK_UNIFORM, 1, 0, 0, true, true, false},
-    {"jumprelu-transcoder", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 7, 0, false, false, false},
-    {"transcoder-callback", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false},
-    {"batchtopk-bad-rows", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, true},
-    {"transcoder-callback-bad-rows", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, true},
+    {"relu-paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, false, false, false, false},
+    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
+    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
+    {"batchtopk-per-row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false, false},
+    {"batchtopk-cooldown", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, true, false, false},
+    {"matryoshka", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, false, false, false, false},
+    {"jumprelu", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
+    {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false, false},
+    {"gated", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
+    {"topk-stream", ATMSAE_TOPK, ATMSAE_MASK_UNIFORM, 1, 0, 0, true, true, false, false},
+    {"jumprelu-transcoder", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 7, 0, false, false, false, false},
+    {"transcoder-callback", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, false},
+    {"batchtopk-bad-rows", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, true},
+    {"transcoder-callback-bad-rows", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, true},
+    {"batchtopk-second-loss", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 2, false, false, true, false},
 };
 
 static void must(bool good, const char *what)
@@ -138,6 +139,8 @@ void small_begin(small_run *run, const small_setup *s, atmsae_context *ctx)
     tracker.decay = 0.8;
     masker.kind = s->mask_kind;
     masker.per_row = s->per_row;
+    masker.effect = s->second ? ATMSAE_EFFECT_SECOND_LOSS : ATMSAE_EFFECT_HARD;
+    masker.alpha = 0.7;
     masker.warmup_steps = 2;
     masker.r = 1;
     config.model = &model;

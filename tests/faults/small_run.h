@@ -18,10 +18,11 @@ typedef struct small_setup {
     int prefixes;
     bool callback;   /* rows come from a callback, which can be read once only */
     bool stream;     /* of unknown length: the cool-down is asked for after step 7 */
+    bool second;     /* loss: what the mask does */
     bool bad_rows;   /* every 19th row has a NaN, in x or y, and is skipped */
 } small_setup;
 
-enum { SMALL_SETUPS = 14 };
+enum { SMALL_SETUPS = 15 };
 extern const small_setup small_setups[SMALL_SETUPS];
 
 typedef struct small_run {

@@ -67,7 +67,10 @@ static inline void fz_masker_config(fz_bytes *in, atmsae_masker_config *c)
     atmsae_masker_config_init(c, sizeof *c);
     c->warmup_steps = 0;
     c->kind = (int32_t)fz_range(in, 0, 6);
-    c->per_row = (int32_t)(fz_u8(in) % 3 == 1);
+    const unsigned how = fz_u8(in);
+    c->per_row = (int32_t)(how % 3 == 1);
+    c->effect = (int32_t)(how / 3 % 4) - (how == 255);
+    c->alpha = how / 12 % 3 * 0.4;
     double *const numbers[] = {&c->c, &c->r, &c->cooldown_start, &c->cooldown_end};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         fz_set(in, numbers[i]);

@@ -20,6 +20,7 @@ RELU, TOPK, BATCHTOPK, JUMPRELU, JUMPRELU_TANH, GATED = range(1, 7)
 FREE, UNIT = 1, 2
 ARITHMETIC, GEOMETRIC = 1, 2
 NONE, ATM, PAPER, UNIFORM = 1, 2, 3, 4
+SECOND_LOSS = 1
 DRAW_MASK, DRAW_ROW_MASK = 2, 3
 MARGIN = 1e-4      # between a pre-activation and the cut, threshold or band edge that decides on it
 MASK_MARGIN = 1e-5  # between a uniform draw and p; smaller, for there are many more of them
@@ -118,8 +119,9 @@ def keep_largest(values, count):
 
 # ---- one step's loss -----------------------------------------------------------------------------------
 
-def forward(m, P, x, y, w, alive, share, dead, p_row):
-    """m: model settings, P: parameters, alive [n, F]: 0 where masked. Returns losses and detached parts."""
+def forward(m, P, x, y, w, alive, share, dead, p_row, hidden, alpha):
+    """m: model settings, P: parameters, alive [n, F]: 0 where a hard mask leaves a latent out, hidden [n, F]: 1 where
+    the second loss, of weight alpha, does. Returns losses and detached parts."""
     act, total_w = m['activation'], w.sum()
     live = (w > 0).sum()
     mean = lambda per_row: (w * per_row).sum() / total_w
@@ -166,10 +168,12 @@ def forward(m, P, x, y, w, alive, share, dead, p_row):
         f = (z > 0) * torch.relu(magnitude) * alive
         gate = torch.relu(z) * alive
         via_gate = target - P['b_dec'].detach() - gate @ P['W_dec'].detach()
-        penalty = lam * mean((gate * norm).sum(1)) + mean((via_gate ** 2).sum(1))
+        without = target - P['b_dec'].detach() - (gate * (1 - hidden)) @ P['W_dec'].detach()
+        penalty = lam * mean((gate * norm).sum(1)) + mean((via_gate ** 2).sum(1)) + alpha * mean((without ** 2).sum(1))
 
     e = target - f @ P['W_dec'] - P['b_dec']
     mse = mean((e ** 2).sum(1))
+    second = alpha * mean(((target - (f * (1 - hidden)) @ P['W_dec'] - P['b_dec']) ** 2).sum(1))
     prefix = torch.zeros((), dtype=z.dtype)
     for width in m['prefixes']:
         prefix = prefix + mean(((target - f[:, :width] @ P['W_dec'][:width] - P['b_dec']) ** 2).sum(1))
@@ -190,7 +194,7 @@ def forward(m, P, x, y, w, alive, share, dead, p_row):
     margin = over / (fires * cut).sum() if 'log_threshold' in P else over / fires.sum()
     wf, centred = w[:, None] * f, target - (w[:, None] * target).sum(0) / total_w
     parts = dict(
-        mse=mse, sparsity=penalty, aux=aux, prefix=prefix, total=mse + prefix + aux + penalty,
+        mse=mse, sparsity=penalty, aux=aux, prefix=prefix, masked_loss=second, total=mse + prefix + aux + penalty + second,
         l0=mean((f > 0).to(z.dtype).sum(1)), fvu=(w * (e ** 2).sum(1)).sum() / (w * (centred ** 2).sum(1)).sum(),
         magnitude=wf.sum(0) * norm.detach(), frequency=(w[:, None] * (f > 0)).sum(0),
         contribution=(wf * (2 * e @ d.T + f * norm.detach() ** 2)).sum(0),
@@ -391,6 +395,20 @@ CASES = [
     setup('narrow', n=3, model=dict(activation=RELU, decoder_norm=FREE, sparsity_coef=0.4, d_in=1, d_sae=9)),
     setup('everything', steps=12, weights=True, model=EVERYTHING, tracker=dict(dead_window=50, weight_frequency=0.0),
           masker=dict(kind=ATM, r=0.6, warmup_steps=1)),
+    setup('second_rows', steps=12, weights=True, model=dict(input_scale=0.9, k=3.3, aux_coef=0.125),
+          tracker=dict(dead_window=45), masker=dict(kind=ATM, r=2.0, per_row=1, effect=SECOND_LOSS, alpha=0.3)),
+    setup('second_jumprelu', steps=12, masker=dict(kind=ATM, r=2.0, warmup_steps=1, effect=SECOND_LOSS, alpha=1.0),
+          model=dict(activation=JUMPRELU, sparsity_coef=2.0, target_l0=5.0, input_scale=0.9)),
+    setup('second_tanh', steps=6, n=16, weights=True, sparsity_warmup=0.5,
+          masker=dict(kind=PAPER, r=0.8, per_row=1, effect=SECOND_LOSS, alpha=0.5),
+          model=dict(activation=JUMPRELU_TANH, decoder_norm=FREE, sparsity_coef=0.3, pre_act_coef=0.05, tanh_scale=2.0,
+                     bandwidth=0.8, input_scale=0.8)),
+    setup('second_gated', steps=8, weights=True, sparsity_warmup=0.3,
+          masker=dict(kind=UNIFORM, r=1.0, warmup_steps=1, per_row=1, effect=SECOND_LOSS, alpha=0.5),
+          model=dict(activation=GATED, sparsity_coef=0.2, input_scale=1.1)),
+    setup('second_everything', steps=12, weights=True, model=EVERYTHING, optimizer=dict(freeze_masked=1),
+          tracker=dict(dead_window=50, weight_frequency=0.0),
+          masker=dict(kind=ATM, r=2.0, warmup_steps=1, effect=SECOND_LOSS, alpha=0.7)),
 ]
 
 
@@ -429,36 +447,39 @@ def run(c, seed, dtype=torch.float64):
     if 'threshold' in P:
         P['log_threshold'] = P.pop('threshold').log()
     tracker, masker = Tracker(c['tracker'], F), Masker(c['masker'], F, c['steps'])
+    second = c['masker'].get('effect') == SECOND_LOSS
+    alpha = c['masker']['alpha'] if second else 0.0
     adam, target = Adam(c['optimizer'], P, c['steps']), Target(c)
     batch_threshold, out = None, {f'initial.{k}': v for k, v in init.items()} | data
     log = {}
 
     for t in range(c['steps']):
         masked = masker.draw(t, n)
+        left_out, hidden = (0 * masked, masked) if second else (masked, 0 * masked)
         dead = tracker.dead()
         warm = c['sparsity_warmup'] * c['steps']
         share = np.exp(target.log_coef) * (min(1.0, (t + 1) / warm) if warm else 1.0)
         leaf = {k: v.clone().requires_grad_() for k, v in P.items()}
         x, w = to(data['x'][t]), to(data['row_weights'][t])
         y = to(data['y'][t]) if 'y' in data else x
-        s = forward(m, leaf, x, y, w, to(~masked), share, torch.from_numpy(dead),
-                    to(masker.p) if c['masker']['per_row'] else None)
+        s = forward(m, leaf, x, y, w, to(1.0 - left_out), share, torch.from_numpy(dead),
+                    to(masker.p) if c['masker']['per_row'] and not second else None, to(1.0 * hidden), alpha)
         grads = dict(zip(leaf, torch.autograd.grad(s['total'], list(leaf.values()))))
         if t == 0:
             out |= {f'gradient.{k.removeprefix("log_")}': g for k, g in grads.items()}
         if m['activation'] == BATCHTOPK and s['smallest'] is not None:
             new = float(s['smallest'])
             batch_threshold = new if batch_threshold is None else 0.99 * batch_threshold + 0.01 * new
-        frozen = torch.from_numpy(masked[0].copy()) if c['optimizer']['freeze_masked'] else None
+        frozen = torch.from_numpy(left_out[0] > 0) if c['optimizer']['freeze_masked'] else None
         norm = adam.step(t, P, dict(grads), m['decoder_norm'] == UNIT, frozen)
         total_w = float(w.sum())
-        rows = total_w * ((1 - masker.p) if c['masker']['per_row'] else ~masked[0])
+        rows = total_w * (np.ones(F) if second else (1 - masker.p) if c['masker']['per_row'] else ~masked[0])
         target.step(t, adam.lr(t), P, s, rows, tracker.average[1], s['margin'])
         tracker.observe(rows, [s[k].numpy().astype(np.float64) for k in ('magnitude', 'frequency', 'contribution')])
         r, mean_p, p = masker.r, masker.p.mean(), masker.p
         if c['masker']['kind'] != NONE:
             masker.update(tracker.importance)
-        now = {k: float(s[k].detach()) for k in ('total', 'mse', 'sparsity', 'aux', 'prefix', 'l0', 'fvu')}
+        now = {k: float(s[k].detach()) for k in ('total', 'mse', 'sparsity', 'aux', 'prefix', 'l0', 'fvu') + second * ('masked_loss',)}
         now |= dict(grad_norm=norm, lr=adam.lr(t), r=r, mean_p=mean_p, mu=masker.mu, sigma=masker.sigma,
                     theta=masker.theta, dead=dead.sum(), p=p)
         now['masked'] = masked if c['masker']['per_row'] else masked[0]

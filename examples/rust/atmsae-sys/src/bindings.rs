@@ -402,6 +402,8 @@ pub const ATMSAE_MASK_ATM: i32 = 2;
 pub const ATMSAE_MASK_PAPER: i32 = 3;
 pub const ATMSAE_MASK_UNIFORM: i32 = 4;
 pub const ATMSAE_MASK_PERMUTED: i32 = 5;
+pub const ATMSAE_EFFECT_HARD: i32 = 0;
+pub const ATMSAE_EFFECT_SECOND_LOSS: i32 = 1;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct atmsae_masker_config {
@@ -416,6 +418,9 @@ pub struct atmsae_masker_config {
     pub warmup_steps: u64,
     pub cooldown_start: f64,
     pub cooldown_end: f64,
+    pub effect: i32,
+    pub pad0_: i32,
+    pub alpha: f64,
 }
 extern "C" {
     pub fn atmsae_masker_config_init(config: *mut atmsae_masker_config, size: usize);
@@ -456,6 +461,7 @@ pub struct atmsae_step_stats {
     pub grad_norm: f64,
     pub bad_rows: u64,
     pub sparsity_coef: f64,
+    pub masked_loss: f64,
 }
 extern "C" {
     pub fn atmsae_trainer_create(
@@ -660,6 +666,9 @@ pub struct atmsae_mask {
     pub p: *const f64,
     pub seed: u64,
     pub step: u64,
+    pub effect: i32,
+    pub pad0_: i32,
+    pub alpha: f64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -685,6 +694,7 @@ pub struct atmsae_loss {
     pub fvu: f64,
     pub l0: f64,
     pub rows: u64,
+    pub masked: f64,
 }
 extern "C" {
     pub fn atmsae_forward(

@@ -25,6 +25,8 @@ fi
 # Failures belong to the plain build's run of the same tests.
 meson test -C "$build" --suite unit >"$tmp/log" 2>&1 || grep -E 'FAIL|TIMEOUT' "$tmp/log"
 meson test -C "$build" test_structs "command more" >"$tmp/log" 2>&1 || grep -E 'FAIL|TIMEOUT' "$tmp/log"
-gcovr --root "$source" --filter "$source/lib/" --gcov-ignore-parse-errors --exclude-throw-branches -j 2 --json "$tmp/json" "$build" >"$tmp/log" 2>&1 ||
+# Of the tests' own objects only the one that compiles a file of the library again, for a processor that this one may not
+# be; else what tests ask of the inline functions in headers would count as code that wants a test.
+gcovr --root "$source" --filter "$source/lib/" --gcov-ignore-parse-errors --exclude-throw-branches -j 2 --json "$tmp/json" "$build/lib" "$build/tests/test_panels.p" >"$tmp/log" 2>&1 ||
     { cat "$tmp/log"; exit 1; }
 exec python3 "$(dirname "$0")/coverage.py" "$source" "$tmp/json"

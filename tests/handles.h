@@ -5,6 +5,8 @@
 #ifndef HANDLES_H
 #define HANDLES_H
 
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 
 #include <check.h>
@@ -130,11 +132,7 @@ static inline int run_suite(const char *name, void (*add)(TCase *))
     TCase *tests = tcase_create(name);
     add(tests);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }
 
 #endif

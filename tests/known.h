@@ -8,6 +8,7 @@
 #include "base/base.h"
 #include "data/synth.h"
 #include "kernels/kernels.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -169,11 +170,7 @@ static inline int run_tests(const char *name, const TTest *const *tests, size_t 
     for (size_t i = 0; i < n; i++)
         tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }
 
 #endif

@@ -64,6 +64,14 @@ AT(atmsae_batch, x_type, 56);
 AT(atmsae_batch, y_type, 60);
 SIZE(atmsae_batch, 64);
 
+AT(atmsae_row_norms, size, 0);
+AT(atmsae_row_norms, rows, 8);
+AT(atmsae_row_norms, median, 16);
+AT(atmsae_row_norms, largest, 24);
+AT(atmsae_row_norms, top_rows, 32);
+AT(atmsae_row_norms, top_share, 40);
+SIZE(atmsae_row_norms, 48);
+
 AT(atmsae_codes_view, size, 0);
 AT(atmsae_codes_view, n_rows, 8);
 AT(atmsae_codes_view, d_sae, 16);
@@ -140,7 +148,8 @@ AT(atmsae_trainer_config, total_rows, 40);
 AT(atmsae_trainer_config, batch_rows, 48);
 AT(atmsae_trainer_config, sparsity_warmup, 56);
 AT(atmsae_trainer_config, skip_bad_rows, 64);
-SIZE(atmsae_trainer_config, 72);
+AT(atmsae_trainer_config, max_norm, 72);
+SIZE(atmsae_trainer_config, 80);
 
 AT(atmsae_step_stats, size, 0);
 AT(atmsae_step_stats, step, 8);
@@ -160,7 +169,8 @@ AT(atmsae_step_stats, grad_norm, 112);
 AT(atmsae_step_stats, bad_rows, 120);
 AT(atmsae_step_stats, sparsity_coef, 128);
 AT(atmsae_step_stats, masked_loss, 136);
-SIZE(atmsae_step_stats, 144);
+AT(atmsae_step_stats, outlier_rows, 144);
+SIZE(atmsae_step_stats, 152);
 
 AT(atmsae_source_config, size, 0);
 AT(atmsae_source_config, shuffle_rows, 8);

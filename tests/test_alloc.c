@@ -9,6 +9,7 @@
 #include "headers.h"
 #include "base/base.h"
 #include "kernels/kernels.h"
+#include "suite.h"
 
 #include <atmsae/eval.h>
 #include <check.h>
@@ -137,7 +138,7 @@ static atmsae_model_config model_config(const variant *v)
     return c;
 }
 
-static atmsae_status create_trainer(world *w, atmsae_trainer **out)
+static atmsae_status create_trainer_with(world *w, double max_norm, atmsae_trainer **out)
 {
     atmsae_model_config model = model_config(w->v);
     atmsae_masker_config masker;
@@ -156,8 +157,11 @@ static atmsae_status create_trainer(world *w, atmsae_trainer **out)
     c.tracker = &tracker;
     c.batch_rows = N;
     c.total_rows = 50 * N;
+    c.max_norm = max_norm;
     return atmsae_trainer_create(w->ctx, &c, out);
 }
+
+static atmsae_status create_trainer(world *w, atmsae_trainer **out) { return create_trainer_with(w, 0, out); }
 
 static int64_t feed(void *opaque, float *out, uint64_t max_rows)
 {
@@ -265,7 +269,8 @@ static uint64_t sum_trainer(uint64_t crc, atmsae_trainer *t)
     const uint32_t *dead = atmsae_tracker_dead(tracker, &n_dead);
     crc = ams_crc64(crc, dead, n_dead * sizeof *dead);
     const double numbers[] = {atmsae_masker_mu(masker), atmsae_masker_sigma(masker), atmsae_masker_theta(masker),
-                              (double)atmsae_trainer_bad_rows(t), atmsae_optimizer_lr(atmsae_trainer_optimizer(t)), (double)atmsae_trainer_steps_done(t)};
+                              (double)atmsae_trainer_bad_rows(t), (double)atmsae_trainer_outlier_rows(t), atmsae_trainer_norm_limit(t, 0),
+                              atmsae_trainer_norm_limit(t, 1), atmsae_optimizer_lr(atmsae_trainer_optimizer(t)), (double)atmsae_trainer_steps_done(t)};
     return ams_crc64(crc, numbers, sizeof numbers);
 }
 
@@ -366,6 +371,24 @@ static void with_bad_rows(world *w)
     train(w, 4);
     w->x[3] = w->x[5 * D] = NAN;
     ok(w, atmsae_trainer_set_skip_bad_rows(w->trainer, 5));
+}
+
+/* A trainer that leaves out long rows, and one of those. */
+static void with_limit(world *w)
+{
+    atmsae_trainer_destroy(w->trainer);
+    ok(w, create_trainer_with(w, 10, &w->trainer));
+    w->model = atmsae_trainer_model(w->trainer);
+    w->tracker = atmsae_trainer_tracker(w->trainer);
+    w->masker = atmsae_trainer_masker(w->trainer);
+    w->optimizer = atmsae_trainer_optimizer(w->trainer);
+    w->x[2 * D] = 1000;
+}
+
+static void with_outlier(world *w)
+{
+    with_limit(w);
+    ok(w, atmsae_trainer_prepare(w->trainer, &w->batch));
 }
 
 static void with_metrics(world *w)
@@ -501,6 +524,14 @@ static atmsae_status call_model_create(world *w)
     CREATE(loaded, atmsae_model_create(w->ctx, &c, &w->loaded));
 }
 static atmsae_status call_model_prepare(world *w) { return atmsae_model_prepare(w->model, &w->batch); }
+static atmsae_status call_batch_norms(world *w)
+{
+    atmsae_row_norms norms = {.size = sizeof norms};
+    const atmsae_status status = atmsae_batch_norms(w->ctx, &w->batch, D, &norms);
+    if (status == ATMSAE_OK) w->kept = ams_crc64(w->kept, &norms, sizeof norms);
+    return status;
+}
+static atmsae_status call_batch_limit(world *w) { return atmsae_batch_limit(w->ctx, &w->batch, D, 50, w->out, &w->kept); }
 static atmsae_status call_codes_create(world *w) { CREATE(spare, atmsae_codes_create(w->ctx, &w->spare)); }
 static atmsae_status call_encode(world *w) { return atmsae_encode(w->model, &w->batch, w->codes); }
 static atmsae_status call_encode_few(world *w)
@@ -741,6 +772,11 @@ static const call_case cases[] = {
     {"atmsae_trainer_step", nothing, call_trainer_step, true, false},
     {"atmsae_trainer_step", trained, call_trainer_step, true, true},
     {"atmsae_trainer_step", with_bad_rows, call_trainer_step, true, false},
+    {"atmsae_trainer_prepare", with_limit, call_trainer_prepare, true, false},
+    {"atmsae_trainer_step", with_outlier, call_trainer_step, true, false},
+    {"atmsae_trainer_save", with_outlier, call_trainer_save, false, false},
+    {"atmsae_batch_norms", with_limit, call_batch_norms, false, false},
+    {"atmsae_batch_limit", with_limit, call_batch_limit, false, false},
     {"atmsae_trainer_calibrate", trained, call_trainer_calibrate, false, false},
     {"atmsae_trainer_save", trained, call_trainer_save, true, false},
     {"atmsae_trainer_save", in_the_middle, call_trainer_save, false, false},
@@ -801,7 +837,7 @@ static const char *const others[] = {
     "atmsae_decode", "atmsae_model_view", "atmsae_model_set", "atmsae_codes_get", "atmsae_trainer_begin_cooldown",
     "atmsae_trainer_steps_done", "atmsae_trainer_model", "atmsae_trainer_tracker", "atmsae_trainer_masker",
     "atmsae_trainer_optimizer", "atmsae_trainer_set_total_rows", "atmsae_source_d", "atmsae_source_d_target", "atmsae_source_rows",
-    "atmsae_trainer_bad_rows", "atmsae_trainer_set_skip_bad_rows", "atmsae_source_locate",
+    "atmsae_trainer_bad_rows", "atmsae_trainer_outlier_rows", "atmsae_trainer_norm_limit", "atmsae_trainer_set_skip_bad_rows", "atmsae_source_locate",
     "atmsae_backward", "atmsae_gradients_get", "atmsae_gradients_sums", "atmsae_optimizer_step", "atmsae_optimizer_lr",
     "atmsae_tracker_observe", "atmsae_tracker_importance", "atmsae_tracker_average", "atmsae_tracker_dead",
     "atmsae_tracker_dead_window", "atmsae_masker_update", "atmsae_masker_draw", "atmsae_masker_mask", "atmsae_mask_test",
@@ -1250,9 +1286,5 @@ int main(void)
     tcase_add_test(tcase, products_are_warm);
     tcase_add_test(tcase, nothing_past_the_hook);
     tcase_add_test(tcase, a_warm_step_survives);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

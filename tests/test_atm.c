@@ -3,6 +3,8 @@
  * lib/atm against doc/method.md section 3: the tracker's averages and importances, the masker's
  * threshold, probabilities, schedule and draws, each recomputed here in its own words.
  */
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 
 #include <check.h>
@@ -1019,9 +1021,5 @@ int main(void)
     tcase_add_test(tcase, masks_made_by_hand);
     tcase_add_test(tcase, controls_keep_the_mean);
     tcase_add_test(tcase, allocations_may_fail);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

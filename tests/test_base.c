@@ -3,6 +3,7 @@
  * lib/base: contexts, error texts, memory, structs of the ABI, worker threads, Philox, CRC-64.
  */
 #include "base/context.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -358,6 +359,14 @@ START_TEST(messages_command_no_terminal)
         {"\xc2\x9b" "2J", "\\xc2\\x9b2J"},                              /* CSI as one character */
         {"\xe2\x80\xae" "exe.txt", "\\xe2\\x80\\xaeexe.txt"},           /* right-to-left override */
         {"caf\xc3\xa9 \xce\xbc \xe2\x82\xac \xf0\x9f\x90\x98 caf\xe9", "caf\xc3\xa9 \xce\xbc \xe2\x82\xac \xf0\x9f\x90\x98 caf\xe9"},
+        {"\xc2\x7f", "\xc2\\x7f"},                                     /* no character: DEL after half of one */
+        {"\xc2\x80" "a\xc2\x9f", "\\xc2\\x80a\\xc2\\x9f"},            /* first and last of C1 */
+        {"\xc2\xa0", "\xc2\xa0"},                                      /* behind it: a space without a break */
+        {"\xe2\x80\xa9\xe2\x80\xaa", "\xe2\x80\xa9\\xe2\\x80\\xaa"},  /* the embeddings and overrides, and their neighbours */
+        {"\xe2\x80\xae\xe2\x80\xaf", "\\xe2\\x80\\xae\xe2\x80\xaf"},
+        {"\xe2\x81\xa5\xe2\x81\xa6", "\xe2\x81\xa5\\xe2\\x81\\xa6"},  /* the isolates, and theirs */
+        {"\xe2\x81\xa9\xe2\x81\xaa", "\\xe2\\x81\\xa9\xe2\x81\xaa"},
+        {"\xe2\x7f\xe2\x80" "x\xe2\x81" "x", "\xe2\\x7f\xe2\x80x\xe2\x81x"},
         {"\xc2", "\xc2"},
         {"\xe2\x80", "\xe2\x80"},
     };
@@ -625,6 +634,40 @@ START_TEST(pool_runs_each_job_once)
 }
 END_TEST
 
+static void sleep_a_little(void *arg, uint64_t i, unsigned worker)
+{
+    (void)arg, (void)i, (void)worker;
+    ck_assert_int_eq(nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL), 0);
+}
+
+/* Only what several threads may share is a parallel section, and only while somebody asks. */
+START_TEST(parallel_sections_are_timed_on_request)
+{
+    const double least = 1e-3;
+    double seconds = 0;
+    atmsae_context *two = new_context(2), *one = new_context(1);
+    ck_assert_uint_eq(ams_workers(two), 2);
+    ams_parallel(two, 2, sleep_a_little, NULL);
+    ck_assert_double_eq(seconds, 0);
+    ams_context_time_parallel(two, &seconds);
+    ams_context_time_parallel(one, &seconds);
+    ams_parallel(two, 1, sleep_a_little, NULL);
+    ams_parallel(one, 2, sleep_a_little, NULL);
+    ck_assert_double_eq(seconds, 0);
+    ams_parallel(two, 2, sleep_a_little, NULL);
+    ck_assert_double_ge(seconds, least);
+    const double before = seconds;
+    ams_parallel(two, 4, sleep_a_little, NULL); /* is added to it: two of four jobs come one after the other */
+    ck_assert_double_ge(seconds, before + 2 * least);
+    const double after = seconds;
+    ams_context_time_parallel(two, NULL);
+    ams_parallel(two, 2, sleep_a_little, NULL);
+    ck_assert_double_eq(seconds, after);
+    atmsae_context_destroy(two);
+    atmsae_context_destroy(one);
+}
+END_TEST
+
 typedef struct two_at_once {
     atomic_uint inside[64]; /* by worker */
     atomic_uint clash, total;
@@ -839,15 +882,12 @@ int main(void)
     tcase_add_test(tcase, struct_init);
     tcase_add_test(tcase, context_config_abi);
     tcase_add_test(tcase, pool_runs_each_job_once);
+    tcase_add_test(tcase, parallel_sections_are_timed_on_request);
     tcase_add_test(tcase, pool_is_shared_by_threads);
     tcase_add_test(tcase, workers_take_no_signals);
     tcase_add_test(tcase, philox_known_answers);
     tcase_add_test(tcase, philox_streams_differ);
     tcase_add_test(tcase, uniform_and_normal);
     tcase_add_test(tcase, crc64);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

@@ -6,6 +6,7 @@
  */
 #include "kernels/vec.h"
 #include "sae/sae.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -297,9 +298,5 @@ int main(void)
     tcase_add_test(tcase, row_topk);
     tcase_add_test(tcase, backward);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

@@ -5,6 +5,7 @@
  */
 #include "base/base.h"
 #include "base/elementary.h"
+#include "suite.h"
 
 #include <check.h>
 #include <float.h>
@@ -231,9 +232,5 @@ int main(void)
     tcase_add_loop_test(cases, bits_are_pinned, 0, RANGES);
     Suite *suite = suite_create("elementary");
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

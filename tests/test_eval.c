@@ -7,6 +7,7 @@
 #include "eval/assignment.h"
 #include "eval/lasso.h"
 #include "eval/logistic.h"
+#include "suite.h"
 
 #include <atmsae/eval.h>
 #include <check.h>
@@ -1302,9 +1303,5 @@ int main(void)
         tcase_add_loop_test(tcase, tests[i].test, 0, tests[i].runs);
         suite_add_tcase(suite, tcase);
     }
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return run_all(suite);
 }

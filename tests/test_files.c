@@ -250,6 +250,31 @@ START_TEST(same_file)
     ck_assert(file_same("a", "link") && file_same("link", "hard") && file_same("./a", "a"));
     ck_assert(!file_same("a", "b") && !file_same("a", "none") && !file_same("none", "a"));
     ck_assert(file_same("none", "./none") && !file_same("none", "neither"));
+    ck_assert_int_eq(symlink("none", "dangling"), 0);
+    ck_assert(file_same("none", "dangling") && !file_same("neither", "dangling") && !file_same("no folder/a", "no folder/a"));
+}
+END_TEST
+
+START_TEST(within_a_folder)
+{
+    static const char *const made[][2] = {{"../a", "out"}, {"../none", "out to none"}, {"in", "to in"}, {"none", "to none"},
+                                           {"round", "round"}, {"../beyond", "folder out"}, {"folder out/none", "through it"}};
+    static const char *const inside[] = {"run/in", "run/none", "./run/../run/none", "run/to in", "run/to none", "run", "to run/none"};
+    static const char *const outside[] = {"a", "none", "runs", "run/../a", "run/out", "run/out to none", "run/round", "run/folder out/none",
+                                          "run/through it", "run/no folder/a", "run/no folder/../a", ""};
+    put("a", "a");
+    ck_assert(mkdir("run", 0755) == 0 && mkdir("runs", 0755) == 0 && mkdir("beyond", 0755) == 0 && symlink("run", "to run") == 0);
+    put("run/in", "a");
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        char link[100];
+        snprintf(link, sizeof link, "run/%s", made[i][1]);
+        ck_assert_int_eq(symlink(made[i][0], link), 0);
+    }
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++)
+        ck_assert_msg(file_within("run", inside[i]) && file_within("to run", inside[i]), "%s", inside[i]);
+    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
+        ck_assert_msg(!file_within("run", outside[i]) && !file_within("to run", outside[i]), "%s", outside[i]);
+    ck_assert(!file_within("no folder", "no folder/a"));
 }
 END_TEST
 
@@ -354,6 +379,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, links);
     tcase_add_test(tests, other_kinds);
     tcase_add_test(tests, same_file);
+    tcase_add_test(tests, within_a_folder);
     tcase_add_test(tests, reading);
     tcase_add_test(tests, escapes);
     tcase_add_test(tests, json_keeps_bytes);

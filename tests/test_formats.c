@@ -8,6 +8,7 @@
 #include "archive.h"
 #include "counted.h"
 #include "format/format.h"
+#include "suite.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -1184,9 +1185,5 @@ int main(void)
     tcase_add_loop_test(tcase, cut_at_every_byte, 0, sizeof binaries / sizeof *binaries);
     tcase_add_loop_test(tcase, any_bit_flipped, 0, sizeof binaries / sizeof *binaries);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

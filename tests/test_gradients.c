@@ -8,6 +8,8 @@
  *     JUMPRELU       f = S z - K (theta - theta0)          [z > theta] = S - (theta - theta0) / eps
  *     JUMPRELU_TANH  f = S z - K (theta - theta0) + K (z - z0)
  */
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 
 #include <check.h>
@@ -502,9 +504,5 @@ int main(void)
     tcase_set_timeout(tc, 240);
     tcase_add_loop_test(tc, one_activation, 0, N_ACTIVATIONS);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

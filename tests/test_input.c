@@ -5,6 +5,7 @@
  */
 #include "base/base.h"
 #include "data/data.h"
+#include "suite.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -530,9 +531,5 @@ int main(void)
     tcase_add_test(tests, a_file_with_fewer_tensors);
     tcase_add_test(tests, a_file_without_a_name);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -4,6 +4,7 @@
  * patterns; the matrix product against double precision.
  */
 #include "kernels/vec.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -512,9 +513,5 @@ int main(void)
     tcase_add_test(tcase, all_finite);
     tcase_add_test(tcase, gemm);
     tcase_add_test(tcase, gemm_repeats);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

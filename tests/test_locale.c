@@ -4,6 +4,7 @@
  * locale stays as it was. Needs the de_DE.utf8 that tests/meson.build makes; exit 77 without it.
  */
 #include "base/base.h"
+#include "suite.h"
 
 #include <check.h>
 #include <locale.h>
@@ -76,9 +77,5 @@ int main(void)
     suite_add_tcase(suite, tcase);
     tcase_add_test(tcase, numbers);
     tcase_add_test(tcase, texts);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

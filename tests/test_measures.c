@@ -7,6 +7,7 @@
 #include "data/synth.h"
 #include "eval/absorption.h"
 #include "eval/match.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -358,9 +359,5 @@ int main(void)
     tcase_add_test(tcase, matches_equal_saelens_and_scipy);
     tcase_add_test(tcase, compensated_probabilities_equal_saelens);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -71,6 +71,7 @@ typedef struct world {
     } made;
     atmsae_model_origin origin;
     atmsae_row_origin row_origin;
+    atmsae_row_norms norms;
     atmsae_codes_view view;
     atmsae_latent_sums sums;
     atmsae_metrics_result metrics_result;
@@ -110,7 +111,7 @@ static int64_t no_rows(void *opaque, float *out, uint64_t max_rows)
 
 static void sizes(world *w)
 {
-    w->origin.size = sizeof w->origin, w->row_origin.size = sizeof w->row_origin, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
+    w->origin.size = sizeof w->origin, w->row_origin.size = sizeof w->row_origin, w->norms.size = sizeof w->norms, w->view.size = sizeof w->view, w->sums.size = sizeof w->sums;
     w->metrics_result.size = sizeof w->metrics_result, w->details.size = sizeof w->details;
     w->absorption_result.size = sizeof w->absorption_result, w->measures.size = sizeof w->measures;
     w->probing_task.size = sizeof w->probing_task;
@@ -233,6 +234,8 @@ static void stop(world *w)
     X(gradients_sums, 2, P(1, w->gradients), P(2, &w->sums))                                                          \
     X(model_set, 2, P(1, w->model), ATMSAE_W_DEC, P(2, w->out), F * D)                                                \
     X(model_prepare, 2, P(1, w->model), P(2, &w->batch))                                                              \
+    X(batch_norms, 3, P(1, w->ctx), P(2, &w->batch), D, P(3, &w->norms))                                              \
+    X(batch_limit, 3, P(1, w->ctx), P(2, &w->batch), D, 1, P(3, w->out), NULL)                                        \
     X(model_calibrate, 2, P(1, w->model), P(2, &w->batch))                                                            \
     X(model_save, 2, P(1, w->model), P(2, w->folder), NULL)                                                           \
     X(model_load, 3, P(1, w->ctx), P(2, w->folder), P(3, &w->made.model))                                             \
@@ -361,9 +364,10 @@ START_TEST(null_handles_have_nothing)
 {
     uint64_t n = 9;
     const double numbers[] = {atmsae_optimizer_lr(NULL), atmsae_masker_mu(NULL), atmsae_masker_sigma(NULL),
-                              atmsae_masker_theta(NULL), atmsae_masker_rate(NULL), atmsae_masker_mean_p(NULL)};
-    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_source_d(NULL), atmsae_source_d_target(NULL),
-                               atmsae_source_rows(NULL),
+                              atmsae_masker_theta(NULL), atmsae_masker_rate(NULL), atmsae_masker_mean_p(NULL),
+                              atmsae_trainer_norm_limit(NULL, 0)};
+    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_trainer_outlier_rows(NULL),
+                               atmsae_source_d(NULL), atmsae_source_d_target(NULL), atmsae_source_rows(NULL),
                                atmsae_tracker_dead_window(NULL), atmsae_synth_features(NULL), atmsae_tensors_count(NULL),
                                (uint64_t)atmsae_mask_test(NULL, 0, 0), atmsae_context_threads(NULL),
                                (uint64_t)atmsae_stop_requested(NULL)};
@@ -531,6 +535,20 @@ START_TEST(models_and_measures_that_do_not_fit)
     float *const odd = (float *)((char *)w->out + 1);
     REFUSED("not aligned", atmsae_decode(w->model, w->codes, odd, 0));
     REFUSED("not aligned", atmsae_source_next(w->source, 2, odd, &w->count));
+    REFUSED("not aligned", atmsae_batch_limit(w->ctx, &w->batch, D, 1, odd, NULL));
+    static const double no_limits[] = {0, -1, NAN, -INFINITY};
+    for (size_t i = 0; i < sizeof no_limits / sizeof *no_limits; i++)
+        REFUSED("expected above 0", atmsae_batch_limit(w->ctx, &w->batch, D, no_limits[i], w->out, NULL));
+    REFUSED("d = 0", atmsae_batch_norms(w->ctx, &w->batch, 0, &w->norms));
+    REFUSED("d = 4194305", atmsae_batch_limit(w->ctx, &w->batch, (1 << 22) + 1, 1, w->out, NULL));
+    ck_assert_double_eq(atmsae_trainer_norm_limit(w->trainer, 2), 0);
+    ck_assert_double_eq(atmsae_trainer_norm_limit(w->trainer, -1), 0);
+    static const double no_factors[] = {-1, 0.5, NAN, INFINITY, 2e9};
+    for (size_t i = 0; i < sizeof no_factors / sizeof *no_factors; i++) {
+        w->trainer_config.max_norm = no_factors[i];
+        REFUSED("max_norm", atmsae_trainer_create(w->ctx, &w->trainer_config, &w->made.trainer));
+    }
+    w->trainer_config.max_norm = 0;
     REFUSED("not aligned", atmsae_gradients_get(w->gradients, ATMSAE_W_DEC, odd, F * D));
     REFUSED("not aligned", atmsae_synth_rows(w->synth, 0, 2, odd, NULL));
     REFUSED("not aligned", atmsae_model_neighbours(w->model, ATMSAE_W_DEC, 1, (uint32_t *)odd, w->out));

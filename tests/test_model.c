@@ -4,6 +4,7 @@
  * shapes, ties, masks and thread counts. Also misuse of the model's and codes' functions.
  */
 #include "sae/sae.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -775,9 +776,5 @@ int main(void)
     tcase_add_test(t, bad_batches_are_refused);
     tcase_add_test(t, backward_wants_the_model_of_its_forward);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

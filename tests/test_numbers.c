@@ -5,6 +5,8 @@
  * changed; what comes out is compared with sums in double precision; figures that are undefined are
  * NaN, and no others.
  */
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 
 #include <check.h>
@@ -662,9 +664,5 @@ int main(void)
     tcase_add_test(tcase, importances);
     tcase_add_test(tcase, sums_of_a_tracker);
     tcase_add_test(tcase, half_rows);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

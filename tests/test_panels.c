@@ -22,6 +22,7 @@
 #define ams_panels_multiply standin_multiply
 #define ams_product_bound standin_bound
 #include "kernels/panels.c"
+#include "suite.h"
 #undef ams_product_find
 #undef ams_product_name
 #undef ams_product_fastest
@@ -466,9 +467,5 @@ int main(void)
     tcase_add_test(tcase, product);
     tcase_add_test(tcase, bound);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_all(suite);
 }

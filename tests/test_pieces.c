@@ -6,6 +6,7 @@
  */
 #include "atm/atm.h"
 #include "sae/sae.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -552,9 +553,5 @@ int main(void)
     tcase_add_test(t, index_equals_a_plain_sort);
     tcase_add_loop_test(t, batch_selection_equals_the_plain_one, 0, KINDS);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -5,6 +5,7 @@
  */
 #include "base/context.h"
 #include "kernels/panels.h"
+#include "suite.h"
 
 #include <atmsae/atmsae.h>
 #include <check.h>
@@ -233,9 +234,5 @@ int main(void)
     tcase_add_test(tests, batches_of_other_sizes);
     tcase_add_test(tests, setting);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

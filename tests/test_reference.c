@@ -4,6 +4,7 @@
  * parameters, batches, and what reference/make_reference.py computed from them in float64.
  */
 #include "format/format.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -381,9 +382,5 @@ int main(void)
     tcase_add_loop_test(tc, first_gradients, 0, N_CASES);
     tcase_add_loop_test(tc, run_of_steps, 0, N_CASES);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

@@ -6,6 +6,7 @@
  */
 #include "counted.h"
 #include "format/format.h"
+#include "suite.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -820,9 +821,5 @@ int main(void)
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -3,6 +3,8 @@
  * What is saved can be loaded, and computes the same: models whose scales and parameters are drawn from all of
  * single precision. A save that could not keep that promise is refused, writes nothing, and says why.
  */
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 #include <check.h>
 #include <float.h>
@@ -277,9 +279,5 @@ int main(void)
     tcase_add_test(t, zero_rows_and_long_names);
     tcase_add_test(t, directions);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -6,6 +6,7 @@
 #include "base/base.h"
 #include "data/data.h"
 #include "data/source.h"
+#include "suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -1386,9 +1387,5 @@ int main(void)
     tcase_add_test(tests, what_cannot_be_put_back);
     tcase_add_test(tests, failed_restores_change_nothing);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

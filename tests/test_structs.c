@@ -4,6 +4,8 @@
  * than this library's (a newer header), as large, as small as in the struct's first release, or of no
  * known size.
  */
+#include "suite.h"
+
 #include <atmsae/eval.h>
 
 #include <check.h>
@@ -226,6 +228,7 @@ static atmsae_status get_tasks(world *w, void *c)
     return status;
 }
 static atmsae_status get_details(world *w, void *c) { return atmsae_metrics_get_details(w->metrics, c); }
+static atmsae_status get_norms(world *w, void *c) { return atmsae_batch_norms(w->ctx, &w->batch, D, c); }
 static atmsae_status get_lm(world *w, void *c)
 {
     const atmsae_language_model lm = {.size = sizeof lm, .run = no_tokens};
@@ -263,6 +266,7 @@ static const struct {
     OUT(atmsae_hedging_result, 32, get_hedging),
     OUT(atmsae_truth_result, 152, get_truth),
     OUT(atmsae_row_origin, 32, get_row),
+    OUT(atmsae_row_norms, 48, get_norms),
 };
 
 /* ---- a small world -------------------------------------------------------------------------- */
@@ -431,9 +435,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-    SRunner *runner = srunner_create(suite());
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite());
 }

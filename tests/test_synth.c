@@ -3,6 +3,8 @@
  * The generator of rows with known features: frequencies, hierarchy, rows against directions, and
  * independence of how the rows are asked for.
  */
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 
 #include <check.h>
@@ -371,9 +373,5 @@ int main(void)
     tcase_add_test(tests, corners);
     tcase_add_test(tests, bad_settings_are_named);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

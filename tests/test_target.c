@@ -4,6 +4,7 @@
  * on rows that they have not seen, encoded without a mask. One that cannot must say so.
  */
 #include "train/train.h"
+#include "suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -231,9 +232,5 @@ int main(void)
     tcase_add_loop_test(t, a_run_ends_at_its_target, 0, RUNS);
     tcase_add_test(t, a_target_that_is_missed_is_told);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

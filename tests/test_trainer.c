@@ -4,6 +4,8 @@
  * runs on 1, 2, 3 and 7 threads and runs that were saved and loaded; bad rows and failed allocations
  * change nothing; AuxK revives latents; a step allocates nothing once the first is done.
  */
+#include "suite.h"
+
 #include <atmsae/atmsae.h>
 
 #include <check.h>
@@ -962,9 +964,5 @@ int main(void)
     tcase_add_test(t, schedules_follow_the_run);
     tcase_add_loop_test(t, decoders_stay_on_the_sphere, 0, SETUPS);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_all(suite);
 }

@@ -47,8 +47,6 @@ atmsae_context *command_context(const setting *threads, const setting *precision
 bool paths_allowed(const option *options, size_t n, const setting *settings);
 /* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
 bool path_is_input(const char *output, const char *input);
-/* Whether what is written to the path is written within the folder: it may lead out by way of links. */
-bool path_is_within(const char *folder, const char *path);
 
 /* Files of rows and, for a transcoder, of the target of each row. */
 typedef struct row_files {
@@ -63,8 +61,31 @@ atmsae_source *open_files(atmsae_context *context, const row_files *files);
 /* The same, for a model that takes rows of their width and gives targets of theirs. asks: the option for targets, which
  * a transcoder must have and an SAE must not; NULL: only latents are wanted. false after a message. */
 bool open_rows(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, atmsae_source **source);
-/* Reconstruction of all rows of some files. false after a message. The caller destroys *metrics. */
-bool evaluate_files(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, atmsae_metrics **metrics);
+
+/* Which rows are measured on, by their norm and that of their targets (norms.c). Zeroed: all of them. Arrays: of rows, and of
+ * targets, where there are any. */
+typedef struct norm_limit {
+    double factor;   /* > 0: the limits are so many times the median norms of the first 32768 rows, and of their targets */
+    double limit[2]; /* 0: none */
+    bool found;      /* what follows, and the limits that the factor makes */
+    atmsae_row_norms norms[2]; /* of the first rows, without those above a limit */
+    uint64_t left_out;         /* of all rows that were measured last */
+} norm_limit;
+extern const option_choice max_norm_choices[];
+/* Looks at the first rows of a source at its start, if that was not done yet. False after a message. */
+bool norms_find(atmsae_context *context, atmsae_source *source, norm_limit *limit);
+/* Gives rows of a batch on the source weight 0 where they, or their targets, are above a limit. weights: room for those of all
+ * rows; *left_out: how many have 0. False where the library has failed. */
+bool norms_apply(atmsae_context *context, const atmsae_source *source, const norm_limit *limit, atmsae_batch *batch, float *weights,
+                 uint64_t *left_out);
+void norms_fields(fields *out, const norm_limit *limit);
+/* Whether a few rows decide the result, as a text to be freed; NULL: they do not. sae: its results, with the limits of its
+ * training if these are known, or NULL. */
+char *norms_note(const norm_limit *limit, const fields *sae);
+
+/* Reconstruction of the rows of some files that the limit leaves; the caller destroys *metrics. False after a message. */
+bool evaluate_files(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, norm_limit *limit,
+                    atmsae_metrics **metrics);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);
 
 /* d_sae and k that suit d_in and the number of different rows. */

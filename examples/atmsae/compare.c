@@ -150,4 +150,4 @@ static int run_compare(const setting *s)
 }
 
 const command command_compare = {.name = "compare", .summary = "measure several SAEs side by side", .help = compare_help,
-                                 .options = compare_options, .n_options = R_OPTIONS, .run = run_compare};
+                                 .options = compare_options, .n_options = R_OPTIONS, .complete = report_complete, .run = run_compare};

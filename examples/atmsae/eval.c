@@ -73,4 +73,4 @@ static int run_eval(const setting *s)
 }
 
 const command command_eval = {.name = "eval", .summary = "measure a saved SAE on rows, and its absorption on words",
-                              .help = eval_help, .options = eval_options, .n_options = E_OPTIONS, .run = run_eval};
+                              .help = eval_help, .options = eval_options, .n_options = E_OPTIONS, .complete = report_complete, .run = run_eval};

@@ -38,6 +38,8 @@ static void settings_read(const char *json, const atmsae_model_config *config, r
         take(sae, json, "k", "k");
         take(sae, json, "target-l0", "target_l0");
         take(sae, json, "sparsity", "sparsity");
+        take(sae, json, "norm-limit", "training_norm_limit");
+        take(sae, json, "target-norm-limit", "training_target_norm_limit");
         take(sae, json, "seed", "seed");
     } else {
         fields_text(&sae->fields, "arch", fields_find(&model, "arch"));

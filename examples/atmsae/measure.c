@@ -10,20 +10,43 @@
 
 #define ROWS_AT_ONCE 4096
 
-/* False after a message. */
-static bool add_rows(atmsae_context *context, atmsae_source *source, atmsae_metrics *metrics)
+/* The rows that the limit leaves; weights: room for theirs. */
+static bool add_batch(atmsae_context *context, const atmsae_source *source, atmsae_batch *batch, float *weights, norm_limit *limit,
+                      atmsae_metrics *metrics)
 {
-    float *rows = program_alloc(ROWS_AT_ONCE * row_width(source), sizeof *rows);
+    uint64_t n;
+    if (!norms_apply(context, source, limit, batch, weights, &n)) return false;
+    limit->left_out += n;
+    return atmsae_metrics_add(metrics, batch) >= 0;
+}
+
+static void say_none_left(const norm_limit *limit)
+{
+    const unsigned long long n = limit->left_out;
+    const double x = limit->limit[0], y = limit->limit[1];
+    if (x > 0 && y > 0) program_error("all %llu rows are above the norm limit %g, or their targets above %g: there are none to measure", n, x, y);
+    else program_error("all %llu %s are above the norm limit %g: there are none to measure", n, y > 0 ? "targets" : "rows", y > 0 ? y : x);
+}
+
+/* False after a message. */
+static bool add_rows(atmsae_context *context, atmsae_source *source, norm_limit *limit, atmsae_metrics *metrics)
+{
+    float *rows = program_alloc(ROWS_AT_ONCE * row_width(source), sizeof *rows), *weights = program_alloc(ROWS_AT_ONCE, sizeof *weights);
     atmsae_batch batch;
     batch_on(&batch, source, rows);
     bool done = false, failed = false;
     while (!done && !failed) {
         failed = atmsae_source_next(source, ROWS_AT_ONCE, rows, &batch.n_rows) < 0 ||
-                 (batch.n_rows > 0 && atmsae_metrics_add(metrics, &batch) < 0);
+                 (batch.n_rows > 0 && !add_batch(context, source, &batch, weights, limit, metrics));
         done = batch.n_rows < ROWS_AT_ONCE;
     }
     if (failed && !explain_bad_row(source, &batch)) command_failed(context);
+    if (!failed && limit->left_out == atmsae_source_rows(source)) {
+        say_none_left(limit);
+        failed = true;
+    }
     free(rows);
+    free(weights);
     return !failed;
 }
 
@@ -92,14 +115,15 @@ bool open_rows(atmsae_context *context, const atmsae_model *model, const row_fil
     return false;
 }
 
-bool evaluate_files(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, atmsae_metrics **metrics)
+bool evaluate_files(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, norm_limit *limit,
+                    atmsae_metrics **metrics)
 {
     atmsae_source *source;
     *metrics = NULL;
     if (!open_rows(context, model, files, asks, &source)) return false;
     const bool made = atmsae_metrics_create(model, metrics) >= 0;
     if (!made) command_failed(context);
-    const bool good = made && add_rows(context, source, *metrics);
+    const bool good = made && norms_find(context, source, limit) && add_rows(context, source, limit, *metrics);
     atmsae_source_destroy(source);
     if (good) return true;
     atmsae_metrics_destroy(*metrics);

@@ -24,7 +24,7 @@ typedef struct column {
 static const column columns[] = {
     WHOLE(step), WHOLE(rows), REAL(loss), REAL(mse), REAL(sparsity), REAL(aux), REAL(fvu), REAL(l0), WHOLE(dead),
     WHOLE(masked), REAL(mean_p), REAL(r), REAL(lr), REAL(grad_norm), WHOLE(bad_rows), REAL(sparsity_coef),
-    REAL(masked_loss),
+    REAL(masked_loss), WHOLE(outlier_rows),
 };
 #define N_COLUMNS (sizeof columns / sizeof *columns)
 

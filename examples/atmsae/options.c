@@ -81,7 +81,7 @@ static bool bad_value(const option *o, const char *text, const char *where)
 {
     char range[96];
     range_text(o, range, sizeof range);
-    program_error("%s%s %s: expected a %snumber %s", where, o->name, text,
+    program_error("%s%s %s: expected %s%sa %snumber %s", where, o->name, text, o->choices ? o->choices->name : "", o->choices ? " or " : "",
             o->kind == OPTION_REAL ? "" : "whole ", range);
     return false;
 }
@@ -168,6 +168,7 @@ bool option_take(const option *o, const char *text, const char *where, setting *
         return (count_value(text, text + strlen(text), &s->count) && in_range(o, (double)s->count)) ||
                bad_value(o, text, where);
     case OPTION_REAL:
+        if (o->choices && strcmp(text, o->choices->name) == 0) return s->real = o->choices->value, true;
         s->real = strtod(text, &stop);
         return (stop != text && *stop == 0 && isfinite(s->real) && in_range(o, s->real)) ||
                bad_value(o, text, where);

@@ -44,7 +44,7 @@ typedef struct option {
     const char *value;  /* what stands for the value in --help */
     const char *preset; /* the default, in words; NULL: none worth a word */
     double min, max;    /* max 0: none */
-    const option_choice *choices; /* ends with name NULL */
+    const option_choice *choices; /* ends with name NULL; of OPTION_REAL: one word that stands for a number, or NULL */
     const char *help;
 } option;
 

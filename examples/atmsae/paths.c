@@ -8,15 +8,13 @@
 #include "program.h"
 #include "run_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* The files of an SAE's folder that somebody reads. */
 static const char *const sae_files[] = {
-    SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, RUN_FILE, IMPORTANCE_FILE, CHECKPOINT_FILE, PREVIOUS_FILE,
+    SAE_CONFIG_FILE, SAE_WEIGHTS_FILE, SAE_STAGED_FILE, RUN_FILE, IMPORTANCE_FILE, CHECKPOINT_FILE, PREVIOUS_FILE,
     "sae.safetensors", "config.json", "params.safetensors", "params.npz", "ae.pt", /* of other packages */
 };
 
@@ -42,30 +40,6 @@ bool path_is_input(const char *output, const char *input)
     if (!file_same(output, input) && !in_folder(input, output) && !in_folder(output, input)) return false;
     program_error("%s: is read by this command, so it is not written to (%s)", output, input);
     return true;
-}
-
-/* Where the path leads, or would lead: the file need not be there. NULL: nowhere that is known. */
-static char *lead(const char *path)
-{
-    char *real = realpath(path, NULL);
-    struct stat link;
-    if (real || errno != ENOENT || lstat(path, &link) == 0) return real;
-    const char *slash = strrchr(path, '/');
-    char *folder = program_alloc(strlen(path) + 2, 1);
-    memcpy(folder, slash ? path : ".", slash ? (size_t)(slash - path) + 1 : 1);
-    real = realpath(folder, NULL);
-    free(folder);
-    return real;
-}
-
-bool path_is_within(const char *folder, const char *path)
-{
-    char *root = realpath(folder, NULL), *real = lead(path);
-    const size_t length = root ? strlen(root) : 0;
-    const bool within = root && real && strncmp(real, root, length) == 0 && (real[length] == '/' || real[length] == 0);
-    free(root);
-    free(real);
-    return within;
 }
 
 static bool given(const option *options, size_t n, const setting *settings, const char *name)

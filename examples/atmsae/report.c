@@ -27,6 +27,11 @@ const report_key report_keys[] = {
     {"d_out", NULL, "%g", 0, "of a transcoder: numbers in a target, which is what y stands for below"},
     {"d_sae", "d_sae", "%g", 0, "latents"},
     {"rows", NULL, "%g", 0, "rows measured on"},
+    {"rows_left_out", NULL, "%.0f", 0, "rows that are not, because their norm is above norm_limit, or their target's above target_norm_limit"},
+    {"norm_limit", NULL, "%.6g", 0, "largest norm of a row measured on, as --max-norm or --norm-limit asks"},
+    {"target_norm_limit", NULL, "%.6g", 0, "the same of targets, as --max-norm or --target-norm-limit asks"},
+    {"training_norm_limit", NULL, "%.6g", 0, "norm above which the run left out rows, in training with --max-norm"},
+    {"training_target_norm_limit", NULL, "%.6g", 0, "the same of targets"},
     {"l0", "L0", "%.2f", 0, L0},
     {"fvu", "FVU", "%.4f", 0, "fraction of variance unexplained, 0 is perfect, 1 is as good as the mean row"},
     {"explained_variance", "EV", "%.4f", 0, "explained variance, 1 - FVU"},
@@ -127,9 +132,22 @@ bool report_overwrites(const setting *settings, const char *path)
     return settings[R_HTML].given && path_is_input(settings[R_HTML].text, path);
 }
 
+bool report_complete(setting *s)
+{
+    const bool targets = s[R_TARGET_NORM_LIMIT].given;
+    if (s[R_MAX_NORM].given && (s[R_NORM_LIMIT].given || targets))
+        program_error("--max-norm and --%snorm-limit both say which rows to leave out: give one", s[R_NORM_LIMIT].given ? "" : "target-");
+    else if (targets && !s[R_TARGET].given) program_error("--target-norm-limit is about --target, which is not given");
+    else return true;
+    return false;
+}
+
 bool report_open(report *self, const setting *settings, size_t n)
 {
     *self = (report){.settings = settings, .n = n, .sae = program_alloc(n, sizeof *self->sae)};
+    setting_real(&settings[R_MAX_NORM], &self->norms.factor);
+    setting_real(&settings[R_NORM_LIMIT], &self->norms.limit[0]);
+    setting_real(&settings[R_TARGET_NORM_LIMIT], &self->norms.limit[1]);
     self->context = command_context(&settings[R_THREADS], NULL, true);
     return self->context && words_open(self) && tasks_open(self);
 }
@@ -205,10 +223,13 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
     const setting *s = self->settings;
     atmsae_metrics *metrics;
     const row_files files = {&s[R_INPUT], &s[R_TARGET], s[R_TENSOR].text, s[R_TARGET_TENSOR].text, s[R_BF16].given};
-    if (!evaluate_files(self->context, model, &files, "target", &metrics)) return false;
+    if (!evaluate_files(self->context, model, &files, "target", &self->norms, &metrics)) return false;
     atmsae_metrics_result result = {.size = sizeof result};
     bool good = atmsae_metrics_get(metrics, &result) >= 0 || (command_failed(self->context), false);
-    if (good) metrics_fields(&sae->fields, &result);
+    if (good) {
+        metrics_fields(&sae->fields, &result);
+        norms_fields(&sae->fields, &self->norms);
+    }
     good = good && measure_densities(self, metrics, result.rows, sae) &&
            details_measure(self->context, model, metrics, &sae->fields);
     atmsae_metrics_destroy(metrics);

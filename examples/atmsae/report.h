@@ -15,7 +15,7 @@
 /* ---- options ---------------------------------------------------------------------------------------- */
 
 enum { R_SAE, R_INPUT, R_TENSOR, R_TARGET, R_TARGET_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT,
-       R_PROBING, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
+       R_PROBING, R_MAX_NORM, R_NORM_LIMIT, R_TARGET_NORM_LIMIT, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
 
 /* Entries of an option table, from R_INPUT on. */
 #define REPORT_OPTIONS                                                                                              \
@@ -46,6 +46,14 @@ enum { R_SAE, R_INPUT, R_TENSOR, R_TARGET, R_TARGET_TENSOR, R_BF16, R_WORDS, R_W
     [R_PROBING] = {.group = "probing", .name = "probing", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "NAME.tasks.json",          \
                    .help = "a JSON list of task names, beside NAME.safetensors with `activations` [n, d_in], "      \
                            "`labels` [n, tasks] (1, 0, -1: not part of the task) and `is_train` [n]"},              \
+    [R_MAX_NORM] = {.group = "rows left out", .name = "max-norm", .kind = OPTION_REAL, .value = "X|auto", .min = 1,                                 \
+                    .choices = max_norm_choices,                                                                    \
+                    .help = "leave out --input rows whose norm is above X times the median norm of the first 32768, and those whose "  \
+                            "--target is above X times the targets' median; auto: 10"}, \
+    [R_NORM_LIMIT] = {.name = "norm-limit", .kind = OPTION_REAL, .value = "N", .above_min = true,                   \
+                      .help = "leave out --input rows whose norm is above N, such as the norm-limit of a run with --max-norm"}, \
+    [R_TARGET_NORM_LIMIT] = {.name = "target-norm-limit", .kind = OPTION_REAL, .value = "N", .above_min = true,     \
+                             .help = "leave out rows whose --target has a norm above N, such as the run's target-norm-limit"}, \
     [R_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object on stdout"},       \
     [R_HTML] = {.name = "html", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE",                                               \
                 .help = "a page with tables and pictures, which needs no other file"},                              \
@@ -105,11 +113,14 @@ typedef struct report {
     const setting *settings;
     word_set words;
     task_set tasks;
+    norm_limit norms;        /* of the rows measured on */
     double low;              /* the bins of densities go from 10^low to 1 */
     size_t n, n_groups;
     report_sae *sae;         /* [n] */
 } report;
 
+/* Of command: options that exclude each other. */
+bool report_complete(setting *settings);
 /* Opens what all SAEs share; measures one; all after another. False after a message. */
 bool report_open(report *self, const setting *settings, size_t n);
 bool report_measure(report *self, size_t i, const char *path, const char *pair);

@@ -17,6 +17,7 @@
 #define PREVIOUS_FILE "checkpoint.previous.safetensors"
 #define SAE_CONFIG_FILE "cfg.json"
 #define SAE_WEIGHTS_FILE "sae_weights.safetensors"
+#define SAE_STAGED_FILE "sae_weights.staged.safetensors" /* the new weights while a save is under way (doc/formats.md) */
 #define RUN_SAE_KEY "weights-crc64" /* in run.json, as is the next */
 #define RUN_ROWS_KEY "input-rows"
 

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #define NEXT ".next"
-#define SAE_STAGED_FILE "sae_weights.staged.safetensors"
 
 static bool failed(const char *path, const char *what)
 {
@@ -156,7 +155,7 @@ static bool may_be_written(const run_folder *self, const char *path, bool goes_o
 {
     struct stat info;
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return errno = EISDIR, failed(path, "");
-    if (!goes_on || path_is_within(self->path, path)) return true;
+    if (!goes_on || file_within(self->path, path)) return true;
     program_error("%s: is a symbolic link that leads out of the folder, and a run that goes on writes only within: put the file "
                   "itself there, or remove the link", path);
     return false;

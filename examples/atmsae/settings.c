@@ -95,6 +95,7 @@ void trainer_fields(fields *out, const atmsae_trainer_config *config)
     fields_count(out, "lr-warmup-steps", config->optimizer->warmup_steps);
     fields_count(out, "lr-decay-steps", config->optimizer->decay_steps);
     fields_count(out, "dead-window", config->tracker->dead_window);
+    if (config->max_norm > 0) fields_real(out, "max-norm", config->max_norm);
     fields_count(out, "batch", config->batch_rows);
     fields_count(out, "rows", config->total_rows);
     fields_count(out, "steps", steps);

@@ -18,6 +18,7 @@
 #define PREPARE_ROWS 32768
 #define CALIBRATE_ROWS 65536
 #define DEFAULT_CHECKPOINT_ROWS 10000000
+#define MOST_OUTLIERS 0.1 /* of the rows: sequences of ten tokens have that many beginnings */
 #define LIST_BAD_ROWS " (atmsae info --check FILE lists those of a file)"
 #define ALL_BAD_ROWS "all of the rows are such, so leaving them out leaves nothing to go on with: put good rows in their places" LIST_BAD_ROWS
 
@@ -184,6 +185,16 @@ static bool check_valid(const run *r)
 
 /* ---- run.json -------------------------------------------------------------------------------------------- */
 
+/* What --max-norm has done until now. */
+static void outlier_fields(const run *r, fields *out)
+{
+    const double of_targets = atmsae_trainer_norm_limit(r->trainer, 1);
+    if (r->config.max_norm == 0) return;
+    fields_real(out, "norm-limit", atmsae_trainer_norm_limit(r->trainer, 0));
+    if (of_targets > 0) fields_real(out, "target-norm-limit", of_targets);
+    fields_count(out, "outlier-rows", atmsae_trainer_outlier_rows(r->trainer));
+}
+
 /* What is in run.json, and on stderr if it is shown. sae: the checksum of the SAE that the run has saved, or NULL. */
 static fields describe(const run *r, const char *sae, bool shown)
 {
@@ -194,6 +205,7 @@ static fields describe(const run *r, const char *sae, bool shown)
     fields_text(&facts, "cpu", atmsae_context_cpu(r->context));
     fields_text(&facts, "version", atmsae_version_string());
     fields_count(&facts, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
+    outlier_fields(r, &facts);
     if (sae) fields_text(&facts, RUN_SAE_KEY, sae);
     if (shown) {
         fields_print(&all, stderr);
@@ -326,9 +338,16 @@ static bool add_validation(const run *r, fields *out)
     const row_files files = valid_files(r->settings);
     atmsae_metrics *metrics;
     atmsae_metrics_result result = {.size = sizeof result};
-    if (!evaluate_files(r->context, atmsae_trainer_model(r->trainer), &files, "valid-target", &metrics)) return false;
+    norm_limit limit = {.limit = {atmsae_trainer_norm_limit(r->trainer, 0), atmsae_trainer_norm_limit(r->trainer, 1)}};
+    if (!evaluate_files(r->context, atmsae_trainer_model(r->trainer), &files, "valid-target", &limit, &metrics)) return false;
     const bool good = atmsae_metrics_get(metrics, &result) >= 0;
-    if (good) metrics_fields(out, &result);
+    if (good) {
+        metrics_fields(out, &result);
+        norms_fields(out, &limit);
+    }
+    char *note = norms_note(&limit, NULL);
+    if (note) program_error("warning: --valid: %s", note);
+    free(note);
     atmsae_metrics_destroy(metrics);
     return good || failed(r);
 }
@@ -342,6 +361,7 @@ static bool print_result(const run *r)
         fields_text(&out, "sae", s[T_OUT].text);
         fields_count(&out, "steps", atmsae_trainer_steps_done(r->trainer));
         fields_count(&out, "bad-rows", atmsae_trainer_bad_rows(r->trainer));
+        outlier_fields(r, &out);
     }
     const bool good = !s[T_VALID].given || add_validation(r, &out);
     if (good && s[T_JSON].given) fields_print_json(&out, stdout);
@@ -366,6 +386,13 @@ static bool save_sae(run *r)
     const uint64_t bad = atmsae_trainer_bad_rows(r->trainer);
     if (bad) program_error("%llu rows with a NaN or infinite value were left out, of %llu allowed", (unsigned long long)bad,
                            (unsigned long long)r->config.skip_bad_rows);
+    const uint64_t outliers = atmsae_trainer_outlier_rows(r->trainer), seen = atmsae_trainer_steps_done(r->trainer) * r->config.batch_rows;
+    if ((double)outliers > MOST_OUTLIERS * (double)seen)
+        program_error("warning: --max-norm %g has left out %llu of %llu rows, which is more than a few: they may be what the SAE is for",
+                      r->config.max_norm, (unsigned long long)outliers, (unsigned long long)seen);
+    else if (outliers && !s[T_QUIET].given)
+        program_note("%llu of %llu rows were left out by --max-norm %g", (unsigned long long)outliers, (unsigned long long)seen,
+                     r->config.max_norm);
     if (good && !s[T_QUIET].given) program_note("saved %s", s[T_OUT].text);
     return good;
 }

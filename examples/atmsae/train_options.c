@@ -26,7 +26,8 @@ const char train_help[] =
     "What is there already is replaced with --force only, an input never. All files are opened and checked\n"
     "before the first step.\n\n"
     "Warnings name the usual mistakes and what to do: k above the rank of the rows or too small, rows\n"
-    "that are not centred, too few rows or steps, latents that die, masks that leave out too many.\n\n"
+    "that are not centred, a few rows of very large norm, too few rows or steps, latents that die, masks\n"
+    "that leave out too many.\n\n"
     "examples\n"
     "  atmsae train acts.npy\n"
     "  atmsae train shard-*.safetensors --valid valid.npy --d-sae 16384 --k 32 --rows 100M \\\n"
@@ -154,4 +155,7 @@ const option train_options[T_OPTIONS] = {
                    .help = "size of the shuffle buffer; 0: rows in the order of the files"},
     [T_SKIP] = {.name = "skip-bad-rows", .kind = OPTION_COUNT, .value = "N", .min = 0, .preset = "0",
                 .help = "rows with a NaN or infinite value that may be left out, counted each time one comes; the next one ends the run"},
+    [T_MAX_NORM] = {.anew = true, .name = "max-norm", .kind = OPTION_REAL, .value = "X|auto", .min = 1, .choices = max_norm_choices,
+                    .help = "leave out rows whose norm is above X times the median norm of the first rows, --valid's too: attention "
+                            "sinks and BOS rows. With --target also those whose target is above X times the targets' median; auto: 10"},
 };

@@ -66,7 +66,7 @@ static bool asked_for(const setting *s)
     bool good = true;
     for (size_t i = 0; i < N_OUTPUTS; i++) {
         const setting *output = &s[outputs[i].option];
-        if (!output->given || !output->from_file || path_is_within(s[T_OUT].text, output->text)) continue;
+        if (!output->given || !output->from_file || file_within(s[T_OUT].text, output->text)) continue;
         program_error("--%s %s, as a file says, lies outside of the run's folder %s: such a file is written only if the command line says so",
                       train_options[outputs[i].option].name, output->text, s[T_OUT].text);
         good = false;

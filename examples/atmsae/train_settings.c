@@ -168,6 +168,7 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_real(&s[T_R], &run->masker.r);
     setting_real(&s[T_C], &run->masker.c);
     setting_count(&s[T_SKIP], &run->trainer.skip_bad_rows);
+    setting_real(&s[T_MAX_NORM], &run->trainer.max_norm);
     run->masker.per_row = s[T_PER_ROW].given;
     run->masker.seed = run->model.seed;
     return configure_length(run, s, pass_rows);

@@ -84,17 +84,39 @@ static char *follow(const char *path)
     return NULL;
 }
 
+/* Where the path leads, or would lead, from the root on and without links: the file need not be there, but its folder.
+ * NULL: nowhere that is known. */
+static char *lead(const char *path)
+{
+    char *real = realpath(path, NULL), *to = real || errno != ENOENT ? NULL : follow(path), *base;
+    if (!to) return real;
+    char *folder = realpath(cut(to, &base), NULL);
+    if (folder) real = program_path(folder, base);
+    free(folder);
+    free(to);
+    return real;
+}
+
 bool file_same(const char *a, const char *b)
 {
     struct stat x, y;
     if (stat(a, &x) == 0 || stat(b, &y) == 0) /* no new file is one that is there */
         return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-    char *to_a = follow(a), *to_b = follow(b), *base_a, *base_b;
-    const bool same = to_a && to_b && stat(cut(to_a, &base_a), &x) == 0 && stat(cut(to_b, &base_b), &y) == 0 &&
-                      x.st_dev == y.st_dev && x.st_ino == y.st_ino && strcmp(base_a, base_b) == 0;
+    char *to_a = lead(a), *to_b = lead(b);
+    const bool same = to_a && to_b && strcmp(to_a, to_b) == 0;
     free(to_a);
     free(to_b);
     return same;
+}
+
+bool file_within(const char *folder, const char *path)
+{
+    char *root = realpath(folder, NULL), *real = lead(path);
+    const size_t length = root ? strlen(root) : 0;
+    const bool within = root && real && strncmp(real, root, length) == 0 && (real[length] == '/' || real[length] == 0);
+    free(root);
+    free(real);
+    return within;
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------------- */

@@ -42,6 +42,9 @@ bool file_end(file_writer *self, bool good);
 bool file_may_write(const char *path, bool replace);
 /* Whether two paths lead to the same file, be it through links; also where neither is there yet. No message. */
 bool file_same(const char *a, const char *b);
+/* Whether what is written to the path is written within the folder, or is it: a path may lead out of it by way of links. No
+ * message. */
+bool file_within(const char *folder, const char *path);
 
 /* A whole regular text file in new memory, with a 0 behind its *size bytes. NULL after a message, also for a file of
  * more than `most` bytes or with bytes of value 0. */

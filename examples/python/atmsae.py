@@ -51,8 +51,8 @@ save_options s:model_name,hook_name,format i:fold_decoder_norm w:layer p:latents
 optimizer_config d:lr,beta1,beta2,eps,clip u:total_steps,warmup_steps,decay_steps i:freeze_masked,pad0_
 tracker_config u:d_sae d:decay,weight_magnitude,weight_frequency,weight_contribution i:combine,observed_only u:dead_window
 masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end i:effect,pad0_ d:alpha
-trainer_config p:model,optimizer,tracker,masker u:total_rows,batch_rows d:sparsity_warmup u:skip_bad_rows
-step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows d:sparsity_coef,masked_loss
+trainer_config p:model,optimizer,tracker,masker u:total_rows,batch_rows d:sparsity_warmup u:skip_bad_rows d:max_norm
+step_stats u:step,rows d:loss,mse,sparsity,aux,fvu,l0 u:dead,masked d:mean_p,r,lr,grad_norm u:bad_rows d:sparsity_coef,masked_loss u:outlier_rows
 source_config u:shuffle_rows,seed,epochs
 mask u:d_sae p:masked,p u:seed,step i:effect,pad0_ d:alpha
 latent_sums u:d_sae p:rows,magnitude,frequency,contribution
@@ -132,7 +132,7 @@ def _struct(name, values=None):
 # ---- functions: what does not return a status or nothing ----
 
 _RESULTS = """
-status_name b, copy_error u, model_view p, trainer_steps_done u, trainer_model p, trainer_tracker p, trainer_masker p,
+status_name b, copy_error u, model_view p, trainer_steps_done u, trainer_outlier_rows u, trainer_norm_limit d, trainer_model p, trainer_tracker p, trainer_masker p,
 source_d u, source_d_target u, source_rows u, tracker_importance p, tracker_dead p, masker_mask p, masker_theta d, masker_rate d,
 masker_mean_p d, masker_p p
 """
@@ -569,7 +569,12 @@ class Trainer(_Handle):
     model = property(lambda self: self._part(Model, "model"))
     tracker = property(lambda self: self._part(Tracker, "tracker"))
     masker = property(lambda self: self._part(Masker, "masker"))
-    steps_done = _value("trainer_steps_done")
+    steps_done, outlier_rows = _value("trainer_steps_done"), _value("trainer_outlier_rows")
+
+    @property
+    def norm_limit(self):
+        """Rows above it are left out, see max_norm; 0: none are."""
+        return _lib.atmsae_trainer_norm_limit(self._as_parameter_, 0)
 
     def prepare(self, x, y=None, weights=None):
         _call(self, "trainer_prepare", self, _batch(self, x, y, weights))

@@ -319,8 +319,32 @@ typedef struct atmsae_batch {
 } atmsae_batch;
 ATMSAE_API void atmsae_batch_init(atmsae_batch *batch, size_t size);
 
+/* How long rows are, and what hangs on the longest of them. Language models have rows, attention sinks and those of BOS
+ * tokens, that are tens or hundreds of times as long as the others. A few of them decide scales, b_dec and every sum of squares, FVU
+ * included. A trainer leaves them out with max_norm. Elsewhere atmsae_batch_limit gives them weight 0. */
+typedef struct atmsae_row_norms {
+    size_t size;
+    uint64_t rows;     /* of non-zero weight, without NaN and infinite values: the others count nowhere here */
+    double median;     /* of the norms |x_r|; of an even number of rows the mean of the two in the middle */
+    double largest;    /* norm */
+    uint64_t top_rows; /* the longest 1 % of the rows, or those above 10 times the median norm where these are more */
+    double top_share;  /* their share of sum_r |x_r - mean row|^2, 0 .. 1; 0 where that sum is 0. Above 0.5 prepare logs a
+                          warning: sums of squares say more of these rows than of all others */
+} atmsae_row_norms;
+/* Measures x, [n_rows, d], d up to 2^22; targets are measured as the x of a batch of their own. All fields are 0 where no row
+ * counts. norms' size must be set. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_batch_norms(atmsae_context *context, const atmsae_batch *batch, uint64_t d, atmsae_row_norms *norms);
+/* Fills weights [n_rows] with those of the batch, or 0 for rows of x with |x_r| above `norm`, which must be above 0; what has a
+ * NaN or infinite value keeps its weight, so that the call that uses it can refuse it. Set batch->row_weights to `weights` then;
+ * it may be that array already. left_out, if not NULL, gets the number of rows that had another weight than 0 before. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_batch_limit(atmsae_context *context, const atmsae_batch *batch, uint64_t d, double norm, float *weights,
+                   uint64_t *left_out);
+
 /* Sets input_scale, output_scale and b_dec from rows of the data, as input_norm and b_dec_init
- * say. Any number of rows >= 1; 32768 are plenty. Call it before training. */
+ * say. Any number of rows >= 1; 32768 are plenty. Call it before training. Logs warnings of rows that will
+ * not train well, see atmsae_row_norms. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_prepare(atmsae_model *model, const atmsae_batch *batch);
 
@@ -518,6 +542,10 @@ typedef struct atmsae_trainer_config {
     uint64_t skip_bad_rows; /* most rows with a NaN or infinite value in x or y that the whole run may meet: they get
                                weight 0 instead of failing the step. One that comes again in a later pass counts
                                again. Default 0: the first one fails the step */
+    double max_norm; /* rows whose norm is above max_norm times the median norm of the rows given to prepare get weight 0, in
+                        prepare, step and calibrate. Of rows with targets, those whose target is above max_norm times
+                        the targets' median too. 0 (default): all take part; else 1 .. 1e9. 10 leaves out attention
+                        sinks and BOS rows, and nothing of clean activations */
 } atmsae_trainer_config;
 ATMSAE_API void atmsae_trainer_config_init(atmsae_trainer_config *config, size_t size);
 
@@ -541,19 +569,22 @@ typedef struct atmsae_step_stats {
     uint64_t bad_rows;    /* rows of this batch that got weight 0, see skip_bad_rows */
     double sparsity_coef; /* of this step: warm-up, and what target_l0 made of it, included */
     double masked_loss;   /* the second loss of a mask, alpha included */
+    uint64_t outlier_rows; /* rows of this batch that got weight 0, see max_norm */
 } atmsae_step_stats;
 
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_create(atmsae_context *context, const atmsae_trainer_config *config, atmsae_trainer **out);
 ATMSAE_API void atmsae_trainer_destroy(atmsae_trainer *trainer);
-/* = atmsae_model_prepare on the trainer's model; E_STATE after the first step. Here and in calibrate, up to
- * skip_bad_rows rows of the batch may be bad; they are not counted, since they are met again in training. */
+/* = atmsae_model_prepare on the trainer's model, on the rows that max_norm leaves; E_STATE after the first step. Here and in
+ * calibrate, up to skip_bad_rows rows of the batch may be bad; neither they nor those above the norm limit are counted, since
+ * they are met again in training. With max_norm, E_ARG if the median norm is 0, and step and calibrate need it (E_STATE). */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_prepare(atmsae_trainer *trainer, const atmsae_batch *batch);
 /* One training step; exactly the loop of section 6. stats may be NULL, else its `size` must be
  * set. E_NONFINITE: a bad input row (named; atmsae_source_locate says where it comes from) beyond those that
  * skip_bad_rows allows, no other row in the batch, or a non-finite loss or gradient; nothing changed. A step
- * with bad rows is that of a caller who gave them weight 0, to the bit; rows that have it are not looked at. */
+ * with bad rows, or with rows above the norm limit, is that of a caller who gave them weight 0, to the bit; rows that have it
+ * are not looked at. E_ARG: all rows are above the limit. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_trainer_step(atmsae_trainer *trainer, const atmsae_batch *batch, atmsae_step_stats *stats);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -565,6 +596,12 @@ atmsae_trainer_begin_cooldown(atmsae_trainer *trainer, uint64_t steps);
 ATMSAE_API uint64_t atmsae_trainer_steps_done(const atmsae_trainer *trainer);
 /* How many bad rows all steps so far gave weight 0. Part of a checkpoint. */
 ATMSAE_API uint64_t atmsae_trainer_bad_rows(const atmsae_trainer *trainer);
+/* How many rows above the norm limit all steps so far gave weight 0. Part of a checkpoint. */
+ATMSAE_API uint64_t atmsae_trainer_outlier_rows(const atmsae_trainer *trainer);
+/* The norm above which a row (targets 0) or a target (1) is left out: max_norm times the median that prepare found, in the
+ * units of the rows. 0: none, without max_norm, before prepare, and of targets where prepare had none. Part of a checkpoint.
+ * atmsae_batch_limit holds rows to be measured on to the same number. */
+ATMSAE_API double atmsae_trainer_norm_limit(const atmsae_trainer *trainer, int32_t targets);
 /* Changes skip_bad_rows (rows met before count), so that a run which a bad row has ended can go on from its
  * checkpoint. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status

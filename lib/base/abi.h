@@ -20,6 +20,7 @@
     S(atmsae_context_config, log_opaque)             \
     S(atmsae_model_config, prefixes)                 \
     S(atmsae_batch, y_type)                          \
+    S(atmsae_row_norms, top_share)                   \
     S(atmsae_codes_view, value)                      \
     S(atmsae_save_options, hook_name)                \
     S(atmsae_model_origin, hook_name)                \

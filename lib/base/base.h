@@ -141,11 +141,13 @@ void ams_context_time_parallel(atmsae_context *ctx, double *seconds);
  * out of 1 to 64 of them; so the number of pieces is part of what the library computes, and stays 64. */
 
 enum { AMS_PIECES = 64, AMS_PIECE_SUMS = 8 };
-/* The first item of a piece, floor(n piece / 64); of piece 64: n. No product overflows. */
-static inline uint64_t ams_piece_first(uint64_t n, uint64_t piece)
+/* The first item of a part where n items are cut into `parts` of nearly equal size: floor(n part / parts); of the
+ * part after the last: n. No product overflows while there are fewer than 2^32 parts. */
+static inline uint64_t ams_part_first(uint64_t n, uint64_t parts, uint64_t part)
 {
-    return n / AMS_PIECES * piece + n % AMS_PIECES * piece / AMS_PIECES;
+    return n / parts * part + n % parts * part / parts;
 }
+static inline uint64_t ams_piece_first(uint64_t n, uint64_t piece) { return ams_part_first(n, AMS_PIECES, piece); }
 /* Adds items first .. last - 1 to `sums`, which are 0 at first, and does whatever else there is to do for them. */
 typedef void ams_piece_job(void *arg, uint64_t piece, uint64_t first, uint64_t last, double *sums);
 /* Runs a job for all pieces, on all threads where n is large enough. `sums` may be NULL. */

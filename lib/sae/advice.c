@@ -125,9 +125,12 @@ static void advise(atmsae_model *m, sample *s)
                 (unsigned long long)ams_max(2, found));
 }
 
-void ams_advise_rows(atmsae_model *m, const ams_rows *rows, const float *weights)
+void ams_advise_rows(atmsae_model *m, const ams_rows *rows, const ams_rows *targets, const float *weights)
 {
     sample s = {.d = m->d_in};
+    m->rows_warned = false;
+    ams_advise_norms(m, rows, targets, weights);
+    if (m->rows_warned) return;
     s.n = ams_min(ams_min(rows->n, 2 * (uint64_t)MOST_RANK), MOST_FLOATS / m->d_in);
     if (s.n < LEAST_ROWS || !ams_logs(m->ctx, ATMSAE_LOG_WARNING)) return;
     s.x = ams_alloc(m->ctx, s.n * s.d, sizeof *s.x);

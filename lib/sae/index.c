@@ -46,8 +46,6 @@ typedef struct pass {
     _Atomic uint64_t count[MOST_RANGES]; /* entries of a range, then where they start */
 } pass;
 
-static uint64_t first_latent(const pass *a, uint64_t range) { return a->F / a->ranges * range + a->F % a->ranges * range / a->ranges; }
-
 /* Where a range's entries end in some rows, and how many there are. */
 static void part_job(void *arg, uint64_t job, unsigned worker)
 {
@@ -57,7 +55,7 @@ static void part_job(void *arg, uint64_t job, unsigned worker)
     const uint64_t first = job * a->rows, last = ams_min(first + a->rows, s->n);
     uint64_t count[MOST_RANGES] = {0}, limit[MOST_RANGES];
     for (uint64_t range = 0; range < a->ranges; range++)
-        limit[range] = first_latent(a, range + 1);
+        limit[range] = ams_part_first(a->F, a->ranges, range + 1);
     for (uint64_t r = first; r < last; r++) {
         uint64_t p = s->start[r];
         for (uint64_t range = 0; range < a->ranges; range++) {
@@ -80,7 +78,7 @@ static void range_job(void *arg, uint64_t range, unsigned worker)
     const ams_sparse *s = a->s;
     ams_index *index = a->index;
     const uint32_t *ends = index->ends + range * s->n, *before = range > 0 ? ends - s->n : NULL;
-    const uint64_t first = first_latent(a, range), last = first_latent(a, range + 1);
+    const uint64_t first = ams_part_first(a->F, a->ranges, range), last = ams_part_first(a->F, a->ranges, range + 1);
     uint64_t *start = index->start, sum = atomic_load(&a->count[range]);
     memset(start + first, 0, (size_t)(last - first) * sizeof *start);
     for (uint64_t r = 0; r < s->n; r++)

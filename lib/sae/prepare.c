@@ -157,7 +157,7 @@ atmsae_status ams_model_prepare(atmsae_model *m, const atmsae_batch *caller)
     if (b.y) y.rows = (ams_rows){"batch: y", b.y, b.n_rows, m->d_out, b.ld_y, b.y_type};
     atmsae_status status =
         one && centre && norm && sum ? prepare(m, &x, &y, &b, centre) : ams_nomem(ctx, "prepare");
-    if (status >= 0) ams_advise_rows(m, &x.rows, b.row_weights);
+    if (status >= 0) ams_advise_rows(m, &x.rows, b.y ? &y.rows : NULL, b.row_weights);
     ams_free(ctx, one);
     ams_free(ctx, centre);
     ams_free(ctx, norm);

@@ -43,6 +43,7 @@ struct atmsae_model {
     float *enc_norm, *dec_norm; /* [F] */
     double enc_norm_max;
     float b_enc_max;
+    bool rows_warned; /* prepare found the rows to be at fault for what will go wrong */
     ams_model_origin origin;
 };
 
@@ -62,7 +63,9 @@ void ams_model_refresh(atmsae_model *model);
 
 atmsae_status ams_model_prepare(atmsae_model *model, const atmsae_batch *batch);
 struct ams_rows;
-void ams_advise_rows(atmsae_model *model, const struct ams_rows *rows, const float *weights); /* checked ones */
+/* Of checked rows; y: targets, NULL without any. */
+void ams_advise_rows(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
+void ams_advise_norms(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
 atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
                           atmsae_codes *codes, atmsae_loss *loss);
@@ -70,6 +73,14 @@ atmsae_status ams_backward(const atmsae_model *model, atmsae_codes *codes, atmsa
 atmsae_status ams_optimizer_step(atmsae_optimizer *optimizer, atmsae_model *model, atmsae_gradients *gradients,
                                  double *grad_norm);
 double ams_optimizer_lr(const atmsae_optimizer *optimizer);
+
+/* ---- norms of rows (norms.c) -------------------------------------------------------------------- */
+
+#define AMS_LONG_ROW 10.0 /* times the median norm: attention sinks are longer, other rows are not */
+/* Of checked rows. shares: false leaves out top_rows and top_share, which take most of the time. False: no memory. */
+bool ams_row_norms(atmsae_context *ctx, const struct ams_rows *rows, const float *weights, bool shares, atmsae_row_norms *out);
+/* Sets the weight of finite rows above the norm to 0; returns how many had another. room: [workers, d]. */
+uint64_t ams_limit_rows(atmsae_context *ctx, const struct ams_rows *rows, double norm, float *weights, float *room);
 
 /* ---- a batch in the library's own form -------------------------------------------------------- */
 

@@ -66,13 +66,18 @@ static void look_at_target(atmsae_trainer *t, double l0)
             (unsigned long long)t->total_steps, (unsigned long long)t->model->d_sae);
 }
 
+bool ams_advise_now(const atmsae_trainer *t)
+{
+    const uint64_t every = t->total_steps ? t->total_steps / LOOKS : STEPS_UNKNOWN;
+    return (t->total_steps == 0 || t->total_steps >= STEPS_LEAST) && t->steps % every == 0;
+}
+
 void ams_advise_step(atmsae_trainer *t, const atmsae_step_stats *stats, double l0)
 {
     ams_advice *a = &t->advice;
     look_at_target(t, l0);
     if (isfinite(stats->fvu)) a->fvu = a->fvu > 0 ? FVU_DECAY * a->fvu + (1 - FVU_DECAY) * stats->fvu : stats->fvu;
-    const uint64_t every = t->total_steps ? t->total_steps / LOOKS : STEPS_UNKNOWN;
-    if ((t->total_steps && t->total_steps < STEPS_LEAST) || t->steps % every != 0) return;
+    if (!ams_advise_now(t) || t->model->rows_warned) return; /* the cause of all that follows was told */
     look_at_dead(t, stats->dead);
     look_at_masks(t, stats->mean_p);
     if (t->total_steps) look_at_error(t);

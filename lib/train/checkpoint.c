@@ -128,14 +128,13 @@ atmsae_status atmsae_trainer_save(const atmsae_trainer *t, const atmsae_source *
 static atmsae_status find(const atmsae_tensors *file, atmsae_context *ctx, const char *name, const char *dtype,
                           uint64_t *index, uint64_t *count)
 {
-    atmsae_tensor_info info = {.size = sizeof info};
     if (atmsae_tensors_find(file, name, index) < 0)
         return ams_fail(ctx, ATMSAE_E_FORMAT, "the checkpoint has no tensor %s", name);
-    AMS_TRY(atmsae_tensors_info(file, *index, &info));
-    if (info.rank != 1 || strcmp(info.dtype, dtype) != 0)
-        return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s is %s of rank %llu, expected %s of rank 1", name, info.dtype,
-                        (unsigned long long)info.rank, dtype);
-    *count = info.shape[0];
+    const ams_tensor *t = &file->items[*index];
+    if (t->rank != 1 || strcmp(t->dtype->name, dtype) != 0)
+        return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s is %s of rank %llu, expected %s of rank 1", name, t->dtype->name,
+                        (unsigned long long)t->rank, dtype);
+    *count = t->shape[0];
     return ATMSAE_OK;
 }
 
@@ -250,7 +249,7 @@ static atmsae_status check_size(const atmsae_tensors *file, atmsae_context *ctx,
         uint64_t width;
     } matrices[] = {{"W_enc", model->d_in}, {"W_dec", model->d_out ? model->d_out : model->d_in}};
     for (int i = 0; i < 2; i++) {
-        uint64_t index, count, expected;
+        uint64_t index, count = 0, expected;
         AMS_TRY(find(file, ctx, matrices[i].name, "F32", &index, &count));
         if (!ams_mul(model->d_sae, matrices[i].width, &expected) || count != expected)
             return ams_fail(ctx, ATMSAE_E_FORMAT, "tensor %s has %llu elements, the settings ask for %llu x %llu",
@@ -277,15 +276,22 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
         s.model.prefixes = prefixes;
     }
     const atmsae_trainer_config config = {sizeof config, &s.model, &s.optimizer, &s.tracker, &s.masker,
-                                          s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows};
+                                          s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows, s.max_norm};
     if (!ams_target_allows(s.log_coef))
         return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.log_coef = %g is beyond what training leaves", s.log_coef);
+    for (int i = 0; i < 2; i++)
+        if (!(s.norm_limit[i] >= 0 && isfinite(s.norm_limit[i])))
+            return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.%snorm_limit = %g, allowed: finite, at least 0",
+                            i ? "target_" : "", s.norm_limit[i]);
     AMS_TRY(ams_trainer_build(ctx, &config, true, out));
 
     atmsae_trainer *t = *out;
     AMS_TRY(read_state(file, t));
     t->steps = s.steps;
     t->bad_rows = s.bad_rows;
+    t->outlier_rows = s.outlier_rows;
+    t->norm_limit[0] = s.norm_limit[0];
+    t->norm_limit[1] = s.norm_limit[1];
     t->log_coef = s.log_coef;
     t->optimizer->steps = s.optimizer_steps;
     t->optimizer->cooldown_from = s.optimizer_cooldown_from;

@@ -19,6 +19,8 @@ typedef struct ams_settings {
     uint64_t optimizer_cooldown_from, optimizer_cooldown_steps, masker_cooldown_from, masker_cooldown_steps;
     double sparsity_warmup, log_coef;
     uint64_t skip_bad_rows, bad_rows;
+    double max_norm, norm_limit[2];
+    uint64_t outlier_rows;
 } ams_settings;
 typedef struct ams_settings_text {
     char of[AMS_MOST_SETTINGS][AMS_SETTING_TEXT];

@@ -19,7 +19,7 @@ typedef struct field {
     const char *key;
     int type;
     void *value;
-    const char *stood; /* as text; NULL: the setting was there from the first release on */
+    const char *stood; /* as such text is written (a double with 17 digits); NULL: the setting was there from the first release on */
 } field;
 
 static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
@@ -84,7 +84,11 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.log_coef", F64, log_coef, "0"),
         LATER("model.uncentred", I32, model.uncentred, "0"),
         LATER("masker.effect", I32, masker.effect, "0"),
-        LATER("masker.alpha", F64, masker.alpha, "0.3"),
+        LATER("masker.alpha", F64, masker.alpha, "0.29999999999999999"),
+        LATER("trainer.max_norm", F64, max_norm, "0"),
+        LATER("trainer.norm_limit", F64, norm_limit[0], "0"),
+        LATER("trainer.target_norm_limit", F64, norm_limit[1], "0"),
+        LATER("trainer.outlier_rows", U64, outlier_rows, "0"),
     };
     _Static_assert(sizeof table / sizeof *table <= AMS_MOST_SETTINGS, "room for all fields");
     memcpy(out, table, sizeof table);
@@ -110,6 +114,9 @@ void ams_settings_of(const atmsae_trainer *t, ams_settings *s)
         .log_coef = t->log_coef,
         .skip_bad_rows = t->skip_bad_rows,
         .bad_rows = t->bad_rows,
+        .max_norm = t->max_norm,
+        .norm_limit = {t->norm_limit[0], t->norm_limit[1]},
+        .outlier_rows = t->outlier_rows,
     };
     if (s->model.transcoder) s->model.uncentred = 0; /* it follows, and older versions have no such setting */
 }

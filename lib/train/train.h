@@ -29,10 +29,16 @@ struct atmsae_trainer {
     double sparsity_warmup;
     double log_coef; /* ln(present coefficient / sparsity_coef), where there is a target_l0; else 0 */
     uint64_t skip_bad_rows, bad_rows; /* allowed in all; met so far */
+    double max_norm, norm_limit[2];   /* 0: none; of x and of y, in the units of the rows */
+    uint64_t outlier_rows;            /* left out so far */
+    float *weights;                   /* of a batch with outliers, and room for rows */
+    uint64_t weights_capacity;
     atmsae_optimizer_config shown_optimizer; /* resolved, for get_config */
     atmsae_masker_config shown_masker;
     ams_advice advice;
 };
+/* Whether the step that is done is one to look at what goes wrong. */
+bool ams_advise_now(const atmsae_trainer *trainer);
 /* l0: of this batch as it would be without masks. */
 void ams_advise_step(atmsae_trainer *trainer, const atmsae_step_stats *stats, double l0);
 
@@ -48,11 +54,19 @@ double ams_target_update(atmsae_trainer *trainer, const atmsae_latent_sums *sums
 double ams_target_coef(const atmsae_trainer *trainer); /* present coefficient / sparsity_coef */
 bool ams_target_allows(double log_coef);
 
-/* bad_rows.c: runs `use` on a batch, and where that fails for rows with a NaN or infinite value, of which
- * `allowed` may be there, again with weight 0 for these; *skipped: their number. targets: y is used too. */
+/* bad_rows.c: runs `use` on a batch, with weight 0 for rows above the norm limit, and where that fails for rows with a
+ * NaN or infinite value, of which `allowed` may be there, again with weight 0 for these too. targets: y is used too. */
 typedef atmsae_status ams_batch_use(atmsae_trainer *trainer, const atmsae_batch *batch, void *arg);
+typedef struct ams_left_out {
+    uint64_t bad, outliers; /* rows that got weight 0 */
+} ams_left_out;
 atmsae_status ams_use_batch(atmsae_trainer *trainer, const atmsae_batch *batch, bool targets, uint64_t allowed,
-                            ams_batch_use *use, void *arg, uint64_t *skipped);
+                            ams_batch_use *use, void *arg, ams_left_out *left_out);
+/* Looks at the rows of a batch, as prepare does of its own: those that decide a run may come later. limited: some of them
+ * were above the norm limit. */
+void ams_advise_batch(atmsae_trainer *trainer, const atmsae_batch *batch, bool limited);
+/* The norm limits that follow from the rows given to prepare; 0: none. */
+atmsae_status ams_find_norm_limits(const atmsae_trainer *trainer, const atmsae_batch *batch, double limits[2]);
 
 /* A trainer is claimed together with the parts that it lends. */
 #define AMS_TRAINER(claim, t)                                                              \

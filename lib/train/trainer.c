@@ -66,6 +66,8 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
         return ams_fail(ctx, ATMSAE_E_ARG, "batch_rows = %llu, allowed: 1 to 2^31 - 1", (unsigned long long)c.batch_rows);
     if (!isnan(c.sparsity_warmup) && !(c.sparsity_warmup >= 0 && c.sparsity_warmup <= 1))
         return ams_fail(ctx, ATMSAE_E_ARG, "sparsity_warmup = %g, allowed: 0 to 1", c.sparsity_warmup);
+    if (c.max_norm != 0 && !(c.max_norm >= 1 && c.max_norm <= 1e9))
+        return ams_fail(ctx, ATMSAE_E_ARG, "max_norm = %g, allowed: 0 (off), 1 to 1e9", c.max_norm);
     atmsae_trainer *t = ams_calloc(ctx, 1, sizeof *t);
     if (!t) return ams_nomem(ctx, "the trainer");
     t->ctx = ams_context_ref(ctx);
@@ -73,6 +75,7 @@ atmsae_status ams_trainer_build(atmsae_context *ctx, const atmsae_trainer_config
     t->batch_rows = c.batch_rows;
     t->total_steps = steps_of(c.total_rows, c.batch_rows);
     t->skip_bad_rows = c.skip_bad_rows;
+    t->max_norm = c.max_norm;
     atmsae_status status = build_parts(t, &c, blank);
     if (status < 0) {
         atmsae_trainer_destroy(t);
@@ -109,6 +112,7 @@ void atmsae_trainer_destroy(atmsae_trainer *t)
     atmsae_tracker_destroy(t->tracker);
     atmsae_optimizer_destroy(t->optimizer);
     atmsae_model_destroy(t->model);
+    ams_free(ctx, t->weights);
     ams_free(ctx, t);
     atmsae_context_destroy(ctx);
 }
@@ -124,8 +128,14 @@ static atmsae_status prepare(atmsae_trainer *t, const atmsae_batch *batch)
     if (t->steps > 0)
         return ams_fail(t->ctx, ATMSAE_E_STATE, "trainer_prepare: %llu steps were already done; prepare comes first",
                         (unsigned long long)t->steps);
-    uint64_t skipped;
-    return ams_use_batch(t, batch, true, t->skip_bad_rows, use_to_prepare, NULL, &skipped);
+    double limits[2];
+    ams_left_out left_out;
+    const double was[2] = {t->norm_limit[0], t->norm_limit[1]};
+    AMS_TRY(ams_find_norm_limits(t, batch, limits));
+    memcpy(t->norm_limit, limits, sizeof limits);
+    const atmsae_status status = ams_use_batch(t, batch, true, t->skip_bad_rows, use_to_prepare, NULL, &left_out);
+    if (status < 0) memcpy(t->norm_limit, was, sizeof was);
+    return status;
 }
 
 atmsae_status atmsae_trainer_prepare(atmsae_trainer *t, const atmsae_batch *batch)
@@ -184,7 +194,10 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     if (stats) AMS_TRY(ams_struct_check(t->ctx, atmsae_step_stats, stats));
 
     const uint64_t allowed = t->skip_bad_rows - ams_min(t->bad_rows, t->skip_bad_rows);
-    AMS_TRY(ams_use_batch(t, batch, true, allowed, use_to_train, &f, &s.bad_rows));
+    ams_left_out left_out;
+    AMS_TRY(ams_use_batch(t, batch, true, allowed, use_to_train, &f, &left_out));
+    s.bad_rows = left_out.bad;
+    s.outlier_rows = left_out.outliers;
     AMS_TRY(ams_backward(t->model, t->codes, t->gradients));
     atmsae_latent_sums sums = {.size = sizeof sums};
     AMS_TRY(atmsae_gradients_sums(t->gradients, &sums));
@@ -197,6 +210,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     AMS_TRY(ams_masker_update(t->masker, atmsae_tracker_importance(t->tracker), t->model->d_sae));
     t->steps++;
     t->bad_rows += s.bad_rows;
+    t->outlier_rows += s.outlier_rows;
 
     s.rows = f.loss.rows;
     s.loss = f.loss.total;
@@ -207,6 +221,7 @@ static atmsae_status step(atmsae_trainer *t, const atmsae_batch *batch, atmsae_s
     s.l0 = f.loss.l0;
     s.sparsity_coef = t->codes->lambda;
     s.masked_loss = f.loss.masked;
+    if (ams_advise_now(t)) ams_advise_batch(t, batch, s.outlier_rows > 0);
     ams_advise_step(t, &s, l0);
     return stats ? ams_struct_out(t->ctx, atmsae_step_stats, stats, &s) : ATMSAE_OK;
 }
@@ -223,12 +238,17 @@ static atmsae_status use_to_calibrate(atmsae_trainer *t, const atmsae_batch *bat
     return ams_model_calibrate(t->model, batch);
 }
 
+static atmsae_status calibrate(atmsae_trainer *t, const atmsae_batch *batch)
+{
+    ams_left_out left_out;
+    if (t->model->config.activation != ATMSAE_BATCHTOPK) return ATMSAE_OK; /* the others have nothing to calibrate */
+    return ams_use_batch(t, batch, false, t->skip_bad_rows, use_to_calibrate, NULL, &left_out);
+}
+
 atmsae_status atmsae_trainer_calibrate(atmsae_trainer *t, const atmsae_batch *batch)
 {
     if (!t) return ATMSAE_E_ARG;
-    uint64_t skipped;
-    AMS_CALL(t->ctx, ams_use_batch(t, batch, false, t->skip_bad_rows, use_to_calibrate, NULL, &skipped),
-             AMS_TRAINER(AMS_CHANGES, t));
+    AMS_CALL(t->ctx, calibrate(t, batch), AMS_TRAINER(AMS_CHANGES, t));
 }
 
 static atmsae_status begin_cooldown(atmsae_trainer *t, uint64_t steps)
@@ -272,7 +292,7 @@ static atmsae_status get_config(const atmsae_trainer *t, atmsae_trainer_config *
 {
     const atmsae_trainer_config local = {sizeof local, &t->model->config, &t->shown_optimizer, &t->tracker->config,
                                          &t->shown_masker, t->total_rows, t->batch_rows, t->sparsity_warmup,
-                                         t->skip_bad_rows};
+                                         t->skip_bad_rows, t->max_norm};
     return ams_struct_out(t->ctx, atmsae_trainer_config, config, &local);
 }
 
@@ -295,6 +315,12 @@ atmsae_status atmsae_trainer_set_skip_bad_rows(atmsae_trainer *t, uint64_t rows)
 }
 
 uint64_t atmsae_trainer_bad_rows(const atmsae_trainer *t) { return t ? t->bad_rows : 0; }
+uint64_t atmsae_trainer_outlier_rows(const atmsae_trainer *t) { return t ? t->outlier_rows : 0; }
+double atmsae_trainer_norm_limit(const atmsae_trainer *t, int32_t targets)
+{
+    if (!t) return NAN;
+    return targets == 0 || targets == 1 ? t->norm_limit[targets] : 0;
+}
 uint64_t atmsae_trainer_steps_done(const atmsae_trainer *t) { return t ? t->steps : 0; }
 atmsae_model *atmsae_trainer_model(atmsae_trainer *t) { return t ? t->model : NULL; }
 atmsae_tracker *atmsae_trainer_tracker(atmsae_trainer *t) { return t ? t->tracker : NULL; }

@@ -65,6 +65,21 @@ class Binding(unittest.TestCase):
         with self.assertRaisesRegex(atmsae.Error, "ATMSAE_E_NONFINITE"):
             self.trainer.step(x)
 
+    def test_long_rows_are_left_out(self):
+        x = rows(640)
+        x[::64] *= 100
+        trainer = atmsae.Trainer(self.context, dict(d_in=16, d_sae=32, k=3), batch_rows=64, total_rows=6400, max_norm=10)
+        self.assertEqual((trainer.norm_limit, self.trainer.norm_limit), (0, 0))
+        trainer.prepare(x)
+        np.testing.assert_allclose(trainer.norm_limit, 10 * np.median(np.linalg.norm(x, axis=1)), rtol=1e-6)
+        left = np.delete(x, np.s_[::64], axis=0)
+        np.testing.assert_allclose(trainer.model["input_scale"], 4 / np.linalg.norm(left, axis=1).mean(), rtol=1e-6)
+        stats = [trainer.step(x[i : i + 64]) for i in range(0, 640, 64)]
+        self.assertEqual([(s.rows, s.outlier_rows) for s in stats], [(63, 1)] * 10)
+        self.assertEqual(trainer.outlier_rows, 10)
+        with self.assertRaisesRegex(atmsae.Error, "max_norm = 0.5"):
+            atmsae.Trainer(self.context, dict(d_in=16, d_sae=32, k=3), max_norm=0.5)
+
     def test_lent_memory_is_the_librarys(self):
         model = self.trainer.model
         W = model["W_dec"]

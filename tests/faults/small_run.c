@@ -13,21 +13,23 @@
 #include <unistd.h>
 
 const small_setup small_setups[SMALL_SETUPS] = {
-    {"relu-paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, false, false, false, false},
-    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
-    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
-    {"batchtopk-per-row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false, false},
-    {"batchtopk-cooldown", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, true, false, false},
-    {"matryoshka", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, false, false, false, false},
-    {"jumprelu", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
-    {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false, false},
-    {"gated", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false},
-    {"topk-stream", ATMSAE_TOPK, ATMSAE_MASK_UNIFORM, 1, 0, 0, true, true, false, false},
-    {"jumprelu-transcoder", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 7, 0, false, false, false, false},
-    {"transcoder-callback", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, false},
-    {"batchtopk-bad-rows", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, true},
-    {"transcoder-callback-bad-rows", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, true},
-    {"batchtopk-second-loss", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 2, false, false, true, false},
+    {"relu-paper", ATMSAE_RELU, ATMSAE_MASK_PAPER, 0, 0, 0, false, false, false, false, false},
+    {"topk", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false, false},
+    {"batchtopk", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false, false},
+    {"batchtopk-per-row", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false, false, false},
+    {"batchtopk-cooldown", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, true, false, false, false},
+    {"matryoshka", ATMSAE_BATCHTOPK, ATMSAE_MASK_PERMUTED, 0, 0, 2, false, false, false, false, false},
+    {"jumprelu", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false, false},
+    {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH, ATMSAE_MASK_ATM, 1, 0, 0, false, false, false, false, false},
+    {"gated", ATMSAE_GATED, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false, false},
+    {"topk-stream", ATMSAE_TOPK, ATMSAE_MASK_UNIFORM, 1, 0, 0, true, true, false, false, false},
+    {"jumprelu-transcoder", ATMSAE_JUMPRELU, ATMSAE_MASK_ATM, 0, 7, 0, false, false, false, false, false},
+    {"transcoder-callback", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, false, false},
+    {"batchtopk-bad-rows", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, true, false},
+    {"transcoder-callback-bad-rows", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, true, false},
+    {"batchtopk-second-loss", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 1, 0, 2, false, false, true, false, false},
+    {"batchtopk-outliers", ATMSAE_BATCHTOPK, ATMSAE_MASK_ATM, 0, 0, 0, false, false, false, false, true},
+    {"transcoder-callback-outliers", ATMSAE_TOPK, ATMSAE_MASK_ATM, 0, 7, 0, true, true, false, true, true},
 };
 
 static void must(bool good, const char *what)
@@ -65,6 +67,12 @@ static void setup_rows(const small_setup *setup, float *out, uint64_t first, uin
     make_rows(out, first, n, d);
     for (uint64_t i = 0; i < n && setup->bad_rows; i++)
         if ((first + i) % 19 == 8) out[i * d + (first + i) % d] = NAN;
+    for (uint64_t i = 0; i < n && setup->outliers; i++) {
+        if ((first + i) % 11 != 5) continue;
+        const uint64_t of = (first + i) % 3, from = of == 1 ? SMALL_D : 0, to = of == 0 ? SMALL_D : d; /* x, y, both */
+        for (uint64_t j = from; j < to; j++)
+            out[i * d + j] *= 200;
+    }
 }
 
 void small_rows(float *out, uint64_t n) { make_rows(out, 1000000, n, SMALL_D); }
@@ -94,7 +102,7 @@ enum { MEMORY_ROWS = 150 };
 
 static void open_source(small_run *run)
 {
-    static float memory[2 * MEMORY_ROWS * (SMALL_D + 8)]; /* lent to sources; always the same rows, good or not */
+    static float memory[3 * MEMORY_ROWS * (SMALL_D + 8)]; /* lent to sources; always the same rows, good or not */
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
     config.shuffle_rows = 50;
@@ -104,7 +112,7 @@ static void open_source(small_run *run)
         ok(atmsae_source_add_callback(run->source, width(run->setup), give, run), run->ctx);
         return;
     }
-    float *rows = memory + (run->setup->bad_rows ? MEMORY_ROWS * (SMALL_D + 8) : 0);
+    float *rows = memory + (run->setup->bad_rows ? MEMORY_ROWS * (SMALL_D + 8) : run->setup->outliers ? 2 * MEMORY_ROWS * (SMALL_D + 8) : 0);
     setup_rows(run->setup, rows, 0, MEMORY_ROWS);
     ok(atmsae_source_add_memory(run->source, rows, MEMORY_ROWS, width(run->setup), 0, ATMSAE_F32), run->ctx);
 }
@@ -140,7 +148,7 @@ void small_begin(small_run *run, const small_setup *s, atmsae_context *ctx)
     masker.kind = s->mask_kind;
     masker.per_row = s->per_row;
     masker.effect = s->second ? ATMSAE_EFFECT_SECOND_LOSS : ATMSAE_EFFECT_HARD;
-    masker.alpha = 0.7;
+    if (s->second) masker.alpha = 0.7;
     masker.warmup_steps = 2;
     masker.r = 1;
     config.model = &model;
@@ -151,6 +159,7 @@ void small_begin(small_run *run, const small_setup *s, atmsae_context *ctx)
     config.batch_rows = SMALL_N;
     config.sparsity_warmup = 0.5;
     config.skip_bad_rows = s->bad_rows ? 40 : 0;
+    config.max_norm = s->outliers ? 10 : 0;
     ok(atmsae_trainer_create(ctx, &config, &run->trainer), ctx);
 
     float rows[64 * (SMALL_D + 8)];
@@ -195,6 +204,7 @@ void small_step(small_run *run)
     run->aux = run->aux || stats.aux > 0;
     run->masked = run->masked || stats.mean_p > 0;
     run->skipped = run->skipped || stats.bad_rows > 0;
+    run->left_out = run->left_out || stats.outlier_rows > 0;
     run->dead = run->dead || stats.dead > 0;
     if (run->setup->stream && step == 7) ok(atmsae_trainer_begin_cooldown(run->trainer, 6), run->ctx);
 }

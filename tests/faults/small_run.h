@@ -20,9 +20,10 @@ typedef struct small_setup {
     bool stream;     /* of unknown length: the cool-down is asked for after step 7 */
     bool second;     /* loss: what the mask does */
     bool bad_rows;   /* every 19th row has a NaN, in x or y, and is skipped */
+    bool outliers;   /* every 11th row is 200 times as long, in x or y, and is left out */
 } small_setup;
 
-enum { SMALL_SETUPS = 15 };
+enum { SMALL_SETUPS = 17 };
 extern const small_setup small_setups[SMALL_SETUPS];
 
 typedef struct small_run {
@@ -31,7 +32,7 @@ typedef struct small_run {
     atmsae_trainer *trainer;
     atmsae_source *source;
     uint64_t given;          /* rows that the callback gave */
-    bool aux, masked, dead, skipped; /* have been seen at work */
+    bool aux, masked, dead, skipped, left_out; /* have been seen at work */
     double loss;             /* of the last step */
 } small_run;
 

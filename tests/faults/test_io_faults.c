@@ -6,6 +6,7 @@
  */
 #include "format/format.h"
 #include "small_run.h"
+#include "../suite.h"
 
 #include <check.h>
 #include <dirent.h>
@@ -676,9 +677,5 @@ int main(void)
     tcase_add_test(t, readers);
     tcase_add_test(t, pairs);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -11,6 +11,7 @@
  */
 #include "format/format.h"
 #include "small_run.h"
+#include "../suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -640,9 +641,5 @@ int main(void)
     tcase_add_test(t, without_sync_of_the_data);
     tcase_add_test(t, without_sync_of_the_folder);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

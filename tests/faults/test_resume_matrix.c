@@ -5,6 +5,7 @@
  * last checkpoint, which hold everything, are the same.
  */
 #include "small_run.h"
+#include "../suite.h"
 
 #include <check.h>
 #include <signal.h>
@@ -21,7 +22,7 @@ enum { THREADS = sizeof threads / sizeof *threads };
 /* What a child tells: shared memory outlives it. */
 typedef struct notes {
     uint64_t saved, given; /* steps and callback's rows at the last checkpoint */
-    bool aux, masked, dead, skipped;
+    bool aux, masked, dead, skipped, left_out;
 } notes;
 
 static notes *shared(void)
@@ -45,7 +46,7 @@ static void child(const small_setup *setup, uint32_t n_threads, uint32_t saves, 
     for (uint64_t step = n->saved; step < SMALL_STEPS; step++) {
         if (step == die) raise(SIGKILL);
         small_step(&run);
-        n->aux |= run.aux, n->masked |= run.masked, n->dead |= run.dead, n->skipped |= run.skipped;
+        n->aux |= run.aux, n->masked |= run.masked, n->dead |= run.dead, n->skipped |= run.skipped, n->left_out |= run.left_out;
         if (step + 1 < SMALL_STEPS && !(saves >> step & 1)) continue;
         if (atmsae_trainer_save(run.trainer, run.source, path) < 0) _exit(6);
         n->given = run.given;
@@ -82,6 +83,7 @@ START_TEST(killed_runs_end_in_the_same_state)
     ck_assert_int_eq(in_child(setup, 1, 0, UINT64_MAX, whole, n), 0);
     ck_assert_msg(n->masked, "%s: masks were not at work", setup->name);
     ck_assert_msg(n->skipped == setup->bad_rows, "%s: bad rows", setup->name);
+    ck_assert_msg(n->left_out == setup->outliers, "%s: outliers", setup->name);
     const bool topk = setup->activation == ATMSAE_TOPK || setup->activation == ATMSAE_BATCHTOPK;
     ck_assert_msg((n->dead && n->aux) || !topk, "%s: AuxK was not at work", setup->name);
     size_t size, other;
@@ -119,9 +121,5 @@ int main(void)
     TCase *t = tcase_create("kills and threads");
     tcase_add_loop_test(t, killed_runs_end_in_the_same_state, 0, SMALL_SETUPS);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

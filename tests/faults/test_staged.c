@@ -5,6 +5,7 @@
  */
 #include "format/format.h"
 #include "small_run.h"
+#include "../suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -245,9 +246,5 @@ int main(void)
     tcase_add_test(t, linked_weights);
     tcase_add_test(t, another_writer);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

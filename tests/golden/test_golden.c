@@ -5,6 +5,7 @@
  */
 #include "base/base.h"
 #include "small_run.h"
+#include "../suite.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -274,9 +275,5 @@ int main(void)
     tcase_add_test(t, every_bit);
     tcase_add_test(t, every_length);
     suite_add_tcase(suite, t);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_all(suite);
 }

@@ -226,6 +226,34 @@ pub struct atmsae_batch {
 extern "C" {
     pub fn atmsae_batch_init(batch: *mut atmsae_batch, size: usize);
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct atmsae_row_norms {
+    pub size: usize,
+    pub rows: u64,
+    pub median: f64,
+    pub largest: f64,
+    pub top_rows: u64,
+    pub top_share: f64,
+}
+extern "C" {
+    pub fn atmsae_batch_norms(
+        context: *mut atmsae_context,
+        batch: *const atmsae_batch,
+        d: u64,
+        norms: *mut atmsae_row_norms,
+    ) -> atmsae_status;
+}
+extern "C" {
+    pub fn atmsae_batch_limit(
+        context: *mut atmsae_context,
+        batch: *const atmsae_batch,
+        d: u64,
+        norm: f64,
+        weights: *mut f32,
+        left_out: *mut u64,
+    ) -> atmsae_status;
+}
 extern "C" {
     pub fn atmsae_model_prepare(
         model: *mut atmsae_model,
@@ -437,6 +465,7 @@ pub struct atmsae_trainer_config {
     pub batch_rows: u64,
     pub sparsity_warmup: f64,
     pub skip_bad_rows: u64,
+    pub max_norm: f64,
 }
 extern "C" {
     pub fn atmsae_trainer_config_init(config: *mut atmsae_trainer_config, size: usize);
@@ -462,6 +491,7 @@ pub struct atmsae_step_stats {
     pub bad_rows: u64,
     pub sparsity_coef: f64,
     pub masked_loss: f64,
+    pub outlier_rows: u64,
 }
 extern "C" {
     pub fn atmsae_trainer_create(
@@ -501,6 +531,12 @@ extern "C" {
 }
 extern "C" {
     pub fn atmsae_trainer_bad_rows(trainer: *const atmsae_trainer) -> u64;
+}
+extern "C" {
+    pub fn atmsae_trainer_outlier_rows(trainer: *const atmsae_trainer) -> u64;
+}
+extern "C" {
+    pub fn atmsae_trainer_norm_limit(trainer: *const atmsae_trainer, targets: i32) -> f64;
 }
 extern "C" {
     pub fn atmsae_trainer_set_skip_bad_rows(

@@ -48,4 +48,5 @@ defaults! {
 results! {
     atmsae_codes_view atmsae_step_stats atmsae_mask atmsae_loss atmsae_latent_sums atmsae_metrics_result
     atmsae_absorption_result atmsae_synth_result atmsae_tensor_info atmsae_row_origin
+    atmsae_row_norms
 }

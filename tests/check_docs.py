@@ -187,6 +187,9 @@ def stand_ins(folder):
     safetensors(folder / "t.safetensors", activations=("F16", [40, 576], sample(0, 40)), labels=("I8", [40, 2], b"\1\0\0\1" * 20),
                 is_train=("U8", [40], b"\0\0\1\1" * 10))  # fmt: skip
     (folder / "t.tasks.json").write_text('["odd", "even"]')
+    for name, first in (("mlp-in.npy", 0), ("mlp-out.npy", 600), ("mlp-in-valid.npy", 1200), ("mlp-out-valid.npy", 1800)):
+        npy(folder / name, first, 600)
+    safetensors(folder / "mlp.safetensors", mlp_in=("F16", [600, 576], sample(0, 600)), mlp_out=("F16", [600, 576], sample(600, 600)))
     some_words(folder / "words.safetensors", 600)
     (folder / "words.txt").write_text("word\n" * 600)
     (folder / "tokens.txt").write_text("token\n" * 600)

@@ -218,12 +218,15 @@ START_TEST(as_the_original)
             atmsae_model_config config = {.size = sizeof config};
             ok(atmsae_model_get_config(m, &config));
             ck_assert_int_eq(config.activation, sources[i].activation);
-            ck_assert_int_eq(config.transcoder, !sources[i].centred);
+            ck_assert_int_eq(config.uncentred, !sources[i].centred);
+            ck_assert_msg(config.transcoder == (strstr(sources[i].name, "transcode") != NULL), "%s", sources[i].name);
             atmsae_model_origin origin = {.size = sizeof origin};
             ok(atmsae_model_get_origin(m, &origin));
             ck_assert_str_eq(origin.format, sources[i].format);
             ck_assert_pstr_eq(origin.model_name, sources[i].model_name);
             ck_assert_pstr_eq(origin.hook_name, sources[i].hook_name);
+            const bool unsaid = !sources[i].centred && (strcmp(sources[i].format, "gemma-scope") == 0 || strcmp(sources[i].format, "dictionary-learning") == 0);
+            ck_assert_int_eq(origin.may_transcode, config.transcoder || unsaid);
             atmsae_model_destroy(m);
         }
     }
@@ -302,6 +305,11 @@ START_TEST(saved_again)
         if (sources[i].hook_name) ck_assert(contains(join(join(root, name), "cfg.json"), sources[i].hook_name));
         atmsae_model *again = load(join(root, name));
         expect(name, again, &want, true);
+        atmsae_model_config config = {.size = sizeof config}, config_again = {.size = sizeof config_again};
+        ok(atmsae_model_get_config(m, &config));
+        ok(atmsae_model_get_config(again, &config_again));
+        ck_assert_int_eq(config_again.transcoder, config.transcoder);
+        ck_assert_int_eq(config_again.uncentred, config.uncentred);
         atmsae_model_destroy(again);
 
         bool topk = sources[i].activation == ATMSAE_TOPK, gated = sources[i].activation == ATMSAE_GATED;

@@ -68,7 +68,7 @@ static void pre_activations(const struct problem *q, const double *v, uint64_t r
     for (uint64_t i = 0; i < q->F; i++) {
         a[i] = 0;
         for (uint64_t j = 0; j < q->d_in; j++) {
-            double x = q->scale_in * (double)q->x[r * q->d_in + j] - (q->m.transcoder ? 0 : v[q->at[B_DEC] + j]);
+            double x = q->scale_in * (double)q->x[r * q->d_in + j] - (q->m.transcoder || q->m.uncentred ? 0 : v[q->at[B_DEC] + j]);
             a[i] += v[q->at[W_ENC] + i * q->d_in + j] * x;
         }
         z[i] = a[i] + v[q->at[B_ENC] + i];
@@ -253,12 +253,13 @@ static const struct {
     {7, 7, 33, 13, 1}, {19, 3, 5, 13, 2}, {3, 19, 33, 2, 4},   {19, 19, 33, 13, 33}, {19, 19, 33, 13, 3},
 };
 enum { WEIGHTS = 1, STEP_MASK = 2, ROW_MASK = 4, PREFIXES = 8, AUX = 16, SILENT = 32, ALL_MASKED = 64, TRANSCODER = 128,
-       SECOND = 256 };
+       SECOND = 256, UNCENTRED = 512 };
 static const unsigned options[] = {
     0, WEIGHTS | STEP_MASK | PREFIXES, WEIGHTS | AUX | TRANSCODER, STEP_MASK | AUX | PREFIXES,
     WEIGHTS | ROW_MASK, ROW_MASK | AUX, SILENT | AUX, ALL_MASKED | STEP_MASK | WEIGHTS | PREFIXES,
     SILENT | WEIGHTS, SECOND | ROW_MASK | WEIGHTS | AUX | TRANSCODER, SECOND | STEP_MASK | AUX,
     SECOND | ROW_MASK | PREFIXES | WEIGHTS, SECOND | STEP_MASK | ALL_MASKED | PREFIXES, SECOND | ROW_MASK | SILENT,
+    UNCENTRED | PREFIXES | WEIGHTS, UNCENTRED | AUX | STEP_MASK, UNCENTRED | SECOND | ROW_MASK | WEIGHTS,
 };
 enum {
     N_ACTIVATIONS = sizeof activations / sizeof *activations,
@@ -286,6 +287,7 @@ static void make_problem(struct problem *q, unsigned activation, unsigned shape,
     m->d_sae = q->F = shapes[shape].F;
     q->n = shapes[shape].n;
     m->transcoder = q->d_in != q->d_out || (option & TRANSCODER) != 0;
+    m->uncentred = (option & UNCENTRED) != 0;
     m->decoder_norm = ATMSAE_DECODER_FREE;
     m->k = shapes[shape].k;
     m->sparsity_coef = 0.6;

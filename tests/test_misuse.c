@@ -255,6 +255,8 @@ static void stop(world *w)
     X(source_add_memory, 2, P(1, w->source), P(2, w->x), N, D, 0, ATMSAE_F32)                                         \
     X(source_add_file, 2, P(1, w->source), P(2, w->file), NULL, 0)                                                    \
     X(source_add_callback, 2, P(1, w->source), D, P(2, no_rows), NULL)                                                \
+    X(source_add_target_memory, 2, P(1, w->source), P(2, w->x), N, D, 0, ATMSAE_F32)                                  \
+    X(source_add_target_file, 2, P(1, w->source), P(2, w->file), NULL, 0)                                             \
     X(source_next, 3, P(1, w->source), 2, P(2, w->out), P(3, &w->count))                                              \
     X(source_unread, 1, P(1, w->source))                                                                              \
     X(source_locate, 2, P(1, w->source), 1, P(2, &w->row_origin))                                                     \
@@ -364,7 +366,8 @@ START_TEST(null_handles_have_nothing)
     const double numbers[] = {atmsae_optimizer_lr(NULL), atmsae_masker_mu(NULL), atmsae_masker_sigma(NULL),
                               atmsae_masker_theta(NULL), atmsae_masker_rate(NULL), atmsae_masker_mean_p(NULL),
                               atmsae_trainer_norm_limit(NULL, 0)};
-    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_trainer_outlier_rows(NULL), atmsae_source_d(NULL), atmsae_source_rows(NULL),
+    const uint64_t counts[] = {atmsae_trainer_steps_done(NULL), atmsae_trainer_bad_rows(NULL), atmsae_trainer_outlier_rows(NULL),
+                               atmsae_source_d(NULL), atmsae_source_d_target(NULL), atmsae_source_rows(NULL),
                                atmsae_tracker_dead_window(NULL), atmsae_synth_features(NULL), atmsae_tensors_count(NULL),
                                (uint64_t)atmsae_mask_test(NULL, 0, 0), atmsae_context_threads(NULL),
                                (uint64_t)atmsae_stop_requested(NULL)};

@@ -595,6 +595,8 @@ START_TEST(bad_settings_are_named)
     CASE("input_norm", c->input_norm = -1);
     CASE("b_dec_init", c->b_dec_init = 9);
     CASE("transcoder", c->transcoder = 2);
+    CASE("uncentred", c->uncentred = -1);
+    CASE("uncentred", (c->transcoder = 1, c->uncentred = 2));
     CASE("sparsity_coef", c->sparsity_coef = -1);
     CASE("bandwidth", (c->activation = ATMSAE_JUMPRELU, c->bandwidth = 0));
     CASE("init_threshold", (c->activation = ATMSAE_JUMPRELU, c->init_threshold = -1));
@@ -720,7 +722,7 @@ START_TEST(backward_wants_the_model_of_its_forward)
         atmsae_model_config config = config_of(ATMSAE_TOPK, d, F, 3);
         config.prefixes = i == 1 ? few : i == 2 ? other : many;
         config.n_prefixes = i == 0 || i == 4 ? 0 : i == 3 ? 3 : 1;
-        config.transcoder = i == 4;
+        config.uncentred = i == 4;
         models[i] = new_model(ctx, &config);
     }
     atmsae_codes *codes;

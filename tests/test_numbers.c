@@ -84,7 +84,7 @@ typedef struct shape {
     int32_t b_dec_init, mask, per_row;
     bool prefixes, dead;
     int weights; /* 1: all but one are 0; 2: all differ */
-    bool transcoder;
+    bool uncentred;
 } shape;
 
 static const shape shapes[] = {
@@ -98,7 +98,7 @@ static const shape shapes[] = {
     {"k under a row", 13, 7, 20, 1.0 / 32, ATMSAE_B_DEC_MEAN, ATMSAE_MASK_ATM, 0, false, false, 0, false},
     {"one row of weight", 13, 7, 20, 3, ATMSAE_B_DEC_MEAN, ATMSAE_MASK_ATM, 0, false, true, 1, false},
     {"weights", 13, 7, 20, 3, ATMSAE_B_DEC_ZERO, ATMSAE_MASK_ATM, 0, false, true, 2, false},
-    {"transcoder", 13, 7, 20, 3, ATMSAE_B_DEC_MEDIAN, ATMSAE_MASK_ATM, 0, false, true, 0, true},
+    {"uncentred", 13, 7, 20, 3, ATMSAE_B_DEC_MEDIAN, ATMSAE_MASK_ATM, 0, false, true, 0, true},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -153,7 +153,7 @@ static void start(run *a, const shape *s, int kind, int32_t activation, int32_t 
     model.activation = activation;
     model.input_norm = input_norm;
     model.b_dec_init = s->b_dec_init;
-    model.transcoder = s->transcoder;
+    model.uncentred = s->uncentred;
     if (s->prefixes) model.n_prefixes = 2, model.prefixes = prefixes;
     atmsae_tracker_config tracker;
     atmsae_tracker_config_init(&tracker, sizeof tracker);
@@ -253,7 +253,7 @@ static double reference_z(const run *a, uint64_t r, uint64_t i, double *error)
 {
     double z = view(a, ATMSAE_B_ENC, i), size = fabs(z), scale = view(a, ATMSAE_INPUT_SCALE, 0);
     for (uint64_t j = 0; j < a->s->d; j++) {
-        double w = view(a, ATMSAE_W_ENC, i * a->s->d + j), b = a->s->transcoder ? 0 : view(a, ATMSAE_B_DEC, j);
+        double w = view(a, ATMSAE_W_ENC, i * a->s->d + j), b = a->s->uncentred ? 0 : view(a, ATMSAE_B_DEC, j);
         double x = (double)a->x[r * a->s->d + j] * scale;
         z += w * (x - b);
         size += fabs(w) * (fabs(x) + fabs(b));

@@ -50,11 +50,11 @@ def with_long(rows, every):
 
 
 def npy(path, rows, letter="f"):
-    head = "{'descr': '<f%d', 'fortran_order': False, 'shape': (%d, %d), }" % (struct.calcsize(letter), len(rows), D)
+    head = "{'descr': '<f%d', 'fortran_order': False, 'shape': (%d, %d), }" % (struct.calcsize(letter), len(rows), len(rows[0]))
     head = head.ljust(117) + "\n"
     with open(path, "wb") as f:
         f.write(b"\x93NUMPY\x01\0" + struct.pack("<H", len(head)) + head.encode())
-        f.write(b"".join(struct.pack("<%d%s" % (D, letter), *r) for r in rows))
+        f.write(b"".join(struct.pack("<%d%s" % (len(r), letter), *r) for r in rows))
 
 
 def safetensors(path, rows):
@@ -194,6 +194,69 @@ saes = json.loads(run("compare", "without", "with", "--input", "dirty_valid.npy"
 check("compare", all(saes[0][k] == clean[k] for k in measured) and near(saes[1]["fvu"], fvu("with", valid), 1e-4) and
       all(s["rows_left_out"] == n_long_valid for s in saes), saes)
 
+# ---- transcoders: a row, its target, or both may be long ----------------------------------------------------------------------------
+
+D_OUT = 6
+long_target = [0.0, 4000.0, 0.0, 0.0, 800.0, 0.0]
+
+
+def target(x):
+    return [x[j] - 2 * x[j + 3] + 0.5 for j in range(D_OUT)]
+
+
+def pairs(rows, long_x, long_y, both=0):
+    """A long row before each long_x rows, and so on; 0: none of these."""
+    out = []
+    for i, x in enumerate(rows):
+        out += [(long_row, target(x))] * (long_x > 0 and i % long_x == 0) + [(x, long_target)] * (long_y > 0 and i % long_y == 1)
+        out += [(long_row, long_target)] * (both > 0 and i % both == 2) + [(x, target(x))]
+    return out
+
+
+for name, kinds in (("", (40, 25, 80)), ("long_y_", (0, 25, 0)), ("long_x_", (40, 0, 0)), ("clean_", (0, 0, 0))):
+    xs, ys = zip(*pairs(valid, *kinds))
+    npy(name + "x.npy", xs)
+    npy(name + "y.npy", ys)
+npy("zero_targets.npy", [[0.0] * D_OUT] * VALID)
+x_train, y_train = zip(*pairs(train, 50, 50, 100))
+npy("train_x.npy", x_train)
+npy("train_y.npy", y_train)
+n_x, n_y, n_both = 13, 20, 7  # of 500 rows, one before each 40, 25, 80
+medians = [median(map(norm, side)) for side in zip(*pairs(valid, 40, 25, 80))]
+out, err = run("train", "train_x.npy", "--target", "train_y.npy", *settings, "--out", "tc", "--max-norm", "auto", "--json",
+               "--valid", "x.npy", "--valid-target", "y.npy")
+result = json.loads(out)
+check("transcoder: limits of rows, and of targets by their own median", near(result["norm-limit"], 10 * median(map(norm, x_train)), 0.02) and
+      near(result["target-norm-limit"], 10 * median(map(norm, y_train)), 0.02), result)
+check("... in run.json too", json.load(open("tc/run.json"))["facts"]["target-norm-limit"] == result["target-norm-limit"])
+check("... no warning", "hold" not in err, err)
+check("--valid leaves out both, and a row that is both once", (result["rows"], result["rows_left_out"]) == (VALID, n_x + n_y + n_both), result)
+
+
+def of(name, *arguments):
+    return json.loads(run("eval", "--sae", "tc", "--input", name + "x.npy", "--target", name + "y.npy", "--json", *arguments)[0])
+
+
+limits = [("--norm-limit", repr(result["norm-limit"])), ("--target-norm-limit", repr(result["target-norm-limit"]))]
+clean_pairs, only_y, only_x, everything = of("clean_"), of("long_y_"), of("long_x_"), of("")
+check("eval: the limits of the training", (clean_pairs["training_norm_limit"], clean_pairs["training_target_norm_limit"]) ==
+      (result["norm-limit"], result["target-norm-limit"]), clean_pairs)
+for arguments, want, n in ((limits[0] + limits[1], clean_pairs, n_x + n_y + n_both), (("--max-norm", "auto"), clean_pairs, n_x + n_y + n_both),
+                           (limits[0], only_y, n_x + n_both)):
+    left = of("", *arguments)
+    check(f"eval --target {arguments}: as of files without them", all(left[k] == want[k] for k in measured), [(left[k], want[k]) for k in measured])
+    check("... with their number", left["rows_left_out"] == n, left)
+left = of("", *limits[1])
+check("eval --target: the targets' limit alone", all(left[k] == only_x[k] for k in measured) and left["rows_left_out"] == n_y + n_both, left)
+left = of("", "--max-norm", 7)
+check("... and --max-norm has a median for each", near(left["norm_limit"], 7 * medians[0], 1e-6) and near(left["target_norm_limit"], 7 * medians[1], 1e-6), left)
+check("a note of the targets names both options", "a few targets hold 9" in everything["notes"][0] and
+      f"--norm-limit {result['norm-limit']:.6g}"[:16] in everything["notes"][0] and "--target-norm-limit" in everything["notes"][0], everything)
+check("... long rows with ordinary targets have one as well", "a few rows hold 9" in only_x["notes"][0] and "FVU may be about" in only_x["notes"][0], only_x)
+check("... and none of rows left out", "notes" not in clean_pairs and "notes" not in of("", *limits[0], *limits[1]))
+saes = json.loads(run("compare", "tc", "--input", "x.npy", "--target", "y.npy", "--max-norm", "auto", "--json")[0])["saes"]
+check("compare --target", all(saes[0][k] == clean_pairs[k] for k in measured), saes)
+
 # ---- what is refused -----------------------------------------------------------------------------------------------------------------
 
 npy("zeros.npy", [[0.0] * D] * 60 + train[:40])
@@ -201,6 +264,15 @@ for arguments, code, text in (
         (["eval", "--sae", "without", "--input", "valid.npy", "--max-norm", "auto", "--norm-limit", 5], 2, "give one"),
         (["eval", "--sae", "without", "--input", "valid.npy", "--max-norm", "0.5"], 2, "--max-norm 0.5: expected auto or a number >= 1"),
         (["compare", "without", "--input", "valid.npy", "--max-norm", "otto"], 2, "--max-norm otto: expected auto or a number >= 1"),
+        (["eval", "--sae", "without", "--input", "valid.npy", "--target-norm-limit", 5], 2, "--target, which is not given"),
+        (["eval", "--sae", "tc", "--input", "x.npy", "--target", "y.npy", "--max-norm", 5, "--target-norm-limit", 5], 2,
+         "--max-norm and --target-norm-limit both"),
+        (["eval", "--sae", "tc", "--input", "x.npy", "--target", "y.npy", "--norm-limit", 30, "--target-norm-limit", 1e-3], 1,
+         f"all {VALID + 40} rows are above the norm limit 30, or their targets above 0.001"),
+        (["eval", "--sae", "tc", "--input", "x.npy", "--target", "y.npy", "--target-norm-limit", 1e-3], 1,
+         f"all {VALID + 40} targets are above the norm limit 0.001"),
+        (["eval", "--sae", "tc", "--input", "clean_x.npy", "--target", "zero_targets.npy", "--max-norm", 5], 1,
+         "the median norm of the first 500 targets is 0, of which no number of times is a limit: give --target-norm-limit"),
         (["eval", "--sae", "without", "--input", "valid.npy", "--norm-limit", 0], 2, "--norm-limit 0: expected a number > 0"),
         (["train", "clean.npy", "--max-norm", "0.5", "--out", "new"], 2, "--max-norm 0.5: expected auto or a number >= 1"),
         (["eval", "--sae", "without", "--input", "valid.npy", "--norm-limit", 1e-3], 1, "all 500 rows are above the norm limit 0.001"),

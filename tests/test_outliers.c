@@ -432,6 +432,9 @@ START_TEST(left_out_rows_are_rows_of_weight_0)
     ok(atmsae_trainer_calibrate(t, &all), ctx[1]);
     ok(atmsae_trainer_calibrate(by_hand, &good), ctx[0]);
     same_model(t, by_hand, s->name);
+    all.y = NULL; /* and need not be there */
+    ok(atmsae_trainer_calibrate(t, &all), ctx[1]);
+    same_model(t, by_hand, s->name);
     ck_assert_uint_eq(atmsae_trainer_outlier_rows(t), expected);
     for (int y = 0; y < (s->d_out ? 2 : 1); y++) { /* the limit is the multiple of the median that it says it is */
         plain p[TOTAL];

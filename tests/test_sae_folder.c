@@ -343,6 +343,7 @@ START_TEST(saved_and_loaded)
         atmsae_model_config config = {.size = sizeof config};
         ck_assert_int_eq(atmsae_model_get_config(again, &config), ATMSAE_OK);
         ck_assert_int_eq(config.transcoder, kinds[i].transcoder);
+        ck_assert_int_eq(config.uncentred, kinds[i].transcoder);
         ck_assert_int_eq(config.decoder_norm, ATMSAE_DECODER_FREE);
         ck_assert_uint_eq(config.d_out, d_out);
         ck_assert(*atmsae_model_view(again, ATMSAE_INPUT_SCALE, NULL) == 1);
@@ -691,7 +692,8 @@ START_TEST(layouts_and_folds)
     atmsae_model_config config = {.size = sizeof config};
     ck_assert_int_eq(load_parts(STANDARD ",\"apply_b_dec_to_input\":false}", parts, 4, &m), ATMSAE_OK);
     ck_assert_int_eq(atmsae_model_get_config(m, &config), ATMSAE_OK);
-    ck_assert_int_eq(config.transcoder, 1);
+    ck_assert_int_eq(config.uncentred, 1);
+    ck_assert_int_eq(config.transcoder, 0); /* what is reconstructed is its input all the same */
     ck_assert_uint_eq(config.d_out, 2);
     atmsae_model_destroy(m);
 

@@ -1147,10 +1147,10 @@ START_TEST(samples_spread_over_the_rows)
         atmsae_source *source = new_source(0, 1, 0);
         ck_assert_int_eq(atmsae_source_add_memory(source, rows, n, 1, 0, ATMSAE_F16), 0);
         const ams_input *input = &source->inputs[0];
-        ams_sample before = input->sample, now;
+        ams_sample before = input->side[AMS_ROWS].sample, now;
         for (uint64_t r = 0; r < n; r++) { /* a row is in the sample if its change shows */
             rows[2 * r] = 1;
-            ck_assert_int_eq(ams_sample_input(ctx, input, NULL, 1, &now), 0);
+            ck_assert_int_eq(ams_sample_rows(ctx, &input->side[AMS_ROWS], n, NULL, 1, &now), 0);
             rows[2 * r] = 0;
             ck_assert(now.ends == before.ends || r == 0 || r == n - 1);
             if (now.rows == before.rows) continue;
@@ -1176,7 +1176,7 @@ START_TEST(states_of_the_first_layout)
     save(source, &state);
     state.position[0] = 1;
     for (uint64_t k = 0; k < source->n_inputs; k++)
-        if (!source->inputs[k].read) state.position[11 + 3 * k + 2] = source->inputs[k].sample.ends;
+        if (!source->inputs[k].read) state.position[11 + 3 * k + 2] = source->inputs[k].side[AMS_ROWS].sample.ends;
     const bool streamed = inputs[_i].parts == streams;
     if (streamed) state.state.ids = NULL, state.state.n_ids = 0;
     finish(source);

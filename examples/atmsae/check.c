@@ -127,7 +127,7 @@ static bool read_all(atmsae_source *source, tally *t)
 bool check_rows(atmsae_context *context, const char *path, const char *tensor, bool as_bf16, fields *out, bool *bad)
 {
     const setting file = {.n = 1, .texts = &path};
-    atmsae_source *source = open_files(context, &file, tensor, as_bf16);
+    atmsae_source *source = open_files(context, &(row_files){.rows = &file, .tensor = tensor, .as_bf16 = as_bf16});
     if (!source) return false;
     tally t = {.d = atmsae_source_d(source), .stride = 1, .least = NAN, .most = NAN};
     t.first = program_alloc(t.d, sizeof *t.first);

@@ -53,32 +53,44 @@ bool paths_allowed(const option *options, size_t n, const setting *settings);
 /* Whether an output, a file or an SAE's folder, is or contains what is read; true after a message. */
 bool path_is_input(const char *output, const char *input);
 
+/* Files of rows and, for a transcoder, of the target of each row. */
+typedef struct row_files {
+    const setting *rows, *targets; /* targets NULL, or not given: none */
+    const char *tensor, *target_tensor; /* NULL: see atmsae_source_add_file */
+    bool as_bf16;
+} row_files;
 /* Adds the files to a source. False after a message, also where none of them has a row. */
-bool add_files(atmsae_context *context, atmsae_source *source, const setting *files, const char *tensor, bool as_bf16);
+bool add_files(atmsae_context *context, atmsae_source *source, const row_files *files);
 /* All rows of some files, once and in order; NULL after a message. */
-atmsae_source *open_files(atmsae_context *context, const setting *files, const char *tensor, bool as_bf16);
-/* The same, for a model that takes rows of their width. false after a message. */
-bool open_rows(atmsae_context *context, const atmsae_model *model, const setting *files, const char *tensor,
-               bool as_bf16, atmsae_source **source);
+atmsae_source *open_files(atmsae_context *context, const row_files *files);
+/* The same, for a model that takes rows of their width and gives targets of theirs. asks: the option for targets, which
+ * a transcoder must have and an SAE must not; NULL: only latents are wanted. false after a message. */
+bool open_rows(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, atmsae_source **source);
 
-/* Which rows are measured on, by their norm (norms.c). Zeroed: all of them. */
+/* Which rows are measured on, by their norm and that of their targets (norms.c). Zeroed: all of them. Arrays: of rows, and of
+ * targets, where there are any. */
 typedef struct norm_limit {
-    double factor; /* > 0: the limit is so many times the median norm of the first 32768 rows */
-    double limit;  /* 0: none */
-    bool found;    /* what follows, and the limit that the factor makes */
-    atmsae_row_norms norms; /* of the first rows, without those above the limit */
-    uint64_t left_out;      /* of all rows that were measured last */
+    double factor;   /* > 0: the limits are so many times the median norms of the first 32768 rows, and of their targets */
+    double limit[2]; /* 0: none */
+    bool found;      /* what follows, and the limits that the factor makes */
+    atmsae_row_norms norms[2]; /* of the first rows, without those above a limit */
+    uint64_t left_out;         /* of all rows that were measured last */
 } norm_limit;
 extern const option_choice max_norm_choices[];
 /* Looks at the first rows of a source at its start, if that was not done yet. False after a message. */
 bool norms_find(atmsae_context *context, atmsae_source *source, norm_limit *limit);
+/* Gives rows of a batch on the source weight 0 where they, or their targets, are above a limit. weights: room for those of all
+ * rows; *left_out: how many have 0. False where the library has failed. */
+bool norms_apply(atmsae_context *context, const atmsae_source *source, const norm_limit *limit, atmsae_batch *batch, float *weights,
+                 uint64_t *left_out);
 void norms_fields(fields *out, const norm_limit *limit);
-/* Whether a few rows decide the result, as a text to be freed; NULL: they do not. trained: the limit of the SAE's training, if known. */
-char *norms_note(const norm_limit *limit, const char *trained);
+/* Whether a few rows decide the result, as a text to be freed; NULL: they do not. sae: its results, with the limits of its
+ * training if these are known, or NULL. */
+char *norms_note(const norm_limit *limit, const fields *sae);
 
 /* Reconstruction of the rows of some files that the limit leaves; the caller destroys *metrics. False after a message. */
-bool evaluate_files(atmsae_context *context, const atmsae_model *model, const setting *files,
-                    const char *tensor, bool as_bf16, norm_limit *limit, atmsae_metrics **metrics);
+bool evaluate_files(atmsae_context *context, const atmsae_model *model, const row_files *files, const char *asks, norm_limit *limit,
+                    atmsae_metrics **metrics);
 /* What an FVU or L0 out of the ordinary usually comes from; NULL: they are not. asked: L0 in training; 0: not known. */
 const char *rows_hint(double fvu, double l0, double asked);
 void metrics_fields(fields *out, const atmsae_metrics_result *result);

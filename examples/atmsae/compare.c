@@ -135,8 +135,14 @@ static void print_json(const report *r)
 {
     const setting *s = r->settings;
     char *input = json_strings(s[R_INPUT].texts, s[R_INPUT].n);
-    printf("{\n\"input\": %s,\n\"words\": ", input);
+    printf("{\n\"input\": %s,\n", input);
     free(input);
+    if (s[R_TARGET].given) {
+        char *target = json_strings(s[R_TARGET].texts, s[R_TARGET].n);
+        printf("\"target\": %s,\n", target);
+        free(target);
+    }
+    printf("\"words\": ");
     if (s[R_WORDS].given) json_string(stdout, s[R_WORDS].text);
     else fputs("null", stdout);
     fputs(",\n\"probing\": ", stdout);

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { C_PATHS, C_TO, C_FOLD, C_MODEL_NAME, C_HOOK_NAME, C_FORCE, C_LATENTS, C_STRENGTH, C_LAYER, C_JSON, C_OPTIONS };
+enum { C_PATHS, C_TO, C_FOLD, C_MODEL_NAME, C_HOOK_NAME, C_HOOK_NAME_OUT, C_FORCE, C_LATENTS, C_STRENGTH, C_LAYER, C_JSON, C_OPTIONS };
 enum { TO_SAELENS, TO_GEMMA_SCOPE, TO_GGUF };
 
 static const option_choice formats[] = {
@@ -30,6 +30,9 @@ static const option convert_options[C_OPTIONS] = {
                       .help = "name of the language model to write into OUT"},
     [C_HOOK_NAME] = {.name = "hook-name", .kind = OPTION_TEXT, .value = "NAME", .preset = "as in IN",
                      .help = "where its rows were taken, to write into OUT"},
+    [C_HOOK_NAME_OUT] = {.name = "hook-name-out", .kind = OPTION_TEXT, .value = "NAME", .preset = "as in IN",
+                         .help = "of a transcoder: where its targets were taken. It says that IN is one where IN's format does not: "
+                                 "params.npz, ae.pt"},
     [C_FORCE] = {.name = "force", .kind = OPTION_FLAG, .help = "replace OUT if it is there"},
     [C_LATENTS] = {.group = "gguf", .name = "latents", .kind = OPTION_COUNTS, .value = "I,I,...", .min = 0, .max = 2147483647,
                    .help = "latents whose decoder rows are added up"},
@@ -49,6 +52,7 @@ static const char convert_help[] =
     "  atmsae convert layer_20/width_16k/average_l0_71 sae            to a SAELens folder\n"
     "  atmsae convert trainer_0/ae.pt sae --fold-decoder-norm         ready for SAEBench\n"
     "  atmsae convert sae params.npz                                  to Gemma Scope's layout\n"
+    "  atmsae convert params.npz tc --hook-name-out blocks.5.hook_mlp_out     a transcoder, which its file does not say\n"
     "  atmsae convert sae happy.gguf --latents 1203 --strength 8 --layer 20\n"
     "      llama-cli -m model.gguf --control-vector happy.gguf\n";
 
@@ -80,6 +84,7 @@ static bool save(atmsae_context *context, const atmsae_model *model, const setti
     options.fold_decoder_norm = s[C_FOLD].given;
     options.model_name = s[C_MODEL_NAME].text;
     options.hook_name = s[C_HOOK_NAME].text;
+    options.hook_name_out = s[C_HOOK_NAME_OUT].text;
     options.latents = latents;
     options.strengths = strengths;
     options.n_latents = n;

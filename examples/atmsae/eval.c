@@ -23,7 +23,8 @@ static const char eval_help[] =
     "                   [--pair DIR] [--json] [--html FILE]\n\n"
     "Encodes and decodes rows with a saved SAE and prints the fraction of variance unexplained (FVU),\n"
     "mean squared error, mean cosine, the mean number of active latents (L0), latents that never fired\n"
-    "(dead) or fired on more than 10 % of the rows (dense), and how often latents fire.\n"
+    "(dead) or fired on more than 10 % of the rows (dense), and how often latents fire. A transcoder is\n"
+    "measured against --target, which has what it is to give from each row of --input.\n"
     "With --words it also measures absorption: how often a latent that should fire on every word of a\n"
     "class (say, its first letter) is silent while a more special latent fires in its place.\n"
     "With --probing it reads labels of texts from the best 1, 2 and 5 latents, from all, and from the\n"
@@ -33,6 +34,7 @@ static const char eval_help[] =
     "examples\n"
     "  atmsae eval --sae out/atm --input valid.npy\n"
     "  atmsae eval --sae out/atm --input valid.safetensors --words words.safetensors --html atm.html\n"
+    "  atmsae eval --sae out/transcoder --input mlp-in.npy --target mlp-out.npy\n"
     "  atmsae eval --sae out/seed0 --input valid.npy --pair out/seed1 --probing texts.tasks.json --json\n";
 
 static void print_histogram(const report *r)

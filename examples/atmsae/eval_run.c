@@ -39,12 +39,14 @@ static void settings_read(const char *json, const atmsae_model_config *config, r
         take(sae, json, "target-l0", "target_l0");
         take(sae, json, "sparsity", "sparsity");
         take(sae, json, "norm-limit", "training_norm_limit");
+        take(sae, json, "target-norm-limit", "training_target_norm_limit");
         take(sae, json, "seed", "seed");
     } else {
         fields_text(&sae->fields, "arch", fields_find(&model, "arch"));
         if (config->activation == ATMSAE_TOPK) fields_real(&sae->fields, "k", config->k);
     }
     fields_count(&sae->fields, "d_in", config->d_in);
+    if (config->transcoder) fields_count(&sae->fields, "d_out", config->d_out);
     fields_count(&sae->fields, "d_sae", config->d_sae);
     fields_free(&model);
 }

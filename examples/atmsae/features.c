@@ -86,8 +86,7 @@ static bool pass(features *f, atmsae_context *context, const atmsae_model *model
 {
     float *rows = program_alloc(ROWS_AT_ONCE * atmsae_source_d(source), sizeof *rows);
     atmsae_batch batch;
-    atmsae_batch_init(&batch, sizeof batch);
-    batch.x = rows;
+    batch_on(&batch, source, rows);
     batch.n_rows = ROWS_AT_ONCE;
     atmsae_codes *codes = NULL;
     atmsae_codes_view view = {.size = sizeof view};
@@ -219,7 +218,7 @@ static bool find_all(features *f, atmsae_context *context, const atmsae_model *m
     f->neighbour = program_alloc(f->model.d_sae * f->n_neighbours, sizeof *f->neighbour);
     f->cosine = program_alloc(f->model.d_sae * f->n_neighbours, sizeof *f->cosine);
     if (!latents_exist(f, &s[F_LATENTS]) || !read_importance(f, context, s) ||
-        !open_rows(context, model, &s[F_INPUT], s[F_TENSOR].text, s[F_BF16].given, &source))
+        !open_rows(context, model, &(row_files){.rows = &s[F_INPUT], .tensor = s[F_TENSOR].text, .as_bf16 = s[F_BF16].given}, NULL, &source))
         return false;
     const bool good = read_labels(f, s, atmsae_source_rows(source)) && pass(f, context, model, source, s[F_QUIET].given);
     atmsae_source_destroy(source);

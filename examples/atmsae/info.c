@@ -53,8 +53,10 @@ static bool sae_info(atmsae_context *context, const char *path, fields *out)
         fields_count(out, "d-sae", config.d_sae);
         if (config.activation == ATMSAE_TOPK) fields_real(out, "k", config.k);
         fields_flag(out, "transcoder", config.transcoder);
+        fields_flag(out, "centred", !config.uncentred);
         if (origin.model_name) fields_text(out, "model-name", origin.model_name);
         if (origin.hook_name) fields_text(out, "hook-name", origin.hook_name);
+        if (origin.hook_name_out) fields_text(out, "hook-name-out", origin.hook_name_out);
     }
     atmsae_model_destroy(model);
     return good;

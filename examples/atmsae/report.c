@@ -24,11 +24,14 @@ const report_key report_keys[] = {
     {"sparsity", NULL, "%g", 0, "weight of the sparsity penalty in training"},
     {"seed", "seed", "%g", 0, "seed of the run"},
     {"d_in", NULL, "%g", 0, "numbers in a row"},
+    {"d_out", NULL, "%g", 0, "of a transcoder: numbers in a target, which is what y stands for below"},
     {"d_sae", "d_sae", "%g", 0, "latents"},
     {"rows", NULL, "%g", 0, "rows measured on"},
-    {"rows_left_out", NULL, "%.0f", 0, "rows that are not, because their norm is above norm_limit"},
+    {"rows_left_out", NULL, "%.0f", 0, "rows that are not, because their norm is above norm_limit, or their target's above target_norm_limit"},
     {"norm_limit", NULL, "%.6g", 0, "largest norm of a row measured on, as --max-norm or --norm-limit asks"},
+    {"target_norm_limit", NULL, "%.6g", 0, "the same of targets, as --max-norm or --target-norm-limit asks"},
     {"training_norm_limit", NULL, "%.6g", 0, "norm above which the run left out rows, in training with --max-norm"},
+    {"training_target_norm_limit", NULL, "%.6g", 0, "the same of targets"},
     {"l0", "L0", "%.2f", 0, L0},
     {"fvu", "FVU", "%.4f", 0, "fraction of variance unexplained, 0 is perfect, 1 is as good as the mean row"},
     {"explained_variance", "EV", "%.4f", 0, "explained variance, 1 - FVU"},
@@ -138,8 +141,11 @@ bool report_overwrites(const setting *settings, const char *path)
 
 bool report_complete(setting *s)
 {
-    if (!s[R_MAX_NORM].given || !s[R_NORM_LIMIT].given) return true;
-    program_error("--max-norm and --norm-limit both say which rows to leave out: give one");
+    const bool targets = s[R_TARGET_NORM_LIMIT].given;
+    if (s[R_MAX_NORM].given && (s[R_NORM_LIMIT].given || targets))
+        program_error("--max-norm and --%snorm-limit both say which rows to leave out: give one", s[R_NORM_LIMIT].given ? "" : "target-");
+    else if (targets && !s[R_TARGET].given) program_error("--target-norm-limit is about --target, which is not given");
+    else return true;
     return false;
 }
 
@@ -147,7 +153,8 @@ bool report_open(report *self, const setting *settings, size_t n)
 {
     *self = (report){.settings = settings, .n = n, .sae = program_alloc(n, sizeof *self->sae)};
     setting_real(&settings[R_MAX_NORM], &self->norms.factor);
-    setting_real(&settings[R_NORM_LIMIT], &self->norms.limit);
+    setting_real(&settings[R_NORM_LIMIT], &self->norms.limit[0]);
+    setting_real(&settings[R_TARGET_NORM_LIMIT], &self->norms.limit[1]);
     self->context = command_context(&settings[R_THREADS], NULL, true);
     return self->context && words_open(self) && tasks_open(self);
 }
@@ -222,7 +229,8 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
 {
     const setting *s = self->settings;
     atmsae_metrics *metrics;
-    if (!evaluate_files(self->context, model, &s[R_INPUT], s[R_TENSOR].text, s[R_BF16].given, &self->norms, &metrics)) return false;
+    const row_files files = {&s[R_INPUT], &s[R_TARGET], s[R_TENSOR].text, s[R_TARGET_TENSOR].text, s[R_BF16].given};
+    if (!evaluate_files(self->context, model, &files, "target", &self->norms, &metrics)) return false;
     atmsae_metrics_result result = {.size = sizeof result};
     bool good = atmsae_metrics_get(metrics, &result) >= 0 || (command_failed(self->context), false);
     if (good) {
@@ -235,6 +243,14 @@ static bool measure_rows(report *self, const atmsae_model *model, report_sae *sa
     return good;
 }
 
+/* Absorption asks what latents add along the direction of a class, which is known among the inputs only. */
+static bool absorption_applies(const report *self, const char *path, const atmsae_model_config *config)
+{
+    if (!config->transcoder || !self->words.absorption) return true;
+    program_error("%s: absorption is not measured of a transcoder, whose latents add to another tensor than the words' rows: leave --words out", path);
+    return false;
+}
+
 bool report_measure(report *self, size_t i, const char *path, const char *pair)
 {
     report_sae *sae = &self->sae[i];
@@ -243,7 +259,8 @@ bool report_measure(report *self, size_t i, const char *path, const char *pair)
     sae->path = sae->name = path;
     atmsae_model *model = sae_load(self->context, path);
     if (!model) return false;
-    bool good = atmsae_model_get_config(model, &config) >= 0 || (command_failed(self->context), false);
+    const bool known = atmsae_model_get_config(model, &config) >= 0 || (command_failed(self->context), false);
+    bool good = known && absorption_applies(self, path, &config);
     if (good) {
         sae->d_sae = config.d_sae;
         fields_text(&sae->fields, "sae", path);

@@ -14,8 +14,8 @@
 
 /* ---- options ---------------------------------------------------------------------------------------- */
 
-enum { R_SAE, R_INPUT, R_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT, R_PROBE,
-       R_PROBING, R_MAX_NORM, R_NORM_LIMIT, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
+enum { R_SAE, R_INPUT, R_TENSOR, R_TARGET, R_TARGET_TENSOR, R_BF16, R_WORDS, R_WORDS_TENSOR, R_WORDS_TEXT, R_MIN_PROBE_F1, R_MIN_F1_GAIN, R_MAX_SPLIT, R_PROBE,
+       R_PROBING, R_MAX_NORM, R_NORM_LIMIT, R_TARGET_NORM_LIMIT, R_JSON, R_HTML, R_FORCE, R_THREADS, R_OPTIONS };
 
 extern const option_choice probe_choices[];
 
@@ -26,7 +26,11 @@ extern const option_choice probe_choices[];
     [R_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME",                                           \
                   .help = "tensor to read from --input .safetensors files",                                         \
                   .preset = "\"activations\", or the only one of rows"},                                       \
-    [R_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in --input .npy files hold bf16"},    \
+    [R_TARGET] = {.name = "target", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",                     \
+                  .help = "of a transcoder: the rows that it is to give, one for each of --input, in files as those"}, \
+    [R_TARGET_TENSOR] = {.name = "target-tensor", .kind = OPTION_TEXT, .value = "NAME",                             \
+                         .help = "tensor to read from --target files", .preset = "as for --tensor"},                \
+    [R_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in .npy files of rows hold bf16"},    \
     [R_WORDS] = {.group = "absorption", .name = "words", .kind = OPTION_TEXT, .file = OPTION_READ, .value = "FILE",                      \
                  .help = ".safetensors with rows [n, d_in], `letter` (classes from 0) and `is_train` (1: the "      \
                          "probe may be fitted on it); turns the measure on"},                                       \
@@ -49,9 +53,12 @@ extern const option_choice probe_choices[];
                            "`labels` [n, tasks] (1, 0, -1: not part of the task) and `is_train` [n]"},              \
     [R_MAX_NORM] = {.group = "rows left out", .name = "max-norm", .kind = OPTION_REAL, .value = "X|auto", .min = 1,                                 \
                     .choices = max_norm_choices,                                                                    \
-                    .help = "leave out --input rows whose norm is above X times the median norm of the first 32768; auto: 10"}, \
+                    .help = "leave out --input rows whose norm is above X times the median norm of the first 32768, and those whose "  \
+                            "--target is above X times the targets' median; auto: 10"}, \
     [R_NORM_LIMIT] = {.name = "norm-limit", .kind = OPTION_REAL, .value = "N", .above_min = true,                   \
                       .help = "leave out --input rows whose norm is above N, such as the norm-limit of a run with --max-norm"}, \
+    [R_TARGET_NORM_LIMIT] = {.name = "target-norm-limit", .kind = OPTION_REAL, .value = "N", .above_min = true,     \
+                             .help = "leave out rows whose --target has a norm above N, such as the run's target-norm-limit"}, \
     [R_JSON] = {.group = "output", .name = "json", .kind = OPTION_FLAG, .help = "one JSON object on stdout"},       \
     [R_HTML] = {.name = "html", .kind = OPTION_TEXT, .file = OPTION_WRITTEN, .value = "FILE",                                               \
                 .help = "a page with tables and pictures, which needs no other file"},                              \

@@ -134,7 +134,7 @@ void report_notes(const report *self, report_sae *sae)
     group_notes(sae, "tasks are not probed", n_tasks, reason, task_name, self);
     free(reason);
     no_value_notes(sae);
-    char *long_rows = norms_note(&self->norms, fields_find(&sae->fields, "training_norm_limit"));
+    char *long_rows = norms_note(&self->norms, &sae->fields);
     if (long_rows) add(sae, long_rows);
     if (sae->n_notes > 0) fields_json(&sae->fields, "notes", json_strings((const char *const *)sae->notes, sae->n_notes));
 }

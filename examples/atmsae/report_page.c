@@ -220,6 +220,8 @@ static void summary(FILE *f, const report *self)
     FILE *out = program_text_open(&text, &size);
     fprintf(out, "Measured on %.0f rows of", report_number(&self->sae[0], "rows"));
     for (size_t i = 0; i < self->settings[R_INPUT].n; i++) fprintf(out, "%s %s", i ? "," : "", self->settings[R_INPUT].texts[i]);
+    if (self->settings[R_TARGET].given) fputs(" against the targets of", out);
+    for (size_t i = 0; i < self->settings[R_TARGET].n; i++) fprintf(out, "%s %s", i ? "," : "", self->settings[R_TARGET].texts[i]);
     if (self->words.absorption) fprintf(out, "; words of %s", self->settings[R_WORDS].text);
     if (self->tasks.probing) fprintf(out, "; texts of %s", self->settings[R_PROBING].text);
     fputc('.', out);

@@ -50,7 +50,8 @@ void model_fields(fields *out, const atmsae_model_config *model)
     if (jumprelu)
         fields_text(out, "jumprelu-form", model->activation == ATMSAE_JUMPRELU ? "deepmind" : "anthropic");
     fields_count(out, "d-in", model->d_in);
-    if (model->d_out && model->d_out != model->d_in) fields_count(out, "d-out", model->d_out);
+    if (model->transcoder) fields_count(out, "d-out", model->d_out);
+    else if (model->uncentred) fields_flag(out, "uncentred", true);
     fields_count(out, "d-sae", model->d_sae);
     if (top) fields_real(out, "k", model->k);
     if (!top) fields_real(out, "sparsity", model->sparsity_coef);

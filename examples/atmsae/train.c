@@ -95,7 +95,8 @@ static bool open_source(run *r)
     setting_count(&s[T_SEED], &config.seed);
     if (s[T_RESUME].given && !s[T_SEED].given && !checkpoint_seed(r, &config.seed)) return false;
     if (atmsae_source_create(r->context, &config, &r->source) < 0) return failed(r);
-    return add_files(r->context, r->source, &s[T_INPUT], s[T_TENSOR].text, s[T_BF16].given);
+    const row_files files = {&s[T_INPUT], &s[T_TARGET], s[T_TENSOR].text, s[T_TARGET_TENSOR].text, s[T_BF16].given};
+    return add_files(r->context, r->source, &files);
 }
 
 /* Up to `most` rows from the start of the stream, which is then rewound. */
@@ -103,9 +104,8 @@ static bool first_rows(run *r, uint64_t most, float **rows, atmsae_batch *batch)
 {
     const uint64_t available = atmsae_source_rows(r->source);
     const uint64_t n = available < most ? available : most;
-    *rows = program_alloc(n * atmsae_source_d(r->source), sizeof **rows);
-    atmsae_batch_init(batch, sizeof *batch);
-    batch->x = *rows;
+    *rows = program_alloc(n * row_width(r->source), sizeof **rows);
+    batch_on(batch, r->source, *rows);
     return atmsae_source_rewind(r->source) >= 0 && atmsae_source_next(r->source, n, *rows, &batch->n_rows) >= 0 &&
            atmsae_source_rewind(r->source) >= 0;
 }
@@ -118,7 +118,7 @@ static bool with_first_rows(run *r, uint64_t most, atmsae_status (*use)(atmsae_t
     if (!good) {
         if (!explain_bad_row(r->source, &batch)) command_failed(r->context);
         else
-            program_error(has_good_row(&batch, atmsae_source_d(r->source)) ? "such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS
+            program_error(has_good_row(&batch, r->source) ? "such rows, N of them at most, are left out with --skip-bad-rows N" LIST_BAD_ROWS
                                                                            : ALL_BAD_ROWS);
     }
     free(rows);
@@ -161,7 +161,7 @@ static bool make_trainer(run *r)
 {
     run_config asked;
     atmsae_trainer_config_init(&r->config, sizeof r->config);
-    if (!train_configure(&asked, r->settings, atmsae_source_d(r->source), atmsae_source_rows(r->source))) {
+    if (!train_configure(&asked, r->settings, atmsae_source_d(r->source), atmsae_source_d_target(r->source), atmsae_source_rows(r->source))) {
         r->code = EXIT_USAGE;
         return false;
     }
@@ -171,12 +171,17 @@ static bool make_trainer(run *r)
             atmsae_trainer_get_config(r->trainer, &r->config) >= 0) || failed(r);
 }
 
+static row_files valid_files(const setting *s)
+{
+    return (row_files){&s[T_VALID], &s[T_VALID_TARGET], s[T_TENSOR].text, s[T_TARGET_TENSOR].text, s[T_BF16].given};
+}
+
 /* The files of --valid are read at the end, perhaps hours from now. */
 static bool check_valid(const run *r)
 {
-    const setting *s = r->settings;
+    const row_files files = valid_files(r->settings);
     atmsae_source *valid = NULL;
-    const bool good = !s[T_VALID].given || open_rows(r->context, atmsae_trainer_model(r->trainer), &s[T_VALID], s[T_TENSOR].text, s[T_BF16].given, &valid);
+    const bool good = !files.rows->given || open_rows(r->context, atmsae_trainer_model(r->trainer), &files, "valid-target", &valid);
     atmsae_source_destroy(valid);
     return good;
 }
@@ -186,8 +191,10 @@ static bool check_valid(const run *r)
 /* What --max-norm has done until now. */
 static void outlier_fields(const run *r, fields *out)
 {
+    const double of_targets = atmsae_trainer_norm_limit(r->trainer, 1);
     if (r->config.max_norm == 0) return;
     fields_real(out, "norm-limit", atmsae_trainer_norm_limit(r->trainer, 0));
+    if (of_targets > 0) fields_real(out, "target-norm-limit", of_targets);
     fields_count(out, "outlier-rows", atmsae_trainer_outlier_rows(r->trainer));
 }
 
@@ -273,10 +280,9 @@ static bool steps(run *r)
     const uint64_t batch_rows = r->config.batch_rows, total = r->config.total_rows / batch_rows;
     uint64_t every = DEFAULT_CHECKPOINT_ROWS;
     setting_count(&r->settings[T_CHECKPOINT], &every);
-    float *rows = program_alloc(batch_rows * atmsae_source_d(r->source), sizeof *rows);
+    float *rows = program_alloc(batch_rows * row_width(r->source), sizeof *rows);
     atmsae_batch batch;
-    atmsae_batch_init(&batch, sizeof batch);
-    batch.x = rows;
+    batch_on(&batch, r->source, rows);
     atmsae_step_stats stats = {.size = sizeof stats};
     uint64_t done = atmsae_trainer_steps_done(r->trainer), tried = done;
     progress line;
@@ -309,7 +315,7 @@ static bool steps(run *r)
         r->bad_row = explain_bad_row(r->source, &batch);
         r->diverged = status == ATMSAE_E_NONFINITE && !r->bad_row;
         if (!r->bad_row || r->settings[T_SKIP].given) program_error("step %llu: %s", (unsigned long long)done, why);
-        r->all_bad = r->bad_row && !has_good_row(&batch, atmsae_source_d(r->source));
+        r->all_bad = r->bad_row && !has_good_row(&batch, r->source);
     }
     free(rows);
     return good;
@@ -355,13 +361,11 @@ static void judge_validation(const run *r, const atmsae_metrics_result *result)
 
 static bool add_validation(const run *r, fields *out)
 {
-    const setting *s = r->settings;
+    const row_files files = valid_files(r->settings);
     atmsae_metrics *metrics;
     atmsae_metrics_result result = {.size = sizeof result};
-    norm_limit limit = {.limit = atmsae_trainer_norm_limit(r->trainer, 0)};
-    if (!evaluate_files(r->context, atmsae_trainer_model(r->trainer), &s[T_VALID], s[T_TENSOR].text,
-                        s[T_BF16].given, &limit, &metrics))
-        return false;
+    norm_limit limit = {.limit = {atmsae_trainer_norm_limit(r->trainer, 0), atmsae_trainer_norm_limit(r->trainer, 1)}};
+    if (!evaluate_files(r->context, atmsae_trainer_model(r->trainer), &files, "valid-target", &limit, &metrics)) return false;
     const bool good = atmsae_metrics_get(metrics, &result) >= 0;
     if (good) {
         metrics_fields(out, &result);
@@ -401,6 +405,7 @@ static bool save_sae(run *r)
     atmsae_save_options_init(&options, sizeof options);
     options.model_name = s[T_MODEL_NAME].text;
     options.hook_name = s[T_HOOK_NAME].text;
+    options.hook_name_out = s[T_HOOK_NAME_OUT].text;
     if (!save_checkpoint(r)) return false;
     const bool good = with_first_rows(r, CALIBRATE_ROWS, atmsae_trainer_calibrate) &&
                       (atmsae_model_save(atmsae_trainer_model(r->trainer), s[T_OUT].text, &options) >= 0 || failed(r)) && claim_sae(r);
@@ -413,8 +418,8 @@ static bool save_sae(run *r)
         program_error("warning: --max-norm %g has left out %llu of %llu rows, which is more than a few: they may be what the SAE is for",
                       r->config.max_norm, (unsigned long long)outliers, (unsigned long long)seen);
     else if (outliers && !s[T_QUIET].given)
-        program_note("%llu of %llu rows were left out, above the norm limit %g", (unsigned long long)outliers, (unsigned long long)seen,
-                     atmsae_trainer_norm_limit(r->trainer, 0));
+        program_note("%llu of %llu rows were left out by --max-norm %g", (unsigned long long)outliers, (unsigned long long)seen,
+                     r->config.max_norm);
     if (good && !s[T_QUIET].given) program_note("saved %s", s[T_OUT].text);
     return good;
 }

@@ -9,8 +9,8 @@
 #include "files.h"
 
 enum {
-    T_FILES, T_INPUT, T_TENSOR, T_BF16, T_VALID, T_OUT, T_FORCE, T_RESUME, T_CHECKPOINT, T_METRICS, T_PLOT,
-    T_QUIET, T_JSON, T_THREADS, T_PRECISION, T_MODEL_NAME, T_HOOK_NAME,
+    T_FILES, T_INPUT, T_TENSOR, T_TARGET, T_TARGET_TENSOR, T_BF16, T_VALID, T_VALID_TARGET, T_OUT, T_FORCE, T_RESUME, T_CHECKPOINT, T_METRICS, T_PLOT,
+    T_QUIET, T_JSON, T_THREADS, T_PRECISION, T_MODEL_NAME, T_HOOK_NAME, T_HOOK_NAME_OUT,
     T_ARCH, T_FORM, T_D_SAE, T_K, T_PREFIXES, T_SPARSITY, T_TARGET_L0, T_BANDWIDTH, T_INIT_THRESHOLD, T_AUX, T_INPUT_NORM,
     T_B_DEC, T_SEED,
     T_MASK, T_R, T_C, T_PER_ROW, T_EFFECT, T_ALPHA,
@@ -36,9 +36,9 @@ typedef struct run_config {
     uint64_t prefixes[4]; /* the default ones of matryoshka */
 } run_config;
 
-/* What the options ask for, given the width of the rows and their number in one pass. False after
- * a message: the options contradict each other. */
-bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows);
+/* What the options ask for, given the widths of the rows and of their targets (0: none) and their number in one
+ * pass. False after a message: the options contradict each other. */
+bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t d_target, uint64_t pass_rows);
 /* Too few to learn from for so many latents. */
 bool train_rows_are_few(const atmsae_model_config *model, uint64_t pass_rows);
 /* Says what of a run cannot turn out well although nothing is wrong with any one setting. */

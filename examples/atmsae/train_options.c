@@ -34,7 +34,8 @@ const char train_help[] =
     "               --out out/atm --metrics out/atm/metrics.csv\n"
     "  atmsae train --config out/atm/run.json --seed 1 --out out/atm1\n"
     "  atmsae train acts.npy --arch jumprelu --target-l0 32 --mask none --out out/jump\n"
-    "  atmsae train acts.npy --mask paper --out out/paper\n";
+    "  atmsae train acts.npy --mask paper --out out/paper\n"
+    "  atmsae train mlp-in.npy --target mlp-out.npy --out out/transcoder\n";
 
 static const option_choice arch_choices[] = {
     {"standard", ATMSAE_RELU}, {"topk", ATMSAE_TOPK}, {"batchtopk", ATMSAE_BATCHTOPK}, {"jumprelu", ATMSAE_JUMPRELU},
@@ -62,9 +63,16 @@ const option train_options[T_OPTIONS] = {
                  .help = "rows to train on: .npy (f2, f4) or .safetensors (F16, BF16, F32), [n, d_in] each"},
     [T_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "tensor to read from .safetensors files",
                   .preset = "\"activations\", or the only one of rows"},
+    [T_TARGET] = {.name = "target", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",
+                  .help = "train a transcoder: for each FILE of rows one of what it is to give from them, as many rows in the same "
+                          "order; their width is d_out"},
+    [T_TARGET_TENSOR] = {.name = "target-tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "tensor to read from --target and --valid-target files",
+                         .preset = "as for --tensor"},
     [T_BF16] = {.name = "bf16", .kind = OPTION_FLAG, .help = "16-bit integers in .npy files hold bf16"},
     [T_VALID] = {.name = "valid", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",
                  .help = "rows to measure the finished SAE on; not trained on"},
+    [T_VALID_TARGET] = {.name = "valid-target", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",
+                        .help = "of a transcoder: as --target, for --valid"},
     [T_OUT] = {.name = "out", .kind = OPTION_TEXT, .required = true, .anew = true, .value = "DIR", .help = "folder for the SAE, made if need be",
                .preset = "name of the first FILE, without its ending, and -sae"},
     [T_FORCE] = {.anew = true, .name = "force", .kind = OPTION_FLAG, .help = "start anew although DIR holds an SAE or a checkpoint, and replace what --metrics and --plot name"},
@@ -84,6 +92,7 @@ const option train_options[T_OPTIONS] = {
                              "and the result does not depend on it"},
     [T_MODEL_NAME] = {.name = "model-name", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json: the model the rows come from"},
     [T_HOOK_NAME] = {.name = "hook-name", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json: where in the model"},
+    [T_HOOK_NAME_OUT] = {.name = "hook-name-out", .kind = OPTION_TEXT, .value = "NAME", .help = "written to cfg.json, of a transcoder: where its targets come from"},
 
     [T_ARCH] = {.anew = true, .group = "model", .name = "arch", .kind = OPTION_CHOICE, .value = "NAME", .choices = arch_choices,
                 .help = "activation function", .preset = "batchtopk; with --mask paper standard"},
@@ -148,5 +157,5 @@ const option train_options[T_OPTIONS] = {
                 .help = "rows with a NaN or infinite value that may be left out, counted each time one comes; the next one ends the run"},
     [T_MAX_NORM] = {.anew = true, .name = "max-norm", .kind = OPTION_REAL, .value = "X|auto", .min = 1, .choices = max_norm_choices,
                     .help = "leave out rows whose norm is above X times the median norm of the first rows, --valid's too: attention "
-                            "sinks and BOS rows; auto: 10"},
+                            "sinks and BOS rows. With --target also those whose target is above X times the targets' median; auto: 10"},
 };

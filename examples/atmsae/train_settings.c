@@ -29,6 +29,15 @@ static void default_out(setting *out, const char *first_input)
     out->given = true;
 }
 
+/* Rows that the caller names do not go with the targets of a file of settings, unless they are the same rows in
+ * another place, as of a run that goes on. */
+static bool targets_belong(const setting *s, int rows, int targets)
+{
+    if (!s[targets].from_file || !s[rows].given || s[rows].from_file || s[T_RESUME].given) return true;
+    program_error("--%s is of the file's --%s: give it for these rows too", train_options[targets].name, train_options[rows].name);
+    return false;
+}
+
 bool train_complete(setting *s)
 {
     if (s[T_FILES].given) {
@@ -37,6 +46,8 @@ bool train_complete(setting *s)
         s[T_INPUT] = s[T_FILES];
         s[T_FILES] = (setting){0};
     }
+    if (!targets_belong(s, T_INPUT, T_TARGET) || !targets_belong(s, T_VALID, T_VALID_TARGET)) return false;
+    if (s[T_HOOK_NAME_OUT].given && !s[T_TARGET].given) return refuse("--hook-name-out is of transcoders, which --target makes");
     if (s[T_INPUT].given && !s[T_OUT].given) default_out(&s[T_OUT], s[T_INPUT].texts[0]);
     return train_outputs_complete(s);
 }
@@ -77,10 +88,12 @@ void train_default_sizes(atmsae_model_config *model, uint64_t pass_rows)
     if (eighth < 32) model->k = eighth < 2 ? 1 : (double)eighth;
 }
 
-static bool configure_model(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows)
+static bool configure_model(run_config *run, const setting *s, uint64_t d_in, uint64_t d_target, uint64_t pass_rows)
 {
     atmsae_model_config *model = &run->model;
     model->d_in = d_in;
+    model->d_out = d_target;
+    model->transcoder = d_target > 0;
     train_default_sizes(model, pass_rows);
     if (s[T_MASK].given && s[T_MASK].choice == ATMSAE_MASK_PAPER) model->activation = ATMSAE_RELU;
     setting_choice(&s[T_ARCH], &model->activation);
@@ -131,7 +144,7 @@ static bool configure_length(run_config *run, const setting *s, uint64_t pass_ro
     return false;
 }
 
-bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t pass_rows)
+bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t d_target, uint64_t pass_rows)
 {
     memset(run, 0, sizeof *run);
     atmsae_model_config_init(&run->model, sizeof run->model);
@@ -143,7 +156,7 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     run->trainer.optimizer = &run->optimizer;
     run->trainer.tracker = &run->tracker;
     run->trainer.masker = &run->masker;
-    if (!configure_model(run, s, d_in, pass_rows)) return false;
+    if (!configure_model(run, s, d_in, d_target, pass_rows)) return false;
     setting_real(&s[T_LR], &run->optimizer.lr);
     setting_count(&s[T_DEAD_WINDOW], &run->tracker.dead_window);
     setting_choice(&s[T_MASK], &run->masker.kind);
@@ -239,7 +252,7 @@ void train_settings_fields(const setting *s, const atmsae_trainer_config *config
         const option *o = &train_options[i];
         if (!o->name || i == T_EPOCHS) continue;
         const field *f = fields_get(&all, o->name);
-        const bool path = i == T_INPUT || i == T_VALID || i == T_OUT;
+        const bool path = i == T_INPUT || i == T_TARGET || i == T_VALID || i == T_VALID_TARGET || i == T_OUT;
         if (f) fields_copy(settings, f);
         else if (i == T_SHUFFLE) fields_count(settings, o->name, s[i].given ? s[i].count : 65536);
         else if (!s[i].given || i == T_FORCE || i == T_RESUME || i == T_QUIET || i == T_JSON) continue;

@@ -212,13 +212,19 @@ public:
         check(atmsae_source_add_memory(live(), rows, n, d, ld, ATMSAE_F32));
     }
     void add_file(const std::string &file) { check(atmsae_source_add_file(live(), path(file), nullptr, 0)); }
+    /* Targets of a transcoder, for the rows that were added last. */
+    void add_target_memory(const float *rows, uint64_t n, uint64_t d, uint64_t ld = 0) /* which must stay */
+    {
+        check(atmsae_source_add_target_memory(live(), rows, n, d, ld, ATMSAE_F32));
+    }
+    void add_target_file(const std::string &file) { check(atmsae_source_add_target_file(live(), path(file), nullptr, 0)); }
     void add_callback(uint64_t d, reader read)
     {
         live();
         readers.push_back(std::make_unique<reader>(std::move(read)));
         check(atmsae_source_add_callback(live(), d, call, readers.back().get()));
     }
-    uint64_t next(float *out, uint64_t n_rows) /* [n_rows, d]; fewer rows at the end */
+    uint64_t next(float *out, uint64_t n_rows) /* [n_rows, d + d_target]; fewer rows at the end */
     {
         uint64_t got = 0;
         check(atmsae_source_next(live(), n_rows, out, &got));

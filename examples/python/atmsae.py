@@ -44,10 +44,10 @@ _lib = _load()
 
 _STRUCTS = """
 context_config w:threads i:log_level p:allocator,log,log_opaque i:precision,pad0_
-model_config u:d_in,d_out,d_sae,seed i:activation,decoder_norm,input_norm,b_dec_init,transcoder,pad0_ d:k,sparsity_coef,target_l0,bandwidth,init_threshold,tanh_scale,pre_act_coef,decoder_init_norm,aux_coef u:aux_k n:n_prefixes a:prefixes
+model_config u:d_in,d_out,d_sae,seed i:activation,decoder_norm,input_norm,b_dec_init,transcoder,pad0_ d:k,sparsity_coef,target_l0,bandwidth,init_threshold,tanh_scale,pre_act_coef,decoder_init_norm,aux_coef u:aux_k n:n_prefixes a:prefixes i:uncentred,pad1_
 batch n:n_rows p:x n:ld_x p:y n:ld_y p:row_weights i:x_type,y_type
 codes_view u:n_rows,d_sae p:row_start,latent,value
-save_options s:model_name,hook_name,format i:fold_decoder_norm w:layer p:latents,strengths n:n_latents
+save_options s:model_name,hook_name,format i:fold_decoder_norm w:layer p:latents,strengths n:n_latents s:hook_name_out
 optimizer_config d:lr,beta1,beta2,eps,clip u:total_steps,warmup_steps,decay_steps i:freeze_masked,pad0_
 tracker_config u:d_sae d:decay,weight_magnitude,weight_frequency,weight_contribution i:combine,observed_only u:dead_window
 masker_config u:d_sae,seed i:kind,per_row d:c,r u:total_steps,warmup_steps d:cooldown_start,cooldown_end i:effect,pad0_ d:alpha
@@ -75,7 +75,7 @@ _RANGES = dict(u=range(2**64), w=range(2**32), i=range(-(2**31), 2**31))
 
 class _Base(C.Structure):
     def asdict(self):
-        return {f: getattr(self, f) for f, letter in self.letters.items() if letter in "uwidn" and f != "pad0_"}
+        return {f: getattr(self, f) for f, letter in self.letters.items() if letter in "uwidn" and f[:3] != "pad"}
 
     def __repr__(self):
         return ", ".join(f"{f}={v:.5g}" if isinstance(v, float) else f"{f}={v}" for f, v in self.asdict().items())
@@ -108,7 +108,7 @@ def _struct(name, values=None):
     s = structs[name](size=C.sizeof(structs[name]))
     if name.endswith(("config", "options", "batch")):
         getattr(_lib, f"atmsae_{name}_init")(C.byref(s), C.c_size_t(C.sizeof(s)))
-    settings = {f: letter for f, letter in s.letters.items() if letter in "uwidsa" and f != "pad0_"}
+    settings = {f: letter for f, letter in s.letters.items() if letter in "uwidsa" and f[:3] != "pad"}
     for field, value in (values or {}).items():
         letter = settings.get(field)
         if not letter:
@@ -133,7 +133,7 @@ def _struct(name, values=None):
 
 _RESULTS = """
 status_name b, copy_error u, model_view p, trainer_steps_done u, trainer_outlier_rows u, trainer_norm_limit d, trainer_model p, trainer_tracker p, trainer_masker p,
-source_d u, source_rows u, tracker_importance p, tracker_dead p, masker_mask p, masker_theta d, masker_rate d,
+source_d u, source_d_target u, source_rows u, tracker_importance p, tracker_dead p, masker_mask p, masker_theta d, masker_rate d,
 masker_mean_p d, masker_p p
 """
 for _name, _result in map(str.split, _RESULTS.split(",")):
@@ -586,8 +586,8 @@ class Trainer(_Handle):
         return stats
 
     def train(self, batches):
-        """A step for each batch, giving its figures: for stats in tqdm(trainer.train(batches))."""
-        return _Sized(lambda: (self.step(x) for x in batches), lambda: len(batches))
+        """A step for each batch, rows or (rows, targets), giving its figures: for stats in tqdm(trainer.train(batches))."""
+        return _Sized(lambda: (self.step(*(x if isinstance(x, tuple) else (x,))) for x in batches), lambda: len(batches))
 
     def calibrate(self, x, weights=None):
         _call(self, "trainer_calibrate", self, _batch(self, x, weights=weights))
@@ -606,29 +606,38 @@ class Source(_Handle):
         self._config = _struct("source_config", config)
         self._make(context, "source_create", context, C.byref(self._config))
 
-    def add(self, rows):
-        """Rows in memory, which the source keeps."""
-        rows, ld, kind = _rows(rows)
+    def add(self, rows, targets=None):
+        """Rows in memory, which the source keeps, and a transcoder's target of each."""
+        both = [_rows(rows)] + ([] if targets is None else [_rows(targets, what="targets")])
+        if len(both[0][0]) != len(both[-1][0]):
+            raise ValueError(f"{len(both[0][0])} rows, but {len(both[-1][0])} targets")
         pointer = self._as_parameter_
-        pointer.keep.append(rows)
-        _call(self, "source_add_memory", pointer, rows, len(rows), rows.shape[1], ld, kind)
+        for what, (a, ld, kind) in zip(("memory", "target_memory"), both):
+            pointer.keep.append(a)
+            _call(self, "source_add_" + what, pointer, a, len(a), a.shape[1], ld, kind)
 
-    def add_file(self, path, tensor=None, as_bf16=False):
-        _call(self, "source_add_file", self, _text(path), None if tensor is None else _text(tensor), as_bf16)
+    def add_file(self, path, tensor=None, as_bf16=False, targets=None, target_tensor=None):
+        """targets: the file with a transcoder's target of each row."""
+        for what, file, name in ("file", path, tensor), ("target_file", targets, target_tensor):
+            if file is not None or what == "file":
+                _call(self, "source_add_" + what, self, _text(file), None if name is None else _text(name), as_bf16)
 
-    d, rows = _value("source_d"), _value("source_rows")
+    d, d_target, rows = _value("source_d"), _value("source_d_target"), _value("source_rows")
 
     def next(self, n):
-        """Up to n rows, fewer at the end of the last pass, none after it."""
+        """Up to n rows, fewer at the end of the last pass, none after it; (rows, targets) where there are targets."""
         if not (d := self.d):
             raise ValueError("this source has no input yet")
-        out, got = np.empty((n, d), np.float32), C.c_uint64()
+        out, got = np.empty((n, d + self.d_target), np.float32), C.c_uint64()
         _call(self, "source_next", self, len(out), out, C.byref(got))
-        return out[: got.value]
+        out = out[: got.value]
+        return (out[:, :d], out[:, d:]) if self.d_target else out
 
     def batches(self, n):
         def iterate():
-            while len(rows := self.next(n)):
+            rows = self.next(n)
+            while len(rows[0] if isinstance(rows, tuple) else rows):
                 yield rows
+                rows = self.next(n)
 
         return _Sized(iterate, lambda: -(-self.rows * self._config.epochs // n) or None)

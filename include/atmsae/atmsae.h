@@ -48,11 +48,12 @@
  * (d_out = d_in for an autoencoder), F = d_sae latents. Matrices are row-major and latent-major:
  * W_enc [F, d_in] and W_dec [F, d_out], so row i of either belongs to latent i.
  *
- *     x~ = input_scale * x - b_dec        (a transcoder: x~ = input_scale * x)
+ *     x~ = input_scale * x - b_dec        (uncentred, as transcoders are: x~ = input_scale * x)
  *     z  = W_enc x~ + b_enc               pre-activations
  *     f  = activation(z)                  latents, f >= 0
  *     x^ = W_dec^T f + b_dec              reconstruction, in scaled units
- *     e  = output_scale * y - x^          residual (autoencoder: y = x)
+ *     e  = output_scale * y - x^          residual (autoencoder: y = x; transcoder: y is its target,
+ *                                         the output of an MLP whose input is x, say)
  *
  * Losses are sums over the d_out dimensions and weighted means over rows:
  *     L = sum_r w_r (|e_r|^2 + penalties of row r) / sum_r w_r.
@@ -233,7 +234,7 @@ enum { ATMSAE_B_DEC_ZERO = 1, ATMSAE_B_DEC_MEAN = 2, ATMSAE_B_DEC_MEDIAN = 3 };
 typedef struct atmsae_model_config {
     size_t size;
     uint64_t d_in;  /* required, 1 .. 2^22 */
-    uint64_t d_out; /* 0 (default): d_in, an autoencoder; set it for a transcoder (x, y) */
+    uint64_t d_out; /* 0 (default): d_in; another width than d_in makes a transcoder */
     uint64_t d_sae; /* required, 1 .. 2^31 - 1 */
     uint64_t seed;  /* of the initial weights; default 0 */
     int32_t activation;   /* default ATMSAE_BATCHTOPK */
@@ -242,8 +243,8 @@ typedef struct atmsae_model_config {
     int32_t input_norm;   /* ATMSAE_INPUT_SQRT_D (default): prepare scales rows so that their mean
                              norm is sqrt(d); ATMSAE_INPUT_RAW leaves them */
     int32_t b_dec_init;   /* set by prepare; ATMSAE_B_DEC_MEAN (default), MEDIAN (geometric) or ZERO */
-    int32_t transcoder;   /* 1: the input is not centred by b_dec. Default 0; 1 if d_out is set and
-                             differs from d_in */
+    int32_t transcoder;   /* 1: what is reconstructed is another tensor than the input, so every batch that is
+                             trained on or measured needs its targets y. Default 0; 1 if d_out differs from d_in */
     int32_t pad0_;
     double k;             /* latents a row, TOPK (whole number) and BATCHTOPK; default 32; 0 < k <= d_sae */
     double sparsity_coef; /* lambda of RELU, JUMPRELU, JUMPRELU_TANH, GATED; default NaN: the
@@ -264,11 +265,14 @@ typedef struct atmsae_model_config {
     uint64_t aux_k;       /* dead latents a row in AuxK; 0 (default): max(1, d_in / 2) */
     uint64_t n_prefixes;  /* Matryoshka: number of widths below d_sae; 0 (default): none; <= 63 */
     const uint64_t *prefixes; /* strictly increasing widths, the last < d_sae; copied */
+    int32_t uncentred;    /* 1: b_dec is not subtracted from the input (SAELens: apply_b_dec_to_input false).
+                             Default 0; 1 for a transcoder, whose b_dec is the centre of its targets */
+    int32_t pad1_;
 } atmsae_model_config;
 
 ATMSAE_API void atmsae_model_config_init(atmsae_model_config *config, size_t size);
-/* Creates a model with initial weights: W_dec rows uniform on the sphere, W_enc = W_dec (same
- * shape) or its own random rows (transcoder), biases 0. E_ARG names the setting and its range. */
+/* Creates a model with initial weights: W_dec rows uniform on the sphere, W_enc = W_dec or, of a transcoder,
+ * its own random rows, biases 0. E_ARG names the setting and its range. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_model_create(atmsae_context *context, const atmsae_model_config *config, atmsae_model **out);
 ATMSAE_API void atmsae_model_destroy(atmsae_model *model);
@@ -306,7 +310,8 @@ typedef struct atmsae_batch {
     uint64_t n_rows;
     const void *x;   /* [n_rows, d_in] */
     uint64_t ld_x;   /* 0 (default): d_in */
-    const void *y;   /* [n_rows, d_out]; NULL (default): y = x */
+    const void *y;   /* [n_rows, d_out] targets. NULL (default): y = x; E_ARG for a transcoder, except where
+                        only latents are wanted: encode, calibrate */
     uint64_t ld_y;   /* 0: d_out */
     const float *row_weights; /* [n_rows] >= 0, finite; NULL (default): 1. A row of weight 0 takes no
                                  part in anything, selection included */
@@ -403,7 +408,9 @@ atmsae_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
  * folded into the weights.
  *   saelens: path is the folder, made if its parent exists; load refuses two files that are not of the same save.
  *     A save that does not end may leave sae_weights.staged.safetensors, which load knows (doc/formats.md).
- *     BATCHTOPK and both JumpReLU forms are written as "jumprelu", Matryoshka likewise.
+ *     BATCHTOPK and both JumpReLU forms are written as "jumprelu", Matryoshka likewise; transcoders as "transcoder" and
+ *     "jumprelu_transcoder". SAELens has no TOPK or GATED transcoder: where d_out = d_in they are written as SAEs that do
+ *     not centre, and a key of the metadata, which load looks at, says what they are.
  *   gemma-scope: JumpReLU, BATCHTOPK and RELU models. The centring of the input is folded into b_enc.
  *     At most 4 GiB.
  *   gguf: one direction, sum of strength_i W_dec_i in the units of the rows: what the latents add to the
@@ -422,6 +429,9 @@ typedef struct atmsae_save_options {
     const uint32_t *latents; /* gguf: [n_latents] */
     const float *strengths;  /* gguf: [n_latents]; NULL (default): 1 */
     uint64_t n_latents;
+    const char *hook_name_out; /* saelens, of a transcoder: where its targets were taken; NULL: as in the file the model was
+                                  loaded from. Given for a loaded SAE whose format does not say what it is (gemma-scope,
+                                  dictionary-learning) it says that it is a transcoder; E_ARG for any other SAE */
 } atmsae_save_options;
 ATMSAE_API void atmsae_save_options_init(atmsae_save_options *options, size_t size);
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -437,6 +447,11 @@ typedef struct atmsae_model_origin {
     const char *format;     /* one of the names above */
     const char *model_name;
     const char *hook_name;
+    const char *hook_name_out; /* of a transcoder: where its targets were taken */
+    int32_t may_transcode;     /* 1: a transcoder, or one for all that its file says: the input is not centred, and the format does
+                                  not tell the two apart (gemma-scope, gemma-scope-2 without config.json, some classes of
+                                  dictionary-learning) */
+    int32_t pad0_;
 } atmsae_model_origin;
 ATMSAE_API atmsae_status
 atmsae_model_get_origin(const atmsae_model *model, atmsae_model_origin *origin);
@@ -656,9 +671,19 @@ atmsae_source_add_file(atmsae_source *source, const char *path, const char *tens
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
 atmsae_source_add_callback(atmsae_source *source, uint64_t d,
                            int64_t (*read)(void *opaque, float *out, uint64_t max_rows), void *opaque);
-ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* 0: no input yet */
+/* Targets of a transcoder for the input that was added last, row by row: as many rows as it has, else E_ARG. All inputs of
+ * a source have targets of one width, or none has; a callback's have none (E_UNSUPPORTED), it may give rows of both side by
+ * side. Otherwise as the functions above. */
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_add_target_memory(atmsae_source *source, const void *rows, uint64_t n_rows, uint64_t d,
+                                uint64_t ld, int32_t type);
+ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
+atmsae_source_add_target_file(atmsae_source *source, const char *path, const char *tensor, int32_t as_bf16);
+ATMSAE_API uint64_t atmsae_source_d(const atmsae_source *source);    /* width of a row; 0: no input yet */
+ATMSAE_API uint64_t atmsae_source_d_target(const atmsae_source *source); /* of its targets; 0: it has none */
 ATMSAE_API uint64_t atmsae_source_rows(const atmsae_source *source); /* of one pass; 0: unknown */
-/* The next rows as f32 [n_rows, d]; *got < n_rows only at the end of the last pass. A call that failed
+/* The next rows as f32 [n_rows, d]; with targets [n_rows, d + d_target], each row followed by its target, so that for a
+ * batch x = out, y = out + d, ld_x = ld_y = d + d_target. *got < n_rows only at the end of the last pass. A call that failed
  * can be repeated: no row is lost. E_STATE: a file, which the text names, was written to or replaced since it was
  * added, and a sample of its rows, the first and the last among them, is not what it was. */
 ATMSAE_API ATMSAE_MUST_CHECK atmsae_status
@@ -676,6 +701,7 @@ typedef struct atmsae_row_origin {
     const char *path; /* of the file, as resolved when it was added; lent by the source. NULL: memory or a callback */
     uint64_t input;   /* number of the input, in the order of the add calls, from 0 */
     uint64_t row;     /* of that input, from 0; of a callback's, counted from the first it ever gave */
+    const char *target_path; /* as path, of its targets; NULL: memory, or none */
 } atmsae_row_origin;
 /* Says where row `row`, from 0, of the last atmsae_source_next that succeeded comes from, so that a bad row of a
  * shuffled batch can be found in its file. origin's size must be set. E_ARG if that call gave no such row. Rewinding

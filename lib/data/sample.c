@@ -39,19 +39,19 @@ static uint64_t sampled_row(uint64_t n, uint64_t i)
     return first + ((uint64_t)words[0] << 32 | words[1]) % (end - first);
 }
 
-static atmsae_status read_rows(const ams_input *input, const atmsae_tensors *tensors, uint64_t d, char *buffer,
+static atmsae_status read_rows(const ams_side *side, uint64_t n, const atmsae_tensors *tensors, uint64_t d, char *buffer,
                                ams_sample *out)
 {
-    const size_t size = ams_type_size(input->type), bytes = (size_t)d * size;
-    const uint64_t n = input->n_rows, count = ams_min(n, AMONG + 2);
-    for (uint64_t i = 0; tensors && !input->by_columns && i < count; i++) /* all are on their way while the first is waited for */
-        posix_fadvise(tensors->fd, (off_t)(input->at + sampled_row(n, i) * input->row_bytes), (off_t)input->row_bytes, POSIX_FADV_WILLNEED);
+    const size_t size = ams_type_size(side->type), bytes = (size_t)d * size;
+    const uint64_t count = ams_min(n, AMONG + 2);
+    for (uint64_t i = 0; tensors && !side->by_columns && i < count; i++) /* all are on their way while the first is waited for */
+        posix_fadvise(tensors->fd, (off_t)(side->at + sampled_row(n, i) * side->row_bytes), (off_t)side->row_bytes, POSIX_FADV_WILLNEED);
     *out = (ams_sample){0};
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t r = sampled_row(n, i);
         const char *row = buffer;
-        if (tensors) AMS_TRY(ams_tensors_read_rows(tensors, input->tensor, r, 1, buffer));
-        else row = input->memory + r * input->ld * size;
+        if (tensors) AMS_TRY(ams_tensors_read_rows(tensors, side->tensor, r, 1, buffer));
+        else row = side->memory + r * side->ld * size;
         out->rows = ams_crc64(out->rows, row, bytes);
         if (r == 0) out->ends = ams_crc64(out->ends, row, bytes);
         if (r == n - 1) out->ends = ams_crc64(out->ends, row, bytes);
@@ -59,12 +59,12 @@ static atmsae_status read_rows(const ams_input *input, const atmsae_tensors *ten
     return ATMSAE_OK;
 }
 
-atmsae_status ams_sample_input(atmsae_context *ctx, const ams_input *input, const atmsae_tensors *tensors, uint64_t d,
-                               ams_sample *out)
+atmsae_status ams_sample_rows(atmsae_context *ctx, const ams_side *side, uint64_t n_rows, const atmsae_tensors *tensors,
+                              uint64_t d, ams_sample *out)
 {
-    char *buffer = ams_alloc(ctx, tensors ? d : 0, ams_type_size(input->type));
+    char *buffer = ams_alloc(ctx, tensors ? d : 0, ams_type_size(side->type));
     if (!buffer) return ams_nomem(ctx, "a row");
-    atmsae_status status = read_rows(input, tensors, d, buffer, out);
+    atmsae_status status = read_rows(side, n_rows, tensors, d, buffer, out);
     ams_free(ctx, buffer);
     return status;
 }

@@ -40,19 +40,22 @@ void atmsae_source_destroy(atmsae_source *source)
 {
     if (!source) return;
     atmsae_context *ctx = source->ctx;
-    for (uint64_t i = 0; i < source->n_inputs; i++)
-        ams_free(ctx, source->inputs[i].path);
+    for (int s = 0; s < AMS_SIDES; s++) {
+        for (uint64_t i = 0; i < source->n_inputs; i++)
+            ams_free(ctx, source->inputs[i].side[s].path);
+        atmsae_tensors_close(source->reader[s].open);
+        ams_free(ctx, source->reader[s].block);
+    }
     ams_free(ctx, source->inputs);
     ams_buffer_free(source, &source->buffer);
-    atmsae_tensors_close(source->open);
-    ams_free(ctx, source->block);
     ams_free(ctx, source->held);
     ams_free(ctx, source->last);
     ams_free(ctx, source);
     atmsae_context_destroy(ctx);
 }
 
-uint64_t atmsae_source_d(const atmsae_source *source) { return source ? source->d : 0; }
+uint64_t atmsae_source_d(const atmsae_source *source) { return source ? source->width[AMS_ROWS] : 0; }
+uint64_t atmsae_source_d_target(const atmsae_source *source) { return source ? source->width[AMS_TARGETS] : 0; }
 
 uint64_t atmsae_source_rows(const atmsae_source *source)
 {
@@ -100,6 +103,7 @@ static uint64_t id_after(const atmsae_source *source, uint64_t id, uint64_t k)
 static atmsae_status begin(atmsae_source *source)
 {
     if (source->begun) return ATMSAE_OK;
+    AMS_TRY(ams_source_check_targets(source));
     ams_source_plan(source, &source->plan);
     AMS_TRY(ams_buffer_create(source, &source->plan, &source->buffer));
     source->begun = true;
@@ -249,7 +253,8 @@ static atmsae_status locate(const atmsae_source *source, uint64_t row, atmsae_ro
     atmsae_row_origin local = {.size = sizeof local, .row = source->last[row]};
     while (local.row >= source->inputs[local.input].n_rows)
         local.row -= source->inputs[local.input++].n_rows;
-    local.path = source->inputs[local.input].path;
+    local.path = source->inputs[local.input].side[AMS_ROWS].path;
+    local.target_path = source->inputs[local.input].side[AMS_TARGETS].path;
     return ams_struct_out(ctx, atmsae_row_origin, out, &local);
 }
 

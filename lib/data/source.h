@@ -19,11 +19,13 @@ typedef struct ams_sample {
     uint64_t ends; /* of the first and the last: all that checkpoints of 0.1.0 have */
 } ams_sample;
 
-typedef struct ams_input {
-    int32_t type;       /* of its elements, as they are lent */
+/* The two sides of an input: its rows, and the targets of a transcoder, row by row. A row of a source with targets is
+ * one of either, side by side. */
+enum { AMS_ROWS, AMS_TARGETS, AMS_SIDES };
+
+typedef struct ams_side {
+    int32_t type;       /* of its elements, as they are lent; 0: no targets */
     int32_t as_bf16;
-    uint64_t n_rows;    /* callback: rows read so far */
-    uint64_t first_id;  /* rows of the seekable inputs before it */
     ams_sample sample;  /* callback: 0 */
     const char *memory; /* memory: rows, ld elements apart */
     uint64_t ld;
@@ -32,10 +34,25 @@ typedef struct ams_input {
     uint64_t tensor;    /* its number in the file */
     uint64_t at, row_bytes; /* its place there, and what a row takes */
     bool by_columns;    /* no row is in one piece */
-    int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback */
+} ams_side;
+
+typedef struct ams_input {
+    uint64_t n_rows;    /* callback: rows read so far */
+    uint64_t first_id;  /* rows of the seekable inputs before it */
+    ams_side side[AMS_SIDES];
+    int64_t (*read)(void *opaque, float *out, uint64_t max_rows); /* callback, which has no targets */
     void *opaque;
     bool ended;         /* the callback returned 0 */
 } ams_input;
+
+/* Reads the files of one side. */
+typedef struct ams_reader {
+    atmsae_tensors *open; /* the one file that is open, of input `open_input` */
+    uint64_t open_input;
+    char *block;   /* its rows block_first .. block_first + block_rows - 1 */
+    uint64_t block_bytes, block_input, block_first, block_rows;
+    uint64_t ahead; /* row of the pass up to which the kernel was asked to read */
+} ams_reader;
 
 /* What follows from the configuration and the inputs. */
 typedef struct ams_plan {
@@ -64,7 +81,8 @@ struct atmsae_source {
     atmsae_context *ctx;
     ams_use use;
     atmsae_source_config config;
-    uint64_t d;
+    uint64_t d;                /* of a row: of all its sides */
+    uint64_t width[AMS_SIDES]; /* 0: not known yet, or no targets */
     ams_input *inputs;
     uint64_t n_inputs, inputs_capacity;
 
@@ -80,11 +98,7 @@ struct atmsae_source {
                          drained the buffer */
     ams_position start;       /* of the stream before them */
 
-    atmsae_tensors *open; /* the one file that is open, of input `open_input` */
-    uint64_t open_input;
-    char *block;   /* its rows block_first .. block_first + block_rows - 1 */
-    uint64_t block_bytes, block_input, block_first, block_rows;
-    uint64_t ahead; /* row of the pass up to which the kernel was asked to read */
+    ams_reader reader[AMS_SIDES];
 
     /* The call that goes on: how far it has come, and how many of the held rows it has used. Until it succeeds
      * `position` and the held rows stay, so one that fails, or that a callback leaves by an exception, loses none. */
@@ -98,20 +112,22 @@ struct atmsae_source {
 enum { AMS_BLOCK_BYTES = 1 << 21 };
 uint64_t ams_block_rows(uint64_t row_bytes);
 
-/* input.c: *count > 0 rows from `row` on, *stride bytes apart, of a memory or file input; lent until
- * the next call. */
-atmsae_status ams_input_lend(atmsae_source *source, uint64_t input, uint64_t row, const char **rows,
-                             uint64_t *count, size_t *stride);
+/* input.c: writes up to `want` rows from `row` on of a memory or file input, each as d elements of `type`, `stride` bytes
+ * apart. *count > 0: how many. */
+atmsae_status ams_input_copy(atmsae_source *source, uint64_t input, uint64_t row, uint64_t want, int32_t type, char *out,
+                             size_t stride, uint64_t *count);
 
 /* sample.c */
 atmsae_status ams_identify(atmsae_context *ctx, const char *path, int fd, ams_identity *out);
 bool ams_is_same_file(const ams_identity *a, const ams_identity *b);
-/* Of d elements a row; tensors: the open file, NULL for rows in memory. */
-atmsae_status ams_sample_input(atmsae_context *ctx, const ams_input *input, const atmsae_tensors *tensors, uint64_t d,
-                               ams_sample *out);
+/* Of n_rows rows of d elements; tensors: the open file, NULL for rows in memory. */
+atmsae_status ams_sample_rows(atmsae_context *ctx, const ams_side *side, uint64_t n_rows, const atmsae_tensors *tensors,
+                              uint64_t d, ams_sample *out);
 
 /* stream.c */
 void ams_source_plan(const atmsae_source *source, ams_plan *plan);
+/* E_STATE unless all inputs have targets, or none has. */
+atmsae_status ams_source_check_targets(const atmsae_source *source);
 /* Takes up to `want` rows off the stream, each as d elements of plan.type, `stride` bytes apart.
  * *got < want only at the end of the stream. On failure nothing was taken. */
 atmsae_status ams_stream_take(atmsae_source *source, uint64_t want, char *out, size_t stride, uint64_t *got);

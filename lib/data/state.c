@@ -11,17 +11,25 @@
 
 #include <string.h>
 
-/* Words of `position`; three for each input follow: type (0: callback), rows, and the CRC of a sample of
+/* Words of `position`; some for each input follow: type (0: callback), rows, and the CRC of a sample of
  * the rows (callback: 1 once it has ended). In layout 1, of version 0.1.0, the CRC is of the first and last
- * row only, and a source with a callback has no ids. */
+ * row only, and a source with a callback has no ids. Layout 3 is of sources with targets: type and CRC of those
+ * follow. */
 enum { LAYOUT, D, SEED, CAPACITY, N_INPUTS, PASS, INPUT, ROW, DRAWS, FILLED, HELD, HEAD };
-enum { LAYOUT_1 = 1, LAYOUT_2 };
+enum { LAYOUT_1 = 1, LAYOUT_2, LAYOUT_3 };
+enum { MOST_WORDS = 5 };
 
-static void input_words(const ams_input *input, uint64_t layout, uint64_t words[3])
+static uint64_t input_words(uint64_t layout) { return layout == LAYOUT_3 ? 5 : 3; }
+
+static void fill_words(const ams_input *input, uint64_t layout, uint64_t words[MOST_WORDS])
 {
-    words[0] = input->read ? 0 : (uint64_t)input->type;
+    const ams_side *rows = &input->side[AMS_ROWS], *targets = &input->side[AMS_TARGETS];
+    words[0] = input->read ? 0 : (uint64_t)rows->type;
     words[1] = input->n_rows;
-    words[2] = input->read ? input->ended : layout == LAYOUT_1 ? input->sample.ends : input->sample.rows;
+    words[2] = input->read ? input->ended : layout == LAYOUT_1 ? rows->sample.ends : rows->sample.rows;
+    if (layout != LAYOUT_3) return;
+    words[3] = (uint64_t)targets->type;
+    words[4] = targets->sample.rows;
 }
 
 ams_use *ams_source_use(const atmsae_source *source) { return (ams_use *)(uintptr_t)&source->use; }
@@ -31,18 +39,19 @@ atmsae_status ams_source_state_save(const atmsae_source *source, ams_source_stat
     *state = (ams_source_state){0};
     ams_plan plan;
     ams_source_plan(source, &plan);
-    uint64_t *words = ams_alloc(source->ctx, HEAD + 3 * source->n_inputs, sizeof *words);
+    const uint64_t layout = source->width[AMS_TARGETS] ? LAYOUT_3 : LAYOUT_2, each = input_words(layout);
+    uint64_t *words = ams_alloc(source->ctx, HEAD + each * source->n_inputs, sizeof *words);
     if (!words) return ams_nomem(source->ctx, "a source's position");
     const ams_position *at = &source->position;
     const uint64_t head[HEAD] = {
-        [LAYOUT] = LAYOUT_2,  [D] = source->d,   [SEED] = source->config.seed, [CAPACITY] = plan.capacity,
+        [LAYOUT] = layout,    [D] = source->d,   [SEED] = source->config.seed, [CAPACITY] = plan.capacity,
         [PASS] = at->pass,    [INPUT] = at->input, [ROW] = at->row,            [N_INPUTS] = source->n_inputs,
         [DRAWS] = source->draws, [FILLED] = source->filled, [HELD] = source->n_held};
     memcpy(words, head, sizeof head);
     for (uint64_t i = 0; i < source->n_inputs; i++)
-        input_words(&source->inputs[i], LAYOUT_2, words + HEAD + 3 * i);
+        fill_words(&source->inputs[i], layout, words + HEAD + each * i);
     state->position = words;
-    state->n_position = HEAD + 3 * source->n_inputs;
+    state->n_position = HEAD + each * source->n_inputs;
     state->ids = source->buffer.ids;
     state->n_ids = source->filled;
     if (plan.streamed) {
@@ -68,18 +77,24 @@ static atmsae_status differs(const atmsae_source *source, const char *what, uint
                     (unsigned long long)now, (unsigned long long)then);
 }
 
-static atmsae_status check_input(const atmsae_source *source, uint64_t index, uint64_t layout, const uint64_t then[3])
+static atmsae_status check_input(const atmsae_source *source, uint64_t index, uint64_t layout, const uint64_t *then)
 {
-    static const char *const what[3] = {"type", "number of rows", "checksum of its rows"};
+    static const struct {
+        const char *what;
+        int side;
+    } word[MOST_WORDS] = {{"type", AMS_ROWS}, {"number of rows", AMS_ROWS}, {"checksum of its rows", AMS_ROWS},
+                          {"targets' type", AMS_TARGETS}, {"targets' checksum", AMS_TARGETS}};
     const ams_input *input = &source->inputs[index];
-    uint64_t now[3];
-    input_words(input, layout, now);
-    for (int i = 0; i < (input->read ? 1 : 3); i++) /* how far a callback had come is state */
+    uint64_t now[MOST_WORDS];
+    fill_words(input, layout, now);
+    for (uint64_t i = 0; i < (input->read ? 1 : input_words(layout)); i++) { /* how far a callback had come is state */
+        const char *path = input->side[word[i].side].path;
         if (now[i] != then[i])
             return ams_fail(source->ctx, ATMSAE_E_STATE, "source: input %llu (%s) is not what it was: its %s is %llu, the state "
                             "was saved with %llu; put it back as it was, or start a new run",
-                            (unsigned long long)index, input->path ? input->path : input->read ? "callback" : "memory", what[i],
+                            (unsigned long long)index, path ? path : input->read ? "callback" : "memory", word[i].what,
                             (unsigned long long)now[i], (unsigned long long)then[i]);
+    }
     return ATMSAE_OK;
 }
 
@@ -89,22 +104,31 @@ static atmsae_status check_same(const atmsae_source *source, const ams_plan *pla
     if (!words || state->n_position < HEAD)
         return ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: %llu words, expected at least %d",
                         (unsigned long long)state->n_position, HEAD);
-    if (words[LAYOUT] != LAYOUT_1 && words[LAYOUT] != LAYOUT_2)
-        return ams_fail(source->ctx, ATMSAE_E_VERSION, "source state: layout %llu, this version knows %d and %d",
-                        (unsigned long long)words[LAYOUT], LAYOUT_1, LAYOUT_2);
+    if (words[LAYOUT] < LAYOUT_1 || words[LAYOUT] > LAYOUT_3)
+        return ams_fail(source->ctx, ATMSAE_E_VERSION, "source state: layout %llu, this version knows %d to %d",
+                        (unsigned long long)words[LAYOUT], LAYOUT_1, LAYOUT_3);
+    const bool targets = source->width[AMS_TARGETS] > 0;
+    if ((words[LAYOUT] == LAYOUT_3) != targets)
+        return ams_fail(source->ctx, ATMSAE_E_STATE, "source: it has %stargets, but the state was saved %s them", targets ? "" : "no ",
+                        targets ? "without" : "with");
+    const uint64_t each = input_words(words[LAYOUT]);
     if (words[N_INPUTS] != source->n_inputs)
         return differs(source, "number of inputs", source->n_inputs, words[N_INPUTS]);
-    if (state->n_position != HEAD + 3 * source->n_inputs)
+    if (state->n_position != HEAD + each * source->n_inputs)
         return ams_fail(source->ctx, ATMSAE_E_FORMAT, "source state: %llu words for %llu inputs",
                         (unsigned long long)state->n_position, (unsigned long long)source->n_inputs);
     if (words[D] != source->d) return differs(source, "d", source->d, words[D]);
     for (uint64_t i = 0; i < source->n_inputs; i++)
-        AMS_TRY(check_input(source, i, words[LAYOUT], words + HEAD + 3 * i));
+        AMS_TRY(check_input(source, i, words[LAYOUT], words + HEAD + each * i));
     if (words[SEED] != source->config.seed) return differs(source, "seed", source->config.seed, words[SEED]);
     if (words[CAPACITY] != plan->capacity)
         return differs(source, "rows in the shuffle buffer", plan->capacity, words[CAPACITY]);
     return ATMSAE_OK;
 }
+
+/* Rows that an input had; a callback's last word. */
+static uint64_t rows_then(const uint64_t *words, uint64_t input) { return words[HEAD + input_words(words[LAYOUT]) * input + 1]; }
+static uint64_t ended_then(const uint64_t *words, uint64_t input) { return words[HEAD + input_words(words[LAYOUT]) * input + 2]; }
 
 static bool without_ids(const ams_plan *plan, const ams_source_state *state)
 {
@@ -117,7 +141,7 @@ static bool has_ids(const atmsae_source *source, const ams_plan *plan, const ams
     const uint64_t *words = state->position;
     uint64_t rows = 0;
     for (uint64_t i = 0; i < source->n_inputs; i++)
-        rows += words[HEAD + 3 * i + 1];
+        rows += rows_then(words, i);
     if (state->n_ids != words[FILLED] || (!state->ids && state->n_ids > 0)) return false;
     for (uint64_t i = 0; i < state->n_ids; i++)
         if (state->ids[i] >= rows && !(plan->streamed && state->ids[i] == AMS_NO_ID)) return false;
@@ -131,13 +155,13 @@ static atmsae_status check_sane(const atmsae_source *source, const ams_plan *pla
     bool sane = words[FILLED] <= plan->capacity && words[INPUT] <= source->n_inputs &&
                 words[HELD] == state->n_held && (state->n_held == 0 || state->held);
     if (sane && words[INPUT] < source->n_inputs)
-        sane = words[ROW] <= words[HEAD + 3 * words[INPUT] + 1];
+        sane = words[ROW] <= rows_then(words, words[INPUT]);
     else
         sane = sane && words[ROW] == 0;
     uint64_t held = words[HELD]; /* rows that callbacks gave and that lie ahead */
     if (words[PASS] < plan->passes)
         for (uint64_t i = words[INPUT]; sane && i < source->n_inputs; i++) {
-            uint64_t ahead = words[HEAD + 3 * i + 1] - (i == words[INPUT] ? words[ROW] : 0);
+            uint64_t ahead = rows_then(words, i) - (i == words[INPUT] ? words[ROW] : 0);
             if (!source->inputs[i].read) continue;
             sane = ahead <= held;
             held -= ahead;
@@ -177,12 +201,9 @@ atmsae_status ams_source_read(atmsae_source *source, const ams_plan *plan, const
     for (uint64_t i = 0; i < n && status == ATMSAE_OK; i++) {
         while (list[i].id - source->inputs[input].first_id >= source->inputs[input].n_rows)
             input++;
-        const char *row;
         uint64_t count;
-        size_t stride;
-        status = ams_input_lend(source, input, list[i].id - source->inputs[input].first_id, &row, &count, &stride);
-        if (status == ATMSAE_OK)
-            ams_copy_row(out + list[i].slot * row_bytes, plan->type, row, source->inputs[input].type, source->d);
+        status = ams_input_copy(source, input, list[i].id - source->inputs[input].first_id, 1, plan->type,
+                                out + list[i].slot * row_bytes, row_bytes, &count);
     }
     ams_free(source->ctx, list);
     return status;
@@ -193,6 +214,7 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
     atmsae_context *ctx = source->ctx;
     const uint64_t *words = state->position;
     ams_plan plan;
+    AMS_TRY(ams_source_check_targets(source));
     ams_source_plan(source, &plan);
     AMS_TRY(check_same(source, &plan, state));
     AMS_TRY(check_sane(source, &plan, state));
@@ -217,8 +239,8 @@ atmsae_status ams_source_state_restore(atmsae_source *source, const ams_source_s
 
     for (uint64_t i = 0; i < source->n_inputs; i++)
         if (source->inputs[i].read) {
-            source->inputs[i].n_rows = words[HEAD + 3 * i + 1];
-            source->inputs[i].ended = words[HEAD + 3 * i + 2] != 0;
+            source->inputs[i].n_rows = rows_then(words, i);
+            source->inputs[i].ended = ended_then(words, i) != 0;
         }
     ams_buffer_free(source, &source->buffer);
     ams_free(ctx, source->held);

@@ -18,7 +18,9 @@ void ams_source_plan(const atmsae_source *source, ams_plan *plan)
             plan->streamed = true;
         else
             plan->rows += input->n_rows;
-        plan->type = plan->type == 0 || plan->type == input->type ? input->type : ATMSAE_F32;
+        for (int s = 0; s < AMS_SIDES; s++)
+            if (input->side[s].type)
+                plan->type = plan->type == 0 || plan->type == input->side[s].type ? input->side[s].type : ATMSAE_F32;
     }
     if (plan->streamed)
         plan->passes = 1;
@@ -57,18 +59,20 @@ static atmsae_status read_callback(atmsae_source *source, ams_input *input, uint
     return ATMSAE_OK;
 }
 
-/* Lends rows at the current position; *count = 0: the input has no more. */
-static atmsae_status peek(atmsae_source *source, uint64_t want, const char **rows, uint64_t *count, size_t *stride)
+/* Rows at the current position; *count = 0: the input has no more. */
+static atmsae_status copy_rows(atmsae_source *source, uint64_t want, char *out, size_t stride, uint64_t *count)
 {
     const ams_position *at = &source->at;
     ams_input *input = &source->inputs[at->input];
     *count = 0;
     if (!input->read)
-        return at->row < input->n_rows ? ams_input_lend(source, at->input, at->row, rows, count, stride) : ATMSAE_OK;
+        return at->row == input->n_rows ? ATMSAE_OK
+                                        : ams_input_copy(source, at->input, at->row, want, source->plan.type, out, stride, count);
     if (at->row == input->n_rows && !input->ended) AMS_TRY(read_callback(source, input, want));
-    *stride = (size_t)source->d * sizeof(float);
-    *rows = (const char *)source->held + source->taken * *stride;
-    *count = input->n_rows - at->row;
+    *count = ams_min(want, input->n_rows - at->row);
+    for (uint64_t i = 0; i < *count; i++)
+        ams_copy_row(out + i * stride, source->plan.type, source->held + (source->taken + i) * source->d, ATMSAE_F32, source->d);
+    source->taken += *count;
     return ATMSAE_OK;
 }
 
@@ -81,21 +85,14 @@ static atmsae_status take(atmsae_source *source, uint64_t want, char *out, size_
             *at = (ams_position){.pass = at->pass + 1};
             continue;
         }
-        const char *rows = NULL;
         uint64_t count;
-        size_t stride = 0;
-        AMS_TRY(peek(source, want - done, &rows, &count, &stride));
+        AMS_TRY(copy_rows(source, want - done, out + done * out_stride, out_stride, &count));
         if (count == 0) {
             *at = (ams_position){.pass = at->pass, .input = at->input + 1};
             continue;
         }
-        const ams_input *input = &source->inputs[at->input];
-        count = ams_min(count, want - done);
-        for (uint64_t i = 0; i < count; i++)
-            ams_copy_row(out + (done + i) * out_stride, source->plan.type, rows + i * stride, input->type, source->d);
         done += count;
         at->row += count;
-        if (input->read) source->taken += count;
     }
     *got = done;
     return ATMSAE_OK;

@@ -414,6 +414,9 @@ static atmsae_status score(const atmsae_absorption *a, const atmsae_model *model
     if (model->d_in != a->d || model->d_out != a->d)
         return ams_fail(a->ctx, ATMSAE_E_ARG, "absorption: the model has d_in = %llu, d_out = %llu, expected d = %llu",
                         (unsigned long long)model->d_in, (unsigned long long)model->d_out, (unsigned long long)a->d);
+    if (model->config.transcoder)
+        return ams_fail(a->ctx, ATMSAE_E_UNSUPPORTED, "absorption: the model is a transcoder: what its latents add lies in the space of its "
+                        "targets, where the probe, which is fitted on its inputs, has no direction");
     scoring s = {.a = a, .every_class = w->measures};
     atmsae_status status = prepare(&s, model);
     if (status == ATMSAE_OK) {

@@ -100,7 +100,7 @@ static atmsae_status one_batch(runs *s, uint64_t b)
     atmsae_lm_output out;
     AMS_TRY(call(s, b, NULL, &out));
     if (out.n_tokens == 0) return ATMSAE_OK;
-    if (s->model->d_in != s->model->d_out && out.keep && !out.outputs)
+    if (s->model->config.transcoder && out.keep && !out.outputs)
         return ams_fail(s->ctx, ATMSAE_E_ARG, "language model: keep needs outputs for a transcoder");
     const uint8_t *keep = out.keep;
     uint64_t d = s->model->d_out;

@@ -173,9 +173,7 @@ static atmsae_status add(atmsae_metrics *m, const atmsae_batch *caller)
     ams_rows y = {"batch: y", batch.y, batch.n_rows, m->d_out, batch.ld_y, batch.y_type};
     AMS_TRY(ams_rows_check(m->ctx, &x));
     if (batch.y) AMS_TRY(ams_rows_check(m->ctx, &y));
-    else if (m->d_out != m->d_in)
-        return ams_fail(m->ctx, ATMSAE_E_ARG, "metrics: batch.y is NULL, but d_out = %llu differs from d_in = %llu",
-                        (unsigned long long)m->d_out, (unsigned long long)m->d_in);
+    else AMS_TRY(ams_needs_no_targets(m->ctx, m->model, "metrics: batch"));
     AMS_TRY(ams_row_weights_check(m->ctx, batch.row_weights, batch.n_rows));
 
     ams_metric_sums was = m->sums;

@@ -171,12 +171,14 @@ static atmsae_status read_weights(atmsae_context *ctx, const ams_sae_parts *p, c
     return status;
 }
 
-static char *copy_text(atmsae_context *ctx, const char *text)
+/* text NULL: nothing to copy. False: out of memory. */
+static bool copy_text(atmsae_context *ctx, const char *text, char **copy)
 {
+    if (!text) return true;
     size_t size = strlen(text) + 1;
-    char *copy = ams_alloc(ctx, size, 1);
-    if (copy) memcpy(copy, text, size);
-    return copy;
+    *copy = ams_alloc(ctx, size, 1);
+    if (*copy) memcpy(*copy, text, size);
+    return *copy != NULL;
 }
 
 static atmsae_status create(atmsae_context *ctx, const ams_sae_parts *p, atmsae_model **out)
@@ -189,15 +191,16 @@ static atmsae_status create(atmsae_context *ctx, const ams_sae_parts *p, atmsae_
     config.activation = p->activation;
     config.decoder_norm = ATMSAE_DECODER_FREE;
     config.input_norm = ATMSAE_INPUT_RAW;
-    config.transcoder = !p->centred;
+    config.transcoder = p->transcoder;
+    config.uncentred = !p->centred;
     if (by_k(p)) config.k = p->k;
     AMS_TRY(ams_model_create_blank(ctx, &config, out));
     ams_model_origin *origin = &(*out)->origin;
     origin->format = p->format;
-    origin->uncentred_sae = !p->centred && !p->transcoder;
-    if (p->model_name) origin->model_name = copy_text(ctx, p->model_name);
-    if (p->hook_name) origin->hook_name = copy_text(ctx, p->hook_name);
-    if ((!p->model_name || origin->model_name) && (!p->hook_name || origin->hook_name)) return ATMSAE_OK;
+    origin->unsaid = p->unsaid && !p->centred;
+    if (copy_text(ctx, p->model_name, &origin->model_name) && copy_text(ctx, p->hook_name, &origin->hook_name) &&
+        copy_text(ctx, p->hook_name_out, &origin->hook_name_out))
+        return ATMSAE_OK;
     atmsae_model_destroy(*out);
     *out = NULL;
     return ams_nomem(ctx, "names");

@@ -136,10 +136,13 @@ atmsae_status atmsae_model_load(atmsae_context *ctx, const char *path, atmsae_mo
     AMS_CALL(ctx, load(ctx, path, out));
 }
 
+static bool may_transcode(const atmsae_model *model) { return model->config.transcoder || model->origin.unsaid; }
+
 static atmsae_status get_origin(const atmsae_model *model, atmsae_model_origin *out)
 {
     const ams_model_origin *o = &model->origin;
-    const atmsae_model_origin origin = {.format = o->format, .model_name = o->model_name, .hook_name = o->hook_name};
+    const atmsae_model_origin origin = {.format = o->format, .model_name = o->model_name, .hook_name = o->hook_name,
+                                        .hook_name_out = o->hook_name_out, .may_transcode = may_transcode(model)};
     return ams_struct_out(model->ctx, atmsae_model_origin, out, &origin);
 }
 
@@ -181,6 +184,9 @@ static atmsae_status save(const atmsae_model *model, const char *path, const atm
         return ams_fail(ctx, ATMSAE_E_ARG, "model_save: fold_decoder_norm = %d, allowed: 0 or 1", options.fold_decoder_norm);
     if (!options.model_name) options.model_name = model->origin.model_name;
     if (!options.hook_name) options.hook_name = model->origin.hook_name;
+    if (options.hook_name_out && !may_transcode(model))
+        return ams_fail(ctx, ATMSAE_E_ARG, "model_save: hook_name_out \"%.80s\": the model is no transcoder: leave it out", options.hook_name_out);
+    if (!options.hook_name_out) options.hook_name_out = model->origin.hook_name_out;
     return format->write(model, path, &options);
 }
 

@@ -58,10 +58,11 @@ typedef struct ams_sae_parts {
     int32_t activation;
     bool centred;    /* b_dec is subtracted from the input */
     bool transcoder; /* of two kinds of rows, of equal width or not */
+    bool unsaid;     /* the format does not say which: one that is not centred may be a transcoder */
     bool weigh_by_norm; /* latents are selected by z |d_i|: the norms go into the encoder */
     uint64_t d_in, d_out, d_sae;
     double k;        /* NAN: not known, an error where latents are selected by it */
-    const char *model_name, *hook_name; /* NULL: not known */
+    const char *model_name, *hook_name, *hook_name_out; /* NULL: not known */
 } ams_sae_parts;
 /* Checks every tensor of the open file against the parts, then makes the model. Errors begin with `path`. */
 atmsae_status ams_sae_build(atmsae_context *ctx, const ams_sae_parts *parts, const char *path,
@@ -133,6 +134,7 @@ atmsae_status ams_write_gguf(const atmsae_model *model, const char *path, const 
 #define AMS_FOLDER_MARK "checksum"
 #define AMS_FOLDER_MARK_TEXT "cfg.json: metadata.weights_crc64"
 #define AMS_FOLDER_CRC "weights_crc64"
+#define AMS_FOLDER_TRANSCODER "libatmsae_transcoder" /* of cfg.json's metadata, where the architecture cannot say it */
 #define AMS_FOLDER_WEIGHTS "sae_weights.safetensors"
 enum { AMS_FOLDER_CRC_TEXT = 20 };
 void ams_folder_crc_text(char out[AMS_FOLDER_CRC_TEXT], uint64_t crc);

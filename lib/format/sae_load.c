@@ -14,17 +14,19 @@
 
 typedef struct folder_config {
     const char *architecture, *dtype, *normalize, *reshape, *activation_fn; /* NULL: not there */
-    const char *weights_crc, *model_name, *hook_name, *version;
+    const char *weights_crc, *model_name, *hook_name, *hook_name_out, *version;
     uint64_t d_in, d_sae, d_out; /* 0: not there */
     double k, old_k; /* NAN: not there */
-    bool apply_b_dec, rescale;
+    bool apply_b_dec, rescale, transcoder;
 } folder_config;
 
 static const ams_config_key metadata_keys[] = {
     {AMS_FOLDER_CRC, 't', false, offsetof(folder_config, weights_crc), 0, NULL},
     {"model_name", 't', false, offsetof(folder_config, model_name), 0, NULL},
     {"hook_name", 't', false, offsetof(folder_config, hook_name), 0, NULL},
+    {"hook_name_out", 't', false, offsetof(folder_config, hook_name_out), 0, NULL},
     {"sae_lens_version", 't', false, offsetof(folder_config, version), 0, NULL},
+    {AMS_FOLDER_TRANSCODER, 'b', false, offsetof(folder_config, transcoder), 0, NULL},
     {NULL, 0, false, 0, 0, NULL},
 };
 static const ams_config_key activation_keys[] = {
@@ -170,8 +172,8 @@ static atmsae_status check_config(atmsae_context *ctx, const folder_config *c, a
     p->architecture = kind->name;
     p->kind = (unsigned)kind->activation;
     p->activation = kind->activation;
-    p->centred = !kind->transcoder && c->apply_b_dec;
-    p->transcoder = kind->transcoder;
+    p->transcoder = kind->transcoder || (c->transcoder && !c->apply_b_dec);
+    p->centred = !p->transcoder && c->apply_b_dec;
     p->weigh_by_norm = c->rescale && (kind->activation == ATMSAE_TOPK || kind->activation == ATMSAE_BATCHTOPK);
     p->d_in = c->d_in;
     p->d_out = kind->transcoder ? c->d_out : c->d_in;
@@ -179,6 +181,7 @@ static atmsae_status check_config(atmsae_context *ctx, const folder_config *c, a
     p->k = isnan(c->k) ? c->old_k : c->k;
     p->model_name = c->model_name;
     p->hook_name = c->hook_name;
+    p->hook_name_out = p->transcoder ? c->hook_name_out : NULL; /* elsewhere it has no meaning, though it may be there */
     return ATMSAE_OK;
 }
 

@@ -149,7 +149,7 @@ static atmsae_status check_room(const ams_sae_plan *p)
     const double ROOM = 0x1p20;
     const atmsae_model_config *c = &p->config;
     const float *enc = atmsae_model_view(p->model, ATMSAE_W_ENC, NULL), *dec = atmsae_model_view(p->model, ATMSAE_W_DEC, NULL);
-    double typical = c->transcoder ? 1 : fmax(1, (double)largest(atmsae_model_view(p->model, ATMSAE_B_DEC, NULL), c->d_out));
+    double typical = c->uncentred ? 1 : fmax(1, (double)largest(atmsae_model_view(p->model, ATMSAE_B_DEC, NULL), c->d_out));
     for (uint64_t i = 0; i < c->d_sae; i++) {
         double w_enc = (double)largest(enc + i * c->d_in, c->d_in), w_dec = (double)largest(dec + i * c->d_out, c->d_out);
         double latent = ROOM * typical * w_enc, row = latent * w_dec * fmax(1, 1 / (double)p->t);
@@ -269,7 +269,7 @@ atmsae_status ams_sae_plan_make(ams_sae_plan *p, const atmsae_model *model, unsi
                         (double)p->s, (double)p->t);
     AMS_TRY(check_finite(p));
     if (folds & AMS_FOLD_NORMS) AMS_TRY(make_norms(p));
-    if (folds & AMS_FOLD_CENTRE && !p->config.transcoder) AMS_TRY(make_centre(p));
+    if (folds & AMS_FOLD_CENTRE && !p->config.uncentred) AMS_TRY(make_centre(p));
     AMS_TRY(check_fits(p));
     return check_room(p);
 }

@@ -143,24 +143,32 @@ static atmsae_status build_gemma(atmsae_context *ctx, ams_sae_parts *p, const am
 
 atmsae_status ams_read_gemma_scope(atmsae_context *ctx, const ams_sae_place *place, atmsae_model **out)
 {
-    ams_sae_parts parts = {.format = "gemma-scope"};
+    ams_sae_parts parts = {.format = "gemma-scope", .unsaid = true};
     return build_gemma(ctx, &parts, place, out);
 }
 
-/* config.json, which not all releases have: architecture must be "jump_relu"; a second hook point means a
- * transcoder. */
+/* config.json, which not all releases have: architecture must be "jump_relu"; SAEs name one hook point, or one twice,
+ * transcoders two. */
 typedef struct gemma_config {
-    const char *architecture, *model_name, *hook_out;
+    const char *architecture, *model_name, *type, *hook_in, *hook_out;
     bool affine;
 } gemma_config;
 
 static const ams_config_key gemma_keys[] = {
     {"architecture", 's', true, offsetof(gemma_config, architecture), 0, NULL},
     {"model_name", 't', false, offsetof(gemma_config, model_name), 0, NULL},
+    {"type", 't', false, offsetof(gemma_config, type), 0, NULL},
+    {"hf_hook_point_in", 't', false, offsetof(gemma_config, hook_in), 0, NULL},
     {"hf_hook_point_out", 't', false, offsetof(gemma_config, hook_out), 0, NULL},
     {"affine_connection", 'b', false, offsetof(gemma_config, affine), 0, NULL},
     END_KEYS,
 };
+
+static bool is_gemma_transcoder(const gemma_config *c)
+{
+    if (c->type && strcmp(c->type, "transcoder") == 0) return true;
+    return c->hook_out && (!c->hook_in || strcmp(c->hook_in, c->hook_out) != 0);
+}
 
 static atmsae_status check_gemma(atmsae_context *ctx, const gemma_config *c)
 {
@@ -184,7 +192,8 @@ atmsae_status ams_read_gemma_scope_2(atmsae_context *ctx, const ams_sae_place *p
             goto end;
         }
     }
-    ams_sae_parts parts = {.format = "gemma-scope-2", .model_name = c.model_name, .transcoder = c.hook_out != NULL};
+    ams_sae_parts parts = {.format = "gemma-scope-2", .model_name = c.model_name, .transcoder = is_gemma_transcoder(&c),
+                           .unsaid = !c.type && !c.hook_out};
     status = build_gemma(ctx, &parts, place, out);
 end:
     ams_free(ctx, text);
@@ -284,7 +293,7 @@ atmsae_status ams_read_dictionary_learning(atmsae_context *ctx, const ams_sae_pl
     const ams_sae_parts parts = {
         .format = "dictionary-learning", .architecture = classes[kind].name, .config = "config.json", .config_path = path,
         .tensors = classes[kind].activation == ATMSAE_TOPK ? topk_tensors : dictionary_tensors, .kind = kind,
-        .activation = classes[kind].activation, .centred = classes[kind].centred,
+        .activation = classes[kind].activation, .centred = classes[kind].centred, .unsaid = true,
         .d_in = c.activation_dim, .d_out = c.activation_dim, .d_sae = c.dict_size, .k = c.k, .model_name = c.lm_name,
     };
     status = build(ctx, &parts, place, out);

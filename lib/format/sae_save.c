@@ -13,16 +13,19 @@
 
 /* ---- weights ------------------------------------------------------------------------------------ */
 
-/* Without a transcoder form of its own, one of equal widths is an SAE that does not centre; what was read
- * as such an SAE becomes one again. */
+static const ams_architecture *find(int32_t activation, bool transcoder)
+{
+    for (const ams_architecture *a = ams_architectures; a->name; a++)
+        if (a->activation == activation && a->transcoder == transcoder) return a;
+    return NULL;
+}
+
+/* A transcoder of equal widths that has no form of its own is written as an SAE that does not centre, with a word
+ * in the metadata (AMS_FOLDER_TRANSCODER). */
 static const ams_architecture *choose(const ams_sae_plan *p)
 {
-    const atmsae_model_config *c = &p->config;
-    bool sae = !c->transcoder || p->model->origin.uncentred_sae;
-    for (int pass = sae; pass < 2; pass++)
-        for (const ams_architecture *a = ams_architectures; a->name; a++)
-            if (a->activation == p->activation && a->transcoder == (pass == 0) && (pass == 0 || c->d_in == c->d_out)) return a;
-    return NULL;
+    const ams_architecture *own = p->config.transcoder ? find(p->activation, true) : NULL;
+    return own || p->config.d_in != p->config.d_out ? own : find(p->activation, false);
 }
 
 static atmsae_status append_weights(const ams_sae_plan *p, ams_writer *writer)
@@ -80,7 +83,7 @@ static void compose_config(const ams_sae_plan *p, const ams_architecture *archit
     pair(text, ",\n  ", "dtype", "float32");
     pair(text, ",\n  ", "device", "cpu");
     ams_text_add(text, ",\n  \"apply_b_dec_to_input\": ");
-    ams_text_add(text, c->transcoder ? "false" : "true");
+    ams_text_add(text, c->uncentred ? "false" : "true");
     pair(text, ",\n  ", "normalize_activations", "none");
     pair(text, ",\n  ", "reshape_activations", "none");
     /* The version decides how SAELens reads the rest, so it is one of SAELens's; ours has its own key. */
@@ -90,6 +93,8 @@ static void compose_config(const ams_sae_plan *p, const ams_architecture *archit
     pair(text, ",\n    ", "training_architecture", trained);
     pair(text, ",\n    ", "model_name", options->model_name);
     pair(text, ",\n    ", "hook_name", options->hook_name);
+    pair(text, ",\n    ", "hook_name_out", c->transcoder ? options->hook_name_out : NULL);
+    if (c->transcoder && !architecture->transcoder) ams_text_add(text, ",\n    \"" AMS_FOLDER_TRANSCODER "\": true");
     ams_text_add(text, "\n  }\n}\n");
 }
 
@@ -143,7 +148,7 @@ static atmsae_status write_folder(const ams_sae_plan *p, const ams_architecture 
     compose_config(p, architecture, options, 0, &text); /* before anything is made: are the caller's strings UTF-8? */
     atmsae_status status = text.status;
     if (status == ATMSAE_OK && text.length > AMS_MAX_CONFIG)
-        status = ams_fail(ctx, ATMSAE_E_LIMIT, "model_save: model_name and hook_name make a cfg.json of %zu bytes, at most %d are read",
+        status = ams_fail(ctx, ATMSAE_E_LIMIT, "model_save: model_name and hook names make a cfg.json of %zu bytes, at most %d are read",
                           text.length, AMS_MAX_CONFIG);
     if (status == ATMSAE_OK) status = make_folder(ctx, dir, &made);
     if (status == ATMSAE_OK) status = ams_folder_find(&folder, ctx, dir);
@@ -160,6 +165,7 @@ atmsae_status ams_write_saelens(const atmsae_model *model, const char *path, con
     ams_sae_plan p;
     atmsae_status status = ams_sae_plan_make(&p, model, options->fold_decoder_norm ? AMS_FOLD_NORMS : 0);
     if (status == ATMSAE_OK) {
+        if (options->hook_name_out) p.config.transcoder = 1; /* of one whose format did not say so: save has checked that */
         const ams_architecture *architecture = choose(&p);
         status = architecture
                      ? write_folder(&p, architecture, path, options)

@@ -124,13 +124,13 @@ static bool is_top(const atmsae_model *m)
 /* share: of the mean in the squared norm of rows. */
 static void look_at_mean(atmsae_model *m, double share)
 {
-    const bool taken_off = m->config.b_dec_init != ATMSAE_B_DEC_ZERO && !m->config.transcoder;
+    const bool taken_off = m->config.b_dec_init != ATMSAE_B_DEC_ZERO && !m->config.uncentred;
     if (share > UNCENTRED && !taken_off) {
         m->rows_warned = true;
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are not centred: their mean is %.0f %% of their squared norm and %s; latents "
                 "will be spent on it: %s", 100 * share,
-                m->config.transcoder ? "a transcoder does not take it off" : "b_dec starts at zero",
-                m->config.transcoder ? "subtract the mean from the rows" : "start b_dec at the mean: b_dec_init mean");
+                m->config.transcoder ? "a transcoder does not take it off" : m->config.uncentred ? "uncentred leaves it in" : "b_dec starts at zero",
+                m->config.uncentred ? "subtract the mean from the rows" : "start b_dec at the mean: b_dec_init mean");
     } else if (share > MOSTLY_MEAN && m->config.input_norm == ATMSAE_INPUT_SQRT_D) {
         m->rows_warned = true;
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are not centred: their mean is %.1f %% of their squared norm, so scaling by the "

@@ -384,7 +384,7 @@ static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
     memset(sum, 0, (size_t)a->m->d_out * sizeof *sum);
     const float *rows = a->c->n_residuals == 1 && a->c->alpha > 0 ? a->c->teacher : a->c->residual;
     add_rows(a, sum, rows, row_weight, ams_piece_first(n, piece), ams_piece_first(n, piece + 1));
-    if (!a->m->config.transcoder)
+    if (!a->m->config.uncentred)
         add_rows(a, sum, a->m->w_enc, latent_weight, ams_piece_first(F, piece), ams_piece_first(F, piece + 1));
 }
 
@@ -421,7 +421,7 @@ atmsae_status ams_backward(const atmsae_model *m, atmsae_codes *c, atmsae_gradie
         return ams_fail(g->ctx, ATMSAE_E_STATE, "backward: these codes are not from a successful forward");
     bool same = c->d_sae == m->d_sae && c->d_in == m->d_in && c->d_out == m->d_out && g->d_sae == m->d_sae &&
                 g->d_in == m->d_in && g->d_out == m->d_out && g->n_params == m->n_params &&
-                c->activation == m->config.activation && c->transcoder == m->config.transcoder &&
+                c->activation == m->config.activation && c->uncentred == m->config.uncentred &&
                 c->n_residuals == 1 + m->config.n_prefixes &&
                 memcmp(c->prefixes, m->prefixes, sizeof c->prefixes) == 0;
     if (!same)

@@ -110,7 +110,7 @@ static int load_row(const load *a, uint64_t r)
     }
     ams_to_f32(x, (const char *)b->x + r * b->ld_x * ams_type_size(b->x_type), b->x_type, m->d_in);
     if (!ams_all_finite(x, m->d_in)) return ROW_NONFINITE;
-    if (m->config.transcoder)
+    if (m->config.uncentred)
         for (uint64_t j = 0; j < m->d_in; j++)
             x[j] *= m->input_scale;
     else

@@ -62,6 +62,12 @@ static atmsae_status check_choice(atmsae_context *ctx, const char *name, int32_t
     return ams_fail(ctx, ATMSAE_E_ARG, "%s = %d, allowed: 1 to %d", name, value, last);
 }
 
+static atmsae_status check_flag(atmsae_context *ctx, const char *name, int32_t value)
+{
+    if (value == 0 || value == 1) return ATMSAE_OK;
+    return ams_fail(ctx, ATMSAE_E_ARG, "%s = %d, allowed: 0 or 1", name, value);
+}
+
 static atmsae_status check_prefixes(atmsae_context *ctx, atmsae_model_config *c, uint64_t *prefixes)
 {
     AMS_TRY(check_integer(ctx, "n_prefixes", c->n_prefixes, 0, AMS_MAX_PREFIXES));
@@ -90,8 +96,9 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     AMS_TRY(check_choice(ctx, "activation", c->activation, ATMSAE_GATED));
     if (c->d_out == 0) c->d_out = c->d_in;
     if (c->d_out != c->d_in) c->transcoder = 1;
-    if (c->transcoder != 0 && c->transcoder != 1)
-        return ams_fail(ctx, ATMSAE_E_ARG, "transcoder = %d, allowed: 0 or 1", c->transcoder);
+    AMS_TRY(check_flag(ctx, "transcoder", c->transcoder));
+    AMS_TRY(check_flag(ctx, "uncentred", c->uncentred));
+    if (c->transcoder) c->uncentred = 1; /* its b_dec is the centre of the targets */
 
     if (c->decoder_norm == ATMSAE_AUTO) c->decoder_norm = by_activation[c->activation].decoder_norm;
     if (c->input_norm == ATMSAE_AUTO) c->input_norm = ATMSAE_INPUT_SQRT_D;
@@ -131,21 +138,38 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     return check_prefixes(ctx, c, prefixes);
 }
 
-atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
-                              atmsae_batch *b)
+/* targets: they are wanted too; without, b->y is NULL. */
+static atmsae_status check_batch(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, bool targets,
+                                 atmsae_batch *b)
 {
     atmsae_batch_init(b, sizeof *b);
     AMS_TRY(ams_struct_in(ctx, atmsae_batch, b, caller));
+    if (!targets) b->y = NULL;
     AMS_TRY(check_integer(ctx, "batch: n_rows", b->n_rows, 1, INT32_MAX));
     ams_rows x = {"batch: x", b->x, b->n_rows, model->d_in, b->ld_x, b->x_type};
     ams_rows y = {"batch: y", b->y, b->n_rows, model->d_out, b->ld_y, b->y_type};
     AMS_TRY(ams_rows_check(ctx, &x));
-    if (b->y)
-        AMS_TRY(ams_rows_check(ctx, &y));
-    else if (model->d_out != model->d_in)
-        return ams_fail(ctx, ATMSAE_E_ARG, "batch: y is NULL, but d_out = %llu is not d_in = %llu",
-                        (unsigned long long)model->d_out, (unsigned long long)model->d_in);
+    if (b->y) AMS_TRY(ams_rows_check(ctx, &y));
+    else if (targets) AMS_TRY(ams_needs_no_targets(ctx, model, "batch"));
     b->ld_x = x.ld;
     b->ld_y = y.ld;
     return ams_row_weights_check(ctx, b->row_weights, b->n_rows);
+}
+
+atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, atmsae_batch *b)
+{
+    return check_batch(ctx, model, caller, true, b);
+}
+
+atmsae_status ams_batch_check_inputs(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, atmsae_batch *b)
+{
+    return check_batch(ctx, model, caller, false, b);
+}
+
+atmsae_status ams_needs_no_targets(atmsae_context *ctx, const atmsae_model *model, const char *what)
+{
+    if (!model->config.transcoder) return ATMSAE_OK;
+    return ams_fail(ctx, ATMSAE_E_ARG, "%s: y is NULL, but the model is a transcoder (d_in = %llu, d_out = %llu), which is trained on and "
+                    "measured against targets: give them as y; an SAE whose input is not centred has uncentred = 1 and "
+                    "transcoder = 0", what, (unsigned long long)model->d_in, (unsigned long long)model->d_out);
 }

@@ -65,10 +65,7 @@ atmsae_status ams_encode(const atmsae_model *m, const atmsae_batch *caller, atms
     atmsae_batch_init(&given, sizeof given);
     AMS_TRY(ams_struct_in(ctx, atmsae_batch, &given, caller));
     given.row_weights = NULL;
-    given.y = m->d_out == m->d_in ? NULL : given.x; /* targets are no part of inference: never read */
-    given.ld_y = m->d_out;
-    given.y_type = ATMSAE_F32;
-    AMS_TRY(ams_batch_check(ctx, m, &given, &b));
+    AMS_TRY(ams_batch_check_inputs(ctx, m, &given, &b));
     if (m->config.activation == ATMSAE_BATCHTOPK && isnan(m->batch_threshold))
         return ams_fail(ctx, ATMSAE_E_STATE, "encode: BATCHTOPK has no inference threshold yet; calibrate the model");
     AMS_TRY(ams_codes_load_rows(codes, m, &b));
@@ -178,7 +175,7 @@ atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
     const bool cuts = m->config.target_l0 > 0;
     if (m->config.activation != ATMSAE_BATCHTOPK && !cuts) return ATMSAE_OK;
     atmsae_batch b;
-    AMS_TRY(ams_batch_check(m->ctx, m, caller, &b));
+    AMS_TRY(ams_batch_check_inputs(m->ctx, m, caller, &b));
     if (cuts) return ams_cuts_settle(m, &b);
     return ams_find_cut(m, &b, m->config.k, &m->batch_threshold);
 }

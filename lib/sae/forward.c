@@ -191,7 +191,7 @@ static bool load_target(const pass *a, uint64_t r)
         memset(e, 0, (size_t)m->d_out * sizeof *e);
         return true;
     }
-    if (!b->y && !m->config.transcoder) {
+    if (!b->y && !m->config.uncentred) {
         memcpy(e, a->c->x + r * m->d_in, (size_t)m->d_in * sizeof *e);
         return true;
     }
@@ -323,7 +323,7 @@ static atmsae_status reserve(const atmsae_model *m, atmsae_codes *c)
     uint64_t floats, all;
     c->n_residuals = 1 + m->config.n_prefixes;
     memcpy(c->prefixes, m->prefixes, sizeof c->prefixes);
-    c->transcoder = m->config.transcoder;
+    c->uncentred = m->config.uncentred;
     if (!ams_mul(c->n, m->d_out, &floats) || !ams_mul(floats, c->n_residuals, &all))
         return ams_fail(ctx, ATMSAE_E_LIMIT, "n_rows * d_out overflows");
     AMS_TRY(ams_grow(ctx, &c->residual, &c->residual_capacity, all, 0, sizeof *c->residual));

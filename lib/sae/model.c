@@ -155,6 +155,7 @@ void atmsae_model_destroy(atmsae_model *m)
     ams_free(ctx, m->dec_norm);
     ams_free(ctx, m->origin.model_name);
     ams_free(ctx, m->origin.hook_name);
+    ams_free(ctx, m->origin.hook_name_out);
     ams_free(ctx, m);
     atmsae_context_destroy(ctx);
 }

@@ -23,8 +23,8 @@ typedef struct ams_param {
 /* Of a loaded model: its file's format, and the names that were in it. */
 typedef struct ams_model_origin {
     const char *format; /* static */
-    char *model_name, *hook_name;
-    bool uncentred_sae; /* config.transcoder is set, but only for its uncentred input */
+    char *model_name, *hook_name, *hook_name_out;
+    bool unsaid; /* the format does not say whether it is a transcoder, and it may be one */
 } ams_model_origin;
 
 struct atmsae_model {
@@ -90,6 +90,11 @@ uint64_t ams_limit_rows(atmsae_context *ctx, const struct ams_rows *rows, double
 /* A checked copy of a caller's batch struct, with every default filled in. */
 atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
                               atmsae_batch *out);
+/* The same where targets play no part: they are not looked at, and out->y is NULL. */
+atmsae_status ams_batch_check_inputs(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
+                                     atmsae_batch *out);
+/* E_ARG for a transcoder, which the batch has no targets for; the text begins with `what`. */
+atmsae_status ams_needs_no_targets(atmsae_context *ctx, const atmsae_model *model, const char *what);
 /* Sparse rows. `start` has n + 1 entries. */
 typedef struct ams_sparse {
     uint64_t n;
@@ -189,7 +194,7 @@ struct atmsae_codes {
     /* What follows is set by forward only. */
     uint64_t n_residuals; /* 1, or 1 + prefixes */
     uint64_t prefixes[AMS_MAX_PREFIXES];
-    bool transcoder;
+    bool uncentred;
     float *residual;   /* [n_residuals, n, d_out]; the last is e; the others are suffix sums: the
                           sum of e^(g) and of all residuals after it */
     uint64_t residual_capacity;

@@ -23,14 +23,14 @@ static bool is_finite(const void *rows, uint64_t ld, int32_t type, uint64_t r, u
 }
 
 /* weights [n_rows]: the batch's, and 0 for bad rows. one: room for a row. */
-static bad_rows find(const atmsae_model *m, const atmsae_batch *b, bool targets, float *weights, float *one)
+static bad_rows find(const atmsae_model *m, const atmsae_batch *b, float *weights, float *one)
 {
     bad_rows found = {0};
     for (uint64_t r = 0; r < b->n_rows; r++) {
         weights[r] = b->row_weights ? b->row_weights[r] : 1;
         if (weights[r] == 0) continue;
         const bool x = is_finite(b->x, b->ld_x, b->x_type, r, m->d_in, one);
-        const bool y = !x || !targets || !b->y || is_finite(b->y, b->ld_y, b->y_type, r, m->d_out, one);
+        const bool y = !x || !b->y || is_finite(b->y, b->ld_y, b->y_type, r, m->d_out, one);
         found.left += x && y;
         if (x && y) continue;
         weights[r] = 0;
@@ -59,11 +59,11 @@ static atmsae_status use_without_bad_rows(atmsae_trainer *t, const atmsae_batch 
                                           ams_batch_use *use, void *arg, uint64_t *skipped)
 {
     atmsae_batch b;
-    AMS_TRY(ams_batch_check(t->ctx, t->model, batch, &b));
+    AMS_TRY((targets ? ams_batch_check : ams_batch_check_inputs)(t->ctx, t->model, batch, &b));
     float *weights = ams_alloc(t->ctx, b.n_rows + ams_max(t->model->d_in, t->model->d_out), sizeof *weights);
     if (!weights) return ams_nomem(t->ctx, "row weights");
     atmsae_status status = ATMSAE_E_NONFINITE;
-    const bad_rows found = find(t->model, &b, targets, weights, weights + b.n_rows);
+    const bad_rows found = find(t->model, &b, weights, weights + b.n_rows);
     if (found.n > 0) { /* else something else is not finite, and the text says what */
         status = check_allowed(t, &found, allowed);
         b.row_weights = weights;
@@ -113,7 +113,7 @@ static atmsae_status limit(atmsae_trainer *t, const atmsae_batch *caller, bool t
     if (t->norm_limit[0] == 0)
         return ams_fail(t->ctx, ATMSAE_E_STATE, "trainer: max_norm = %g is a multiple of the median norm of rows, which "
                         "atmsae_trainer_prepare finds: call it first", t->max_norm);
-    AMS_TRY(ams_batch_check(t->ctx, t->model, caller, b));
+    AMS_TRY((targets ? ams_batch_check : ams_batch_check_inputs)(t->ctx, t->model, caller, b));
     const uint64_t widest = ams_max(t->model->d_in, t->model->d_out), room = ams_workers(t->ctx) * widest;
     const ams_rows x = inputs(t->model, b), y = targets_of(t->model, b);
     AMS_TRY(ams_grow(t->ctx, &t->weights, &t->weights_capacity, b->n_rows + room, 0, sizeof *t->weights));
@@ -121,7 +121,7 @@ static atmsae_status limit(atmsae_trainer *t, const atmsae_batch *caller, bool t
     for (uint64_t r = 0; r < b->n_rows; r++)
         t->weights[r] = b->row_weights ? b->row_weights[r] : 1;
     *n = ams_limit_rows(t->ctx, &x, t->norm_limit[0], t->weights, t->weights + b->n_rows);
-    if (targets && b->y && t->norm_limit[1] > 0)
+    if (b->y && t->norm_limit[1] > 0)
         *n += ams_limit_rows(t->ctx, &y, t->norm_limit[1], t->weights, t->weights + b->n_rows);
     if (*n == 0) return ATMSAE_OK;
     for (uint64_t r = 0; r < b->n_rows; r++)

@@ -82,6 +82,7 @@ static unsigned list_fields(ams_settings *s, field out[AMS_MOST_SETTINGS])
         LATER("trainer.skip_bad_rows", U64, skip_bad_rows, "0"),
         LATER("trainer.bad_rows", U64, bad_rows, "0"),
         LATER("trainer.log_coef", F64, log_coef, "0"),
+        LATER("model.uncentred", I32, model.uncentred, "0"),
         LATER("masker.effect", I32, masker.effect, "0"),
         LATER("masker.alpha", F64, masker.alpha, "0.29999999999999999"),
         LATER("trainer.max_norm", F64, max_norm, "0"),
@@ -117,6 +118,7 @@ void ams_settings_of(const atmsae_trainer *t, ams_settings *s)
         .norm_limit = {t->norm_limit[0], t->norm_limit[1]},
         .outlier_rows = t->outlier_rows,
     };
+    if (s->model.transcoder) s->model.uncentred = 0; /* it follows, and older versions have no such setting */
 }
 
 static void print_field(const field *f, char out[AMS_SETTING_TEXT])

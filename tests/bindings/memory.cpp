@@ -117,6 +117,13 @@ static void throwing()
         CHECK(out[0] == (fails == 0 ? 2 : 1));
         CHECK(source.next(out.data(), N) == 0);
     }
+    atmsae::source pairs(ctx, config);
+    const std::vector<float> x(3 * D, 1), y(3 * 2, 2);
+    pairs.add_memory(x.data(), 3, D);
+    CHECK(failure(ATMSAE_E_ARG, [&] { pairs.add_target_memory(y.data(), 2, 2); }).find("2 targets") != std::string::npos);
+    pairs.add_target_memory(y.data(), 3, 2);
+    CHECK(pairs.next(out.data(), 1) == 1);
+    CHECK(out[D - 1] == 1 && out[D] == 2);
     atmsae::source source(ctx, config);
     source.add_callback(D, [](float *, uint64_t) { return UINT64_MAX; });
     CHECK(failure(ATMSAE_E_CALLBACK, [&] { source.next(out.data(), N); }) != "no failure");

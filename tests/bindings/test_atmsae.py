@@ -168,6 +168,40 @@ class Binding(unittest.TestCase):
         with self.assertRaises(TypeError):
             len(atmsae.Source(self.context).batches(64))
 
+    def test_transcoder(self):
+        x = rows(640)
+        y = np.maximum(x @ np.linspace(-1, 1, 16 * 5, dtype=np.float32).reshape(16, 5), 0).astype(np.float32)
+        new = lambda: atmsae.Source(self.context, epochs=1, shuffle_rows=100, seed=1)
+        source, plain, loaded = new(), new(), new()
+        source.add(x, y)
+        plain.add(x)
+        with tempfile.TemporaryDirectory() as folder:
+            np.save(f"{folder}/x.npy", x)
+            np.save(f"{folder}/y.npy", y)
+            loaded.add_file(f"{folder}/x.npy", targets=f"{folder}/y.npy")
+            self.assertEqual((source.d, source.d_target, plain.d_target, loaded.d_target), (16, 5, 0, 5))
+            target_of = {a.tobytes(): b.tobytes() for a, b in zip(x, y)}
+            seen = 0
+            for (a, b), only, (c, d) in zip(source.batches(64), plain.batches(64), loaded.batches(64)):
+                np.testing.assert_array_equal(a, only)
+                np.testing.assert_array_equal(a, c)
+                np.testing.assert_array_equal(b, d)
+                self.assertEqual([target_of[r.tobytes()] for r in a], [r.tobytes() for r in b])
+                seen += len(a)
+            self.assertEqual(seen, 640)
+            again = new()
+            again.add(x, y)
+            trainer = atmsae.Trainer(self.context, dict(d_in=16, d_out=5, d_sae=32, k=3), batch_rows=64, total_rows=640)
+            trainer.prepare(x, y)
+            self.assertEqual(sum(s.rows for s in trainer.train(again.batches(64))), 640)
+            trainer.model.save(f"{folder}/sae", hook_name_out="out")
+            model = atmsae.Model.load(self.context, f"{folder}/sae")
+            self.assertEqual((model.config.transcoder, model.config.uncentred), (1, 1))
+            with self.assertRaisesRegex(atmsae.Error, "transcoder"):
+                trainer.step(x)
+            with self.assertRaisesRegex(ValueError, "640 rows, but 3 targets"):
+                new().add(x, y[:3])
+
     def test_stop_and_log(self):
         lines = []
         context = atmsae.Context(threads=1, log=lambda level, text: lines.append((level, text)))
@@ -192,7 +226,7 @@ if __name__ == "__main__":
                 print(f'_Static_assert(offsetof(atmsae_{name}, {field}) == {offset}, "{name}.{field}");')
         for field, values in atmsae._ENUMS.items():
             prefix = {"decoder_norm": "DECODER_", "input_norm": "INPUT_", "b_dec_init": "B_DEC_", "combine": "MEAN_",
-                      "kind": "MASK_", "precision": "PRECISION_", "activation": ""}[field]  # fmt: skip
+                      "kind": "MASK_", "effect": "EFFECT_", "precision": "PRECISION_", "activation": ""}[field]  # fmt: skip
             for value, number in values.items():
                 print(f'_Static_assert(ATMSAE_{prefix}{value.upper()} == {number}, "{value}");')
     else:

@@ -35,7 +35,11 @@ static inline void fz_model_config(fz_bytes *in, atmsae_model_config *c, uint64_
     if (fz_rarely(in)) c->decoder_norm = (int32_t)fz_range(in, 0, 3);
     if (fz_rarely(in)) c->input_norm = (int32_t)fz_range(in, 0, 3);
     if (fz_rarely(in)) c->b_dec_init = (int32_t)fz_range(in, 0, 4);
-    if (fz_rarely(in)) c->transcoder = (int32_t)fz_range(in, 0, 2);
+    if (fz_rarely(in)) {
+        const uint64_t which = fz_range(in, 0, 8);
+        c->transcoder = (int32_t)(which % 3);
+        c->uncentred = (int32_t)(which / 3);
+    }
     double *const numbers[] = {&c->k, &c->sparsity_coef, &c->target_l0, &c->bandwidth, &c->init_threshold, &c->tanh_scale,
                                &c->pre_act_coef, &c->decoder_init_norm, &c->aux_coef};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)

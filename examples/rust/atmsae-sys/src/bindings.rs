@@ -163,6 +163,8 @@ pub struct atmsae_model_config {
     pub aux_k: u64,
     pub n_prefixes: u64,
     pub prefixes: *const u64,
+    pub uncentred: i32,
+    pub pad1_: i32,
 }
 extern "C" {
     pub fn atmsae_model_config_init(config: *mut atmsae_model_config, size: usize);
@@ -321,6 +323,7 @@ pub struct atmsae_save_options {
     pub latents: *const u32,
     pub strengths: *const f32,
     pub n_latents: u64,
+    pub hook_name_out: *const ::std::os::raw::c_char,
 }
 extern "C" {
     pub fn atmsae_save_options_init(options: *mut atmsae_save_options, size: usize);
@@ -346,6 +349,9 @@ pub struct atmsae_model_origin {
     pub format: *const ::std::os::raw::c_char,
     pub model_name: *const ::std::os::raw::c_char,
     pub hook_name: *const ::std::os::raw::c_char,
+    pub hook_name_out: *const ::std::os::raw::c_char,
+    pub may_transcode: i32,
+    pub pad0_: i32,
 }
 extern "C" {
     pub fn atmsae_model_get_origin(
@@ -631,7 +637,28 @@ extern "C" {
     ) -> atmsae_status;
 }
 extern "C" {
+    pub fn atmsae_source_add_target_memory(
+        source: *mut atmsae_source,
+        rows: *const ::std::os::raw::c_void,
+        n_rows: u64,
+        d: u64,
+        ld: u64,
+        type_: i32,
+    ) -> atmsae_status;
+}
+extern "C" {
+    pub fn atmsae_source_add_target_file(
+        source: *mut atmsae_source,
+        path: *const ::std::os::raw::c_char,
+        tensor: *const ::std::os::raw::c_char,
+        as_bf16: i32,
+    ) -> atmsae_status;
+}
+extern "C" {
     pub fn atmsae_source_d(source: *const atmsae_source) -> u64;
+}
+extern "C" {
+    pub fn atmsae_source_d_target(source: *const atmsae_source) -> u64;
 }
 extern "C" {
     pub fn atmsae_source_rows(source: *const atmsae_source) -> u64;
@@ -657,6 +684,7 @@ pub struct atmsae_row_origin {
     pub path: *const ::std::os::raw::c_char,
     pub input: u64,
     pub row: u64,
+    pub target_path: *const ::std::os::raw::c_char,
 }
 extern "C" {
     pub fn atmsae_source_locate(

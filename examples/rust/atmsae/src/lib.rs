@@ -489,12 +489,39 @@ impl<'a> Source<'a> {
         let file = path(file)?;
         check(self.context, unsafe { sys::atmsae_source_add_file(self.raw, file.as_ptr(), null(), 0) })
     }
+    /// Targets of a transcoder, of `d` numbers each, for the rows that were added last.
+    pub fn add_target_memory(&mut self, rows: &'a [f32], d: usize) -> Result<()> {
+        if d == 0 || rows.len() % d != 0 {
+            return Err(wrong(format!("{} numbers are no targets of {d}", rows.len())));
+        }
+        let (n, d, kind) = ((rows.len() / d) as u64, d as u64, sys::ATMSAE_F32);
+        check(self.context, unsafe { sys::atmsae_source_add_target_memory(self.raw, rows.as_ptr().cast(), n, d, 0, kind) })
+    }
+    pub fn add_target_file(&mut self, file: impl AsRef<Path>) -> Result<()> {
+        let file = path(file)?;
+        check(self.context, unsafe { sys::atmsae_source_add_target_file(self.raw, file.as_ptr(), null(), 0) })
+    }
     pub fn d(&self) -> usize {
         unsafe { sys::atmsae_source_d(self.raw) as usize }
     }
-    /// Fills `out` with rows; returns those that came, fewer (or none) at the end of the last pass.
+    /// Width of the targets; 0: there are none.
+    pub fn d_target(&self) -> usize {
+        unsafe { sys::atmsae_source_d_target(self.raw) as usize }
+    }
+    /// Rows that `next` gave, each followed by its target, as inputs and targets apart.
+    pub fn split(&self, rows: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (d, width) = (self.d(), (self.d() + self.d_target()).max(1));
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        for row in rows.chunks_exact(width) {
+            x.extend_from_slice(&row[..d]);
+            y.extend_from_slice(&row[d..]);
+        }
+        (x, y)
+    }
+    /// Fills `out` with rows, each followed by its target if there are any; returns those that came, fewer (or none) at
+    /// the end of the last pass.
     pub fn next<'b>(&mut self, out: &'b mut [f32]) -> Result<&'b [f32]> {
-        let (d, mut got) = (self.d().max(1), 0);
+        let (d, mut got) = ((self.d() + self.d_target()).max(1), 0);
         let n = (out.len() / d) as u64;
         check(self.context, unsafe { sys::atmsae_source_next(self.raw, n, out.as_mut_ptr(), &mut got) })?;
         Ok(&out[..got as usize * d])

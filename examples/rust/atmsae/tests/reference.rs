@@ -200,3 +200,29 @@ fn a_source_and_a_checkpoint() {
     let stats = resumed.step(second.next(&mut buffer).unwrap()).unwrap();
     assert_eq!((stats.step, stats.loss), (expected.step, expected.loss));
 }
+
+#[test]
+fn targets_stay_with_their_rows() -> atmsae::Result<()> {
+    let context = Context::new(1)?;
+    let x: Vec<f32> = (0..60).map(|i| (i / 3) as f32).collect();
+    let y: Vec<f32> = (0..40).map(|i| (i / 2) as f32 + 0.5).collect();
+    let mut source = Source::new(&context, &atmsae::SourceConfig { shuffle_rows: 7, epochs: 1, ..Default::default() })?;
+    source.add_memory(&x, 3)?;
+    assert!(source.add_target_memory(&y[..8], 2).unwrap_err().text.contains("4 targets"));
+    source.add_target_memory(&y, 2)?;
+    assert_eq!((source.d(), source.d_target()), (3, 2));
+    let mut out = [0.0; 64];
+    let mut total = 0;
+    loop {
+        let rows = source.next(&mut out)?.to_vec();
+        let (a, b) = source.split(&rows);
+        assert_eq!(a.len() / 3, b.len() / 2);
+        assert!(a.chunks(3).zip(b.chunks(2)).all(|(a, b)| a.iter().all(|v| *v == a[0]) && b.iter().all(|v| *v == a[0] + 0.5)));
+        total += a.len() / 3;
+        if a.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(total, 20);
+    Ok(())
+}

@@ -16,9 +16,6 @@ enum { D_SAE = 2048, BATCH = 1024, STEPS = 1000, SHUFFLE = 16384 };
  * trained on would give an L0 that is 20 % too high on new ones. */
 enum { HELD_BACK = 3000 };
 #define K 32.0
-/* JumpReLU has no threshold to set afterwards: its target on the rows it sees is chosen so that L0 is K on
- * the rows held back. */
-#define JUMP_TARGET 22.7
 
 typedef struct matrix {
     uint64_t n, d;
@@ -104,7 +101,7 @@ void quick_real(atmsae_context *context, const char *data, const char *out, quic
     const quick_task task = {
         .name = "real activations", .d_in = train.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
         .dead_window = BATCH * STEPS / 10,
-        .jump_target = JUMP_TARGET,
+        .jump_target = K,
         .input_norm = ATMSAE_INPUT_SQRT_D, .b_dec_init = ATMSAE_B_DEC_MEAN,
         .next = next_rows, .opaque = &rows, .sample = train.values, .n_sample = seen,
         .calibration = train.values + seen * train.d, .n_calibration = HELD_BACK,

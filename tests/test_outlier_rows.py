@@ -122,7 +122,7 @@ settings = ("--d-sae", 48, "--k", 4, "--batch", 60, "--rows", 4 * len(dirty), "-
 # ---- training --------------------------------------------------------------------------------------------------------------------
 
 _, err = run("train", "dirty.npy", *settings, "--out", "with")
-check("a warning says who decides, and what to do", "a few rows hold 9" in err and ("max_norm 10" in err or "--max-norm 10" in err), err)
+check("a warning says who decides, and what to do", "of the rows hold 9" in err and ("max_norm 10" in err or "--max-norm 10" in err), err)
 _, err = run("train", "clean.npy", *settings, "--out", "clean")
 check("... not of clean rows", "hold" not in err, err)
 
@@ -189,7 +189,7 @@ check("eval: all rows, and a note of them", all_of_them["rows"] == len(dirty_val
       "hold 9" in all_of_them["notes"][0], all_of_them)
 check("... FVU of all", near(all_of_them["fvu"], fvu("without", dirty_valid), 1e-4))
 out, _ = run("eval", "--sae", "with", "--input", "dirty_valid.npy")
-check("... for a reader", "note: a few rows hold 9" in out and "--max-norm auto" in out, out)
+check("... for a reader", "% of the rows hold 9" in out and "--max-norm auto" in out, out)
 saes = json.loads(run("compare", "without", "with", "--input", "dirty_valid.npy", "--max-norm", "auto", "--json")[0])["saes"]
 check("compare", all(saes[0][k] == clean[k] for k in measured) and near(saes[1]["fvu"], fvu("with", valid), 1e-4) and
       all(s["rows_left_out"] == n_long_valid for s in saes), saes)
@@ -250,9 +250,9 @@ left = of("", *limits[1])
 check("eval --target: the targets' limit alone", all(left[k] == only_x[k] for k in measured) and left["rows_left_out"] == n_y + n_both, left)
 left = of("", "--max-norm", 7)
 check("... and --max-norm has a median for each", near(left["norm_limit"], 7 * medians[0], 1e-6) and near(left["target_norm_limit"], 7 * medians[1], 1e-6), left)
-check("a note of the targets names both options", "a few targets hold 9" in everything["notes"][0] and
+check("a note of the targets names both options", "of the targets hold 9" in everything["notes"][0] and
       f"--norm-limit {result['norm-limit']:.6g}"[:16] in everything["notes"][0] and "--target-norm-limit" in everything["notes"][0], everything)
-check("... long rows with ordinary targets have one as well", "a few rows hold 9" in only_x["notes"][0] and "FVU may be about" in only_x["notes"][0], only_x)
+check("... long rows with ordinary targets have one as well", "of the rows hold 9" in only_x["notes"][0] and "FVU may be about" in only_x["notes"][0], only_x)
 check("... and none of rows left out", "notes" not in clean_pairs and "notes" not in of("", *limits[0], *limits[1]))
 saes = json.loads(run("compare", "tc", "--input", "x.npy", "--target", "y.npy", "--max-norm", "auto", "--json")[0])["saes"]
 check("compare --target", all(saes[0][k] == clean_pairs[k] for k in measured), saes)

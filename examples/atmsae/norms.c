@@ -118,10 +118,10 @@ char *norms_note(const norm_limit *limit, const fields *sae)
     char *note = NULL;
     size_t size;
     FILE *out = program_text_open(&note, &size);
-    fprintf(out, "a few %s hold %.1f %% of the variance: %.2g %% of them, with norms of up to %.3g times the median, so FVU %s about "
-                 "them, not about the others: ", targets ? "targets" : "rows", 100 * n->top_share, 100 * (double)n->top_rows / (double)n->rows,
+    fprintf(out, "the longest %.2g %% of the %s hold %.1f %% of the variance, with norms of up to %.3g times the median, so FVU %s about "
+                 "them, not about the others: ", 100 * (double)n->top_rows / (double)n->rows, targets ? "targets" : "rows", 100 * n->top_share,
             n->largest / n->median, transcoder && !targets ? "may be" : "is");
     if (trained) fprintf(out, "--norm-limit %s%s%s leaves them out, as the training did", trained, too ? " --target-norm-limit " : "", too ? too : "");
-    else fputs("--max-norm auto, or less than 10, leaves them out", out);
+    else fputs("--max-norm auto leaves out those above 10 times the median, --max-norm X others", out);
     return program_text_close(out, &note);
 }

@@ -125,7 +125,9 @@ static void rows_note(report_sae *sae)
 
 void report_notes(const report *self, report_sae *sae)
 {
-    rows_note(sae);
+    char *long_rows = norms_note(&self->norms, &sae->fields);
+    if (long_rows) add(sae, long_rows); /* and then FVU is no hint at anything else */
+    else rows_note(sae);
     const size_t n_classes = sae->classes ? (size_t)self->words.words.n_classes : 0, n_tasks = sae->probes ? self->tasks.n : 0;
     char **reason = program_alloc(n_classes + n_tasks, sizeof *reason);
     for (size_t i = 0; i < n_classes; i++) reason[i] = class_reason(self, &sae->classes[i]);
@@ -134,8 +136,6 @@ void report_notes(const report *self, report_sae *sae)
     group_notes(sae, "tasks are not probed", n_tasks, reason, task_name, self);
     free(reason);
     no_value_notes(sae);
-    char *long_rows = norms_note(&self->norms, &sae->fields);
-    if (long_rows) add(sae, long_rows);
     if (sae->n_notes > 0) fields_json(&sae->fields, "notes", json_strings((const char *const *)sae->notes, sae->n_notes));
 }
 

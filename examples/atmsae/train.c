@@ -355,8 +355,8 @@ static void judge_validation(const run *r, const atmsae_metrics_result *result)
     const char *hint = r->fvu > 1 ? NULL : rows_hint(result->fvu, result->l0, top && m->activation != ATMSAE_TOPK ? m->k : target);
     if (hint && !train_rows_are_few(m, atmsae_source_rows(r->source))) program_error("warning: --valid: %s", hint);
     else if (target > 0 && fabs(off) > 2 && fabs(off) < 50 && 2 * target < (double)m->d_sae)
-        program_error("warning: --target-l0 is missed on --valid: L0 is %.4g there, the target %g: train again with --target-l0 %.3g", result->l0,
-                      target, target * target / result->l0);
+        program_error("warning: --target-l0 is missed on --valid: L0 is %.4g there, and %g on the rows trained on, as the target says: more different "
+                      "rows, or fewer passes over them, bring the two together", result->l0, target);
 }
 
 static bool add_validation(const run *r, fields *out)
@@ -370,10 +370,10 @@ static bool add_validation(const run *r, fields *out)
     if (good) {
         metrics_fields(out, &result);
         norms_fields(out, &limit);
-        judge_validation(r, &result);
     }
     char *note = norms_note(&limit, NULL);
     if (note) program_error("warning: --valid: %s", note);
+    else if (good) judge_validation(r, &result);
     free(note);
     atmsae_metrics_destroy(metrics);
     return good || failed(r);

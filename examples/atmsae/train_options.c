@@ -60,7 +60,7 @@ static const option_choice b_dec_choices[] = {
 const option train_options[T_OPTIONS] = {
     [T_FILES] = {.group = "files", .kind = OPTION_TEXTS, .file = OPTION_READ, .anew = true, .value = "FILE", .help = "as --input"},
     [T_INPUT] = {.name = "input", .kind = OPTION_TEXTS, .file = OPTION_READ, .required = true, .value = "FILE",
-                 .help = "rows to train on: .npy (f2, f4) or .safetensors (F16, BF16, F32), [n, d_in] each"},
+                 .help = "rows to train on: .npy or .safetensors of floats, [.., d_in] each"},
     [T_TENSOR] = {.name = "tensor", .kind = OPTION_TEXT, .value = "NAME", .help = "tensor to read from .safetensors files",
                   .preset = "\"activations\", or the only one of rows"},
     [T_TARGET] = {.name = "target", .kind = OPTION_TEXTS, .file = OPTION_READ, .value = "FILE",

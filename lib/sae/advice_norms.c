@@ -18,12 +18,12 @@ static void look(atmsae_model *m, const char *what, const ams_rows *rows, const 
     const double times = n.largest / n.median, share = 100 * n.top_share, percent = 100 * (double)n.top_rows / (double)n.rows;
     m->rows_warned = true;
     if (times < TOLD_APART)
-        ams_log(m->ctx, ATMSAE_LOG_WARNING, "a few %s hold %.1f %% of the variance: %.2g %% of them. They decide scale, b_dec and FVU, and norms, "
-                "of up to %.3g times the median, do not tell them apart: take them out of the data", what, share, percent, times);
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "the longest %.2g %% of the %s hold %.1f %% of the variance. They decide scale, b_dec and FVU, and norms, "
+                "of up to %.3g times the median, do not tell them apart: take them out of the data", percent, what, share, times);
     else
-        ams_log(m->ctx, ATMSAE_LOG_WARNING, "a few %s hold %.1f %% of the variance: %.2g %% of them, with norms of up to %.3g times the median, "
+        ams_log(m->ctx, ATMSAE_LOG_WARNING, "the longest %.2g %% of the %s hold %.1f %% of the variance, with norms of up to %.3g times the median, "
                 "as attention sinks and BOS tokens have. They decide scale, b_dec and FVU: leave them out with max_norm %.3g",
-                what, share, percent, times, times > AMS_LONG_ROW ? AMS_LONG_ROW : sqrt(times));
+                percent, what, share, times, times > AMS_LONG_ROW ? AMS_LONG_ROW : sqrt(times));
 }
 
 void ams_advise_norms(atmsae_model *m, const ams_rows *x, const ams_rows *y, const float *weights)

@@ -76,7 +76,7 @@ void ams_advise_schedules(const atmsae_trainer *t)
 void ams_advise_start(const atmsae_trainer *t, uint64_t rows)
 {
     const atmsae_model *m = t->model;
-    if (m->config.input_norm == ATMSAE_INPUT_SQRT_D && m->input_scale == 1)
+    if (m->config.input_norm == ATMSAE_INPUT_SQRT_D && m->input_scale == 1 && !m->rows_warned)
         ams_log(t->ctx, ATMSAE_LOG_WARNING, "prepare was not called, so rows are neither scaled nor centred, and the usual lr and thresholds do not "
                 "suit them: call atmsae_trainer_prepare before the first step");
     if (t->total_steps > 0 && rows != t->batch_rows)

@@ -95,6 +95,20 @@ class Torch(unittest.TestCase):
         atm.observe(f, torch.zeros(4000, 16), torch.randn(64, 16))
         self.assertTrue((seen["rows"] == 4000).all())  # all latents are observed in all rows
 
+    def test_mistakes_are_told(self):
+        for name in ("effect", "per_row", "alpha"):
+            with self.assertRaisesRegex(ValueError, name):
+                Atm(self.context, 64, masker={name: 1})
+        atm = Atm(self.context, 64)
+        f, e, W = torch.rand(8, 64), torch.randn(8, 16), torch.randn(64, 16)
+        with self.assertRaisesRegex(RuntimeError, "before observe"):
+            atm.observe(f, e, W)
+        atm.mask(0)
+        for bad in ((f[None], e, W), (f, e, W.T), (f[:, :32], e, W), (f, e[:4], W)):
+            with self.assertRaisesRegex(ValueError, "expected"):
+                atm.observe(*bad)
+        atm.observe((300 * f).half(), (300 * e).half(), W.half())  # whose products float16 cannot hold
+
     def test_the_loop_trains_with_a_second_loss(self):
         mask_in_pytorch.STEPS = 400
         atm = Atm(self.context, mask_in_pytorch.D_SAE, 400, masker=dict(r=2))

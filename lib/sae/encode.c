@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Inference: encode, decode, and the threshold that BATCHTOPK needs for it.
+ * Inference: encode and decode.
  */
 #include "base/elementary.h"
 #include "kernels/rows.h"
@@ -133,55 +133,4 @@ atmsae_status atmsae_decode(const atmsae_model *m, const atmsae_codes *codes, fl
 {
     AMS_NEED_BOTH("model", m, "codes", codes);
     AMS_CALL(m->ctx, decode_rows(m, codes, out, ld), AMS_READS("model", m), AMS_READS("codes", codes));
-}
-
-/* The middle of the two smallest of n values: as far from either as can be, so that no rounding, such as that of a saved
- * model's folded scales, moves a value across it. Below the second one; with one value alone, that value. */
-static float between_two_smallest(const float *values, uint64_t n)
-{
-    float smallest = INFINITY, second = INFINITY;
-    for (uint64_t p = 0; p < n; p++) {
-        second = fminf(second, fmaxf(smallest, values[p]));
-        smallest = fminf(smallest, values[p]);
-    }
-    const float middle = smallest + (second - smallest) / 2;
-    return middle < second && second < INFINITY ? middle : smallest;
-}
-
-atmsae_status ams_find_cut(const atmsae_model *m, const atmsae_batch *b, double k, float *cut)
-{
-    atmsae_codes *codes = NULL;
-    AMS_TRY(atmsae_codes_create(m->ctx, &codes)); /* of its own: it is far larger than a step's */
-    atmsae_status status = ams_codes_load_rows(codes, m, b);
-    uint64_t rows = b->n_rows;
-    for (uint64_t r = 0; b->row_weights && r < b->n_rows; r++)
-        rows -= b->row_weights[r] == 0;
-    ams_query q = {.kind = AMS_BATCH_TOPK,
-                   .k = (uint64_t)(k * (double)rows) + 1,
-                   .x = codes->x,
-                   .n = b->n_rows,
-                   .weights = b->row_weights};
-    if (status == ATMSAE_OK) status = ams_search_run(codes->search, m, &q, &codes->main);
-    if (status == ATMSAE_OK) {
-        const ams_sparse *s = &codes->main;
-        *cut = s->start[s->n] < q.k ? 0 : between_two_smallest(s->value, q.k);
-    }
-    atmsae_codes_destroy(codes);
-    return status;
-}
-
-atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
-{
-    const bool cuts = m->config.target_l0 > 0;
-    if (m->config.activation != ATMSAE_BATCHTOPK && !cuts) return ATMSAE_OK;
-    atmsae_batch b;
-    AMS_TRY(ams_batch_check_inputs(m->ctx, m, caller, &b));
-    if (cuts) return ams_cuts_settle(m, &b);
-    return ams_find_cut(m, &b, m->config.k, &m->batch_threshold);
-}
-
-atmsae_status atmsae_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
-{
-    if (!m) return ATMSAE_E_ARG;
-    AMS_CALL(m->ctx, ams_model_calibrate(m, caller), AMS_CHANGES("model", m));
 }

@@ -28,6 +28,8 @@ if [ -n "$given" ]; then
     venv=$given
 else
     venv=$build/peers-$package
+    exec 9>"$venv.lock"
+    flock 9 # one test installs, the other of the same package waits
     if [ ! -e "$venv/complete" ]; then
         rm -rf "$venv"
         python3 -m venv "$venv" || skip "python3 has no working venv module"
@@ -36,6 +38,7 @@ else
         done
         touch "$venv/complete"
     fi
+    exec 9>&-
 fi
 
 if [ "$script" = absorption ]; then

@@ -135,7 +135,7 @@ const char *rows_hint(double fvu, double l0, double asked)
 {
     if (fvu > 1.1) return "FVU is above 1, which the mean row alone would have: these rows are of another layer, model or scale than those the "
                                   "SAE was trained on, or its training diverged";
-    if (asked >= 1 && fvu <= 1.1 && (l0 > 1.5 * asked || 1.5 * l0 < asked))
+    if (asked >= 1 && (l0 > 1.5 * asked || 1.5 * l0 < asked))
         return "L0 is far from what the SAE was trained for: these rows are of another scale, layer or model than those of its training";
     return NULL;
 }

@@ -106,7 +106,8 @@ static bool configure_model(run_config *run, const setting *s, uint64_t d_in, ui
     if (applies(s, T_TARGET_L0, !top, "--arch standard, jumprelu and gated", &good)) model->target_l0 = s[T_TARGET_L0].real;
     if (applies(s, T_SPARSITY, !top, "--arch standard, jumprelu and gated", &good)) model->sparsity_coef = s[T_SPARSITY].real;
     setting_count(&s[T_D_SAE], &model->d_sae);
-    if (!s[T_K].given && model->k > (double)model->d_sae) model->k = (double)((model->d_sae + 3) / 4);
+    const uint64_t quarter = (model->d_sae + 3) / 4;
+    if (!s[T_K].given && model->k > (double)model->d_sae) model->k = (double)quarter;
     setting_count(&s[T_SEED], &model->seed);
     setting_real(&s[T_BANDWIDTH], &model->bandwidth);
     if (applies(s, T_INIT_THRESHOLD, model->target_l0 == 0, "runs of a fixed --sparsity (--target-l0 starts thresholds itself)", &good))

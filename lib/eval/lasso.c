@@ -186,7 +186,7 @@ static void solve(solver *s, const uint32_t *set, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++) {
         double *row = s->factor + i * MOST_AT_ONCE, x = -(s->slopes[set[i]] + s->p->lambda * s->sign[set[i]]);
-        const double *h = s->hessian + set[i] * MOST_AT_ONCE;
+        const double *h = s->hessian + (size_t)set[i] * MOST_AT_ONCE;
         for (uint64_t j = 0; j <= i; j++) {
             const double *other = s->factor + j * MOST_AT_ONCE;
             double left = h[set[j]];
@@ -233,7 +233,7 @@ static bool solve_at_once(solver *s)
         for (uint64_t i = 0; i < n; i++) {
             s->dw[s->play[set[i]]] += part * s->direction[i];
             for (uint64_t q = 0; q < s->n_play; q++)
-                s->slopes[q] += part * s->direction[i] * s->hessian[set[i] * MOST_AT_ONCE + q];
+                s->slopes[q] += part * s->direction[i] * s->hessian[(size_t)set[i] * MOST_AT_ONCE + q];
         }
         if (leaves < UINT64_MAX) {
             s->dw[s->play[leaves]] = -s->w[s->play[leaves]];
@@ -319,8 +319,8 @@ double ams_lasso_fit(const ams_lasso *p, int32_t positive, double *work, double 
     s.h = s.dw + f;
     s.sum = s.h + f;
     s.hessian = s.sum + f;
-    s.factor = s.hessian + MOST_AT_ONCE * MOST_AT_ONCE;
-    s.slopes = s.factor + MOST_AT_ONCE * MOST_AT_ONCE;
+    s.factor = s.hessian + (size_t)MOST_AT_ONCE * MOST_AT_ONCE;
+    s.slopes = s.factor + (size_t)MOST_AT_ONCE * MOST_AT_ONCE;
     s.direction = s.slopes + MOST_AT_ONCE;
     s.sign = s.direction + MOST_AT_ONCE;
     s.play = (uint32_t *)(s.sign + MOST_AT_ONCE);

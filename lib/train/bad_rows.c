@@ -59,7 +59,7 @@ static atmsae_status use_without_bad_rows(atmsae_trainer *t, const atmsae_batch 
                                           ams_batch_use *use, void *arg, uint64_t *skipped)
 {
     atmsae_batch b;
-    AMS_TRY((targets ? ams_batch_check : ams_batch_check_inputs)(t->ctx, t->model, batch, &b));
+    AMS_TRY(targets ? ams_batch_check(t->ctx, t->model, batch, &b) : ams_batch_check_inputs(t->ctx, t->model, batch, &b));
     float *weights = ams_alloc(t->ctx, b.n_rows + ams_max(t->model->d_in, t->model->d_out), sizeof *weights);
     if (!weights) return ams_nomem(t->ctx, "row weights");
     atmsae_status status = ATMSAE_E_NONFINITE;

@@ -279,10 +279,10 @@ static atmsae_status load(const atmsae_tensors *file, atmsae_context *ctx, atmsa
                                           s.total_rows, s.batch_rows, s.sparsity_warmup, s.skip_bad_rows, s.max_norm};
     if (!ams_target_allows(s.log_coef))
         return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.log_coef = %g is beyond what training leaves", s.log_coef);
+    static const char *const limits[] = {"norm_limit", "target_norm_limit"};
     for (int i = 0; i < 2; i++)
         if (!(s.norm_limit[i] >= 0 && isfinite(s.norm_limit[i])))
-            return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.%snorm_limit = %g, allowed: finite, at least 0",
-                            i ? "target_" : "", s.norm_limit[i]);
+            return ams_fail(ctx, ATMSAE_E_FORMAT, "setting trainer.%s = %g, allowed: finite, at least 0", limits[i], s.norm_limit[i]);
     AMS_TRY(ams_trainer_build(ctx, &config, true, out));
 
     atmsae_trainer *t = *out;

@@ -6,7 +6,7 @@ activations, and an SAE in a folder; only numbers are compared. Four SAEs: three
 SAELens trains, whose decoder rows are of different norms. A stub stands for the language model, because the
 activations are there already; all else is SAEBench's code, called as its main.run_eval calls it: it trains the probe,
 ranks latents, chooses those of each letter, judges every word and takes the means. It draws random numbers, so it runs
-eight times (the suite: four, which takes some five minutes); the library's full rate and fraction must be within two standard
+eight times (the suite: as often as ATMSAE_PEERS_ABSORPTION says, and not without it); the library's full rate and fraction must be within two standard
 deviations and 10 % of their mean. That wants all words: with half of them SAEBench's probe, in its 50 epochs, stops so far
 short of its optimum that its fractions are a fifth smaller (doc/evaluation.md, section 1).
 

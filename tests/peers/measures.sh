@@ -4,6 +4,7 @@
 # usage: measures.sh SOURCE BUILD PACKAGE
 # The measures of eval.h against a package as it is installed now: reference/make_measures.py runs it on new
 # problems, build/tests/test_measures compares. PACKAGE absorption is sae-bench too, from words to scores (absorption.py).
+# absorption takes minutes, so it runs where ATMSAE_PEERS_ABSORPTION says how many runs of SAEBench it shall take (8).
 # The package is installed once, into BUILD/peers-PACKAGE, or comes from the environment that ATMSAE_PEERS_SAEBENCH,
 # _SAELENS or _SAEPROBES names. Exits 77, a skip, where it cannot be had.
 set -eu
@@ -21,6 +22,7 @@ saeprobes) pins='torch==2.14.1 sae-probes==0.4.2 scikit-learn==1.9.1 numpy==1.26
 *) echo "no such package: $package"; exit 2 ;;
 esac
 script=$package
+[ "$package" != absorption ] || [ -n "${ATMSAE_PEERS_ABSORPTION:-}" ] || skip "set ATMSAE_PEERS_ABSORPTION=8, which takes ten minutes"
 [ "$package" != absorption ] || package=saebench
 # What peers/run installed has the same.
 [ "$package$given" != saelens ] || [ ! -e "$build/peers-venv/complete" ] || given=$build/peers-venv
@@ -42,7 +44,7 @@ else
 fi
 
 if [ "$script" = absorption ]; then
-    exec "$venv/bin/python" "$source/tests/peers/absorption.py" "$build/examples/atmsae" "$source" --runs 4
+    exec "$venv/bin/python" "$source/tests/peers/absorption.py" "$build/examples/atmsae" "$source" --runs "$ATMSAE_PEERS_ABSORPTION"
 fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

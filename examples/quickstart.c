@@ -40,7 +40,7 @@ static atmsae_trainer *make_trainer(atmsae_context *context, const quick_task *t
     model.b_dec_init = task->b_dec_init;
     model.seed = task->seed;
     if (method->activation == ATMSAE_JUMPRELU)
-        model.target_l0 = task->jump_target;
+        model.target_l0 = task->k;
     else
         model.k = task->k;
     atmsae_optimizer_config optimizer;

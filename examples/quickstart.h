@@ -25,8 +25,7 @@ typedef struct quick_task {
     uint64_t d_in, d_sae, batch_rows, steps;
     uint64_t seed;        /* of weights and masks */
     uint64_t dead_window; /* rows without firing after which AuxK takes care of a latent */
-    double k;
-    double jump_target; /* L0 of JumpReLU on the rows it sees */
+    double k; /* L0 of all methods */
     int32_t input_norm, b_dec_init;
     void (*next)(const void *opaque, uint64_t step, float *rows); /* batch_rows rows of a step */
     const void *opaque;

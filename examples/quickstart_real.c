@@ -101,7 +101,6 @@ void quick_real(atmsae_context *context, const char *data, const char *out, quic
     const quick_task task = {
         .name = "real activations", .d_in = train.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
         .dead_window = BATCH * STEPS / 10,
-        .jump_target = K,
         .input_norm = ATMSAE_INPUT_SQRT_D, .b_dec_init = ATMSAE_B_DEC_MEAN,
         .next = next_rows, .opaque = &rows, .sample = train.values, .n_sample = seen,
         .calibration = train.values + seen * train.d, .n_calibration = HELD_BACK,

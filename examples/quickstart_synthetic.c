@@ -39,7 +39,6 @@ void quick_synthetic(atmsae_context *context, quick_result results[QUICK_METHODS
     quick_check(context, atmsae_synth_rows(synth, FIRST_VALID, VALID, valid, NULL));
     quick_task task = {
         .name = "known features", .d_in = config.d, .d_sae = D_SAE, .batch_rows = BATCH, .steps = STEPS, .k = K,
-        .jump_target = K,
         /* Rare children fire once in hundreds of rows: a latent that was off for ten batches is dead. */
         .dead_window = (uint64_t)10 * BATCH, .input_norm = ATMSAE_INPUT_RAW, .b_dec_init = ATMSAE_B_DEC_ZERO,
         .next = next_rows, .opaque = &rows, .sample = sample, .n_sample = SAMPLE,

@@ -80,6 +80,15 @@ static bool same_setting(const report_sae *a, const report_sae *b)
     return a->group == b->group && strcmp(a->level, b->level) == 0;
 }
 
+/* Sum of (number - from)^power over the SAEs of the same setting as `first`. */
+static double sum_of(const report *r, const report_sae *first, const char *key, double power, double from)
+{
+    double sum = 0;
+    for (size_t i = 0; i < r->n; i++)
+        if (same_setting(&r->sae[i], first)) sum += pow(report_number(&r->sae[i], key) - from, power);
+    return sum;
+}
+
 /* What reseeding alone does: a line for each method and setting that several SAEs share. */
 static void print_seeds(const report *r)
 {
@@ -101,13 +110,9 @@ static void print_seeds(const report *r)
         free(level);
         before = "";
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
-            double sum = 0, squares = 0;
-            for (size_t j = i; j < r->n; j++)
-                if (same_setting(&r->sae[j], first)) sum += report_number(&r->sae[j], keys[k]);
-            const double mean = sum / (double)of_it;
-            for (size_t j = i; j < r->n; j++)
-                if (same_setting(&r->sae[j], first)) squares += pow(report_number(&r->sae[j], keys[k]) - mean, 2);
-            if (isfinite(mean)) printf(" %s %.4f +- %.4f", keys[k], mean, sqrt(squares / (double)(of_it - 1)));
+            const double mean = sum_of(r, first, keys[k], 1, 0) / (double)of_it;
+            const double variance = sum_of(r, first, keys[k], 2, mean) / (double)(of_it - 1);
+            if (isfinite(mean)) printf(" %s %.4f +- %.4f", keys[k], mean, sqrt(variance));
         }
         putchar('\n');
     }

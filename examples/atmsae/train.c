@@ -350,9 +350,8 @@ static void give_up(run *r)
 static void judge_validation(const run *r, const atmsae_metrics_result *result)
 {
     const atmsae_model_config *m = r->config.model;
-    const bool top = m->activation == ATMSAE_TOPK || m->activation == ATMSAE_BATCHTOPK;
     const double target = m->target_l0, off = 100 * (result->l0 / target - 1);
-    const char *hint = r->fvu > 1 ? NULL : rows_hint(result->fvu, result->l0, top && m->activation != ATMSAE_TOPK ? m->k : target);
+    const char *hint = r->fvu > 1 ? NULL : rows_hint(result->fvu, result->l0, m->activation == ATMSAE_BATCHTOPK ? m->k : target);
     if (hint && !train_rows_are_few(m, atmsae_source_rows(r->source))) program_error("warning: --valid: %s", hint);
     else if (target > 0 && fabs(off) > 2 && fabs(off) < 50 && 2 * target < (double)m->d_sae)
         program_error("warning: --target-l0 is missed on --valid: L0 is %.4g there, and %g on the rows trained on, as the target says: more different "

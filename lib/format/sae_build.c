@@ -24,7 +24,7 @@ static void expected_shape(const ams_sae_parts *p, const ams_sae_tensor *tensor,
     *cols = !matrix ? 1 : tensor->latents_last ? p->d_sae : d;
 }
 
-static bool by_k(const ams_sae_parts *p) { return p->activation == ATMSAE_TOPK || p->activation == ATMSAE_BATCHTOPK; }
+static bool by_k(const ams_sae_parts *p) { return ams_takes_k(p->activation); }
 
 static bool wanted(const ams_sae_parts *p, const ams_sae_tensor *tensor)
 {

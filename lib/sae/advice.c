@@ -116,11 +116,6 @@ static uint64_t count_distinct(const sample *s, uint64_t *others)
     return distinct;
 }
 
-static bool is_top(const atmsae_model *m)
-{
-    return m->config.activation == ATMSAE_TOPK || m->config.activation == ATMSAE_BATCHTOPK;
-}
-
 /* share: of the mean in the squared norm of rows. */
 static void look_at_mean(atmsae_model *m, double share)
 {
@@ -139,11 +134,12 @@ static void look_at_mean(atmsae_model *m, double share)
     }
 }
 
-/* varying: the length of rows without their mean. Top-k selection is the same at every scale that Adam's steps can reach; penalties and thresholds are not. */
+/* varying: the length of rows without their mean. Rows that are too large are harmless where k latents are selected by rank;
+ * thresholds and penalties are made for one scale. */
 static void look_at_scale(atmsae_model *m, double varying)
 {
     const double expected = sqrt((double)m->d_in), small = expected / varying, large = varying / expected;
-    if (m->config.input_norm != ATMSAE_INPUT_RAW || !(small > OFF_SCALE || (large > OFF_SCALE && !is_top(m)))) return;
+    if (m->config.input_norm != ATMSAE_INPUT_RAW || !(small > OFF_SCALE || (large > OFF_SCALE && !ams_takes_k(m->config.activation)))) return;
     m->rows_warned = true;
     ams_log(m->ctx, ATMSAE_LOG_WARNING, "rows are %.3g times %s than settings expect, which is a norm of sqrt(d_in) = %.3g without the mean: "
             "set input_norm to sqrt-d, which scales them", fmax(small, large), small > large ? "smaller" : "larger", expected);
@@ -151,8 +147,8 @@ static void look_at_scale(atmsae_model *m, double varying)
 
 static void look_at_k(atmsae_model *m, sample *s)
 {
-    const char *name = is_top(m) ? "k" : "target_l0";
-    const double k = is_top(m) ? m->config.k : m->config.target_l0;
+    const char *name = ams_takes_k(m->config.activation) ? "k" : "target_l0";
+    const double k = ams_takes_k(m->config.activation) ? m->config.k : m->config.target_l0;
     if (2 * k > (double)m->d_in && m->d_in >= 8) {
         ams_log(m->ctx, ATMSAE_LOG_WARNING, "%s is near the width of the rows: %g latents for %llu numbers are no sparse code: take %s well below %llu",
                 name, k, (unsigned long long)m->d_in, name, (unsigned long long)m->d_in / 2);

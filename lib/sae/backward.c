@@ -89,7 +89,8 @@ static void gated_entry(const pass *a, latent *l, entry *x)
     l->b_mag += x->by_f;
 }
 
-/* [d_out] the sum of the residuals whose squares see this entry; the second loss's sees those that are not masked. */
+/* [d_out] the sum of the residuals in whose squares this entry has a part: e, those of wider Matryoshka prefixes, and, where the
+ * entry is not masked (taught), alpha times that of the second loss. */
 static const float *seen_by(const pass *a, const latent *l, uint64_t row, bool taught)
 {
     const atmsae_codes *c = a->c;
@@ -373,8 +374,8 @@ static void add_rows(const pass *a, double *sum, const float *rows, double (*wei
     }
 }
 
-/* Through the reconstructions (their residuals' sum: the first suffix sum, or that with the second loss's), and through x~ = .. - b_dec: a piece of
- * the rows and one of the latents. */
+/* Through all reconstructions, whose residuals the first suffix sum adds up (without prefixes that is e, or e + alpha e'), and
+ * through x~ = .. - b_dec: a piece of the rows and one of the latents. */
 static void b_dec_job(void *arg, uint64_t piece, unsigned worker)
 {
     (void)worker;

@@ -40,7 +40,8 @@ void atmsae_codes_destroy(atmsae_codes *codes)
     ams_index_free(ctx, &codes->by_latent);
     ams_index_free(ctx, &codes->aux_by_latent);
     void *arrays[] = {codes->pre, codes->x, codes->residual, codes->gate_residual, codes->hidden, codes->teacher,
-                      codes->gate_teacher, codes->weights, codes->masked, codes->row_p, codes->list, codes->aux_list, codes->aux_residual, codes->gather, codes->position,
+                      codes->gate_teacher, codes->weights, codes->masked, codes->row_p, codes->list, codes->aux_list,
+                      codes->aux_residual, codes->gather, codes->position,
                       codes->x_sum, codes->columns, codes->row_sums, codes->low};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         ams_free(ctx, arrays[i]);

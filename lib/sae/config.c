@@ -138,9 +138,8 @@ atmsae_status ams_model_config_resolve(atmsae_context *ctx, const atmsae_model_c
     return check_prefixes(ctx, c, prefixes);
 }
 
-/* targets: they are wanted too; without, b->y is NULL. */
-static atmsae_status check_batch(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, bool targets,
-                                 atmsae_batch *b)
+atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, bool targets,
+                              atmsae_batch *b)
 {
     atmsae_batch_init(b, sizeof *b);
     AMS_TRY(ams_struct_in(ctx, atmsae_batch, b, caller));
@@ -154,16 +153,6 @@ static atmsae_status check_batch(atmsae_context *ctx, const atmsae_model *model,
     b->ld_x = x.ld;
     b->ld_y = y.ld;
     return ams_row_weights_check(ctx, b->row_weights, b->n_rows);
-}
-
-atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, atmsae_batch *b)
-{
-    return check_batch(ctx, model, caller, true, b);
-}
-
-atmsae_status ams_batch_check_inputs(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, atmsae_batch *b)
-{
-    return check_batch(ctx, model, caller, false, b);
 }
 
 atmsae_status ams_needs_no_targets(atmsae_context *ctx, const atmsae_model *model, const char *what)

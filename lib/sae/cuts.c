@@ -81,10 +81,17 @@ atmsae_status ams_cuts_start(atmsae_model *m, const atmsae_batch *checked)
     return ATMSAE_OK;
 }
 
+/* By how much active latents of a total weight exceed their cuts on average, in the units of ams_cuts_shift, from the sums of
+ * both. Thresholds shift by their logarithms, at most by 1 at a time. Where nothing is active, a shift that is large. */
+static double mean_excess(const atmsae_model *m, double weight, double excess, double thresholds)
+{
+    if (m->log_threshold) return thresholds > 0 ? fmin(1, excess / thresholds) : 1;
+    return weight > 0 ? excess / weight : m->enc_norm_max;
+}
+
 /* ---- after training ------------------------------------------------------------------------------------------- */
 
-/* Of rows of non-zero weight: mean number of active latents, and by how much these exceed their cuts on average, in the
- * units of ams_cuts_shift. */
+/* Of rows of non-zero weight: mean number of active latents, and their mean excess. */
 static atmsae_status measure(const atmsae_model *m, const atmsae_batch *b, atmsae_codes *codes, double *l0, double *excess)
 {
     AMS_TRY(ams_encode(m, b, codes));
@@ -100,7 +107,7 @@ static atmsae_status measure(const atmsae_model *m, const atmsae_batch *b, atmsa
         }
     }
     *l0 = rows > 0 ? active / rows : 0;
-    *excess = m->log_threshold ? (sum_cuts > 0 ? fmin(1, sum / sum_cuts) : 1) : active > 0 ? sum / active : m->enc_norm_max;
+    *excess = mean_excess(m, active, sum, sum_cuts);
     return ATMSAE_OK;
 }
 
@@ -171,23 +178,20 @@ static void margin_job(void *arg, uint64_t piece, uint64_t first, uint64_t last,
 
 double ams_cuts_margin(const atmsae_model *m, const atmsae_codes *c)
 {
-    const double most_log = 1;
     margin a = {m, c};
     double sums[AMS_PIECE_SUMS];
     ams_pieces(m->ctx, c->n, margin_job, &a, sums);
-    if (m->log_threshold) return sums[THRESHOLD] > 0 ? fmin(most_log, sums[EXCESS] / sums[THRESHOLD]) : most_log;
-    return sums[WEIGHT] > 0 ? sums[EXCESS] / sums[WEIGHT] : m->enc_norm_max;
+    return mean_excess(m, sums[WEIGHT], sums[EXCESS], sums[THRESHOLD]);
 }
 
 /* ---- calibration ------------------------------------------------------------------------------------------- */
 
 atmsae_status ams_model_calibrate(atmsae_model *m, const atmsae_batch *caller)
 {
-    const bool has_target = m->config.target_l0 > 0;
-    if (m->config.activation != ATMSAE_BATCHTOPK && !has_target) return ATMSAE_OK;
+    if (!ams_calibrates(m)) return ATMSAE_OK;
     atmsae_batch b;
-    AMS_TRY(ams_batch_check_inputs(m->ctx, m, caller, &b));
-    if (has_target) return ams_cuts_settle(m, &b);
+    AMS_TRY(ams_batch_check(m->ctx, m, caller, false, &b));
+    if (m->config.target_l0 > 0) return ams_cuts_settle(m, &b);
     return ams_find_cut(m, &b, m->config.k, &m->batch_threshold);
 }
 

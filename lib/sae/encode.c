@@ -65,7 +65,7 @@ atmsae_status ams_encode(const atmsae_model *m, const atmsae_batch *caller, atms
     atmsae_batch_init(&given, sizeof given);
     AMS_TRY(ams_struct_in(ctx, atmsae_batch, &given, caller));
     given.row_weights = NULL;
-    AMS_TRY(ams_batch_check_inputs(ctx, m, &given, &b));
+    AMS_TRY(ams_batch_check(ctx, m, &given, false, &b));
     if (m->config.activation == ATMSAE_BATCHTOPK && isnan(m->batch_threshold))
         return ams_fail(ctx, ATMSAE_E_STATE, "encode: BATCHTOPK has no inference threshold yet; calibrate the model");
     AMS_TRY(ams_codes_load_rows(codes, m, &b));

@@ -405,7 +405,7 @@ atmsae_status ams_forward(const atmsae_model *m, const atmsae_batch *caller, con
     atmsae_batch b;
     atmsae_forward_options o;
     atmsae_mask mask;
-    AMS_TRY(ams_batch_check(c->ctx, m, caller, &b));
+    AMS_TRY(ams_batch_check(c->ctx, m, caller, true, &b));
     AMS_TRY(check_options(c, options, &o, &mask));
     if (out) AMS_TRY(ams_struct_check(c->ctx, atmsae_loss, out));
     if (o.mask && mask.d_sae != m->d_sae)

@@ -148,7 +148,7 @@ atmsae_status ams_model_prepare(atmsae_model *m, const atmsae_batch *caller)
 {
     atmsae_context *ctx = m->ctx;
     atmsae_batch b;
-    AMS_TRY(ams_batch_check(ctx, m, caller, &b));
+    AMS_TRY(ams_batch_check(ctx, m, caller, true, &b));
     uint64_t widest = ams_max(m->d_in, m->d_out);
     float *one = ams_alloc(ctx, ams_workers(ctx) * widest, sizeof *one);
     float *centre = ams_calloc(ctx, m->d_out, sizeof *centre);

@@ -68,6 +68,13 @@ struct ams_rows;
 void ams_advise_rows(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
 void ams_advise_norms(atmsae_model *model, const struct ams_rows *x, const struct ams_rows *y, const float *weights);
 atmsae_status ams_encode(const atmsae_model *model, const atmsae_batch *batch, atmsae_codes *codes);
+/* Activations whose sparsity is a number of latents, k. */
+static inline bool ams_takes_k(int32_t activation) { return activation == ATMSAE_TOPK || activation == ATMSAE_BATCHTOPK; }
+/* Whether there is something that calibrate sets: BATCHTOPK's threshold, or the cuts that meet a target. */
+static inline bool ams_calibrates(const atmsae_model *model)
+{
+    return model->config.activation == ATMSAE_BATCHTOPK || model->config.target_l0 > 0;
+}
 atmsae_status ams_model_calibrate(atmsae_model *model, const atmsae_batch *batch);
 atmsae_status ams_forward(const atmsae_model *model, const atmsae_batch *batch, const atmsae_forward_options *options,
                           atmsae_codes *codes, atmsae_loss *loss);
@@ -87,12 +94,10 @@ uint64_t ams_limit_rows(atmsae_context *ctx, const struct ams_rows *rows, double
 
 /* ---- a batch in the library's own form -------------------------------------------------------- */
 
-/* A checked copy of a caller's batch struct, with every default filled in. */
-atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
+/* A checked copy of a caller's batch struct, with every default filled in. targets: false where they play no part; they are
+ * not looked at then, and out->y is NULL. */
+atmsae_status ams_batch_check(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller, bool targets,
                               atmsae_batch *out);
-/* The same where targets play no part: they are not looked at, and out->y is NULL. */
-atmsae_status ams_batch_check_inputs(atmsae_context *ctx, const atmsae_model *model, const atmsae_batch *caller,
-                                     atmsae_batch *out);
 /* E_ARG for a transcoder, which the batch has no targets for; the text begins with `what`. */
 atmsae_status ams_needs_no_targets(atmsae_context *ctx, const atmsae_model *model, const char *what);
 /* Sparse rows. `start` has n + 1 entries. */

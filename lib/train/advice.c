@@ -29,10 +29,21 @@
 enum { LOWER_LR = 1, RAISE_LR = 2, TRAIN_LONGER = 4, RAISE_K = 8, RAISE_D_SAE = 16, LOWER_D_SAE = 32, LESS_SPARSE = 64, SPARSER = 128,
        LOWER_THRESHOLD = 256, AUXK = 512, LOWER_R = 1024 };
 
-static bool is_top(const atmsae_trainer *t)
+typedef struct cause {
+    bool fits;
+    uint32_t remedy;
+    const char *text;
+} cause;
+
+/* The first that fits; the last one of a list always does. */
+static const cause *first_cause(const cause *c)
 {
-    return t->model->config.activation == ATMSAE_TOPK || t->model->config.activation == ATMSAE_BATCHTOPK;
+    while (!c->fits)
+        c++;
+    return c;
 }
+
+static bool is_top(const atmsae_trainer *t) { return ams_takes_k(t->model->config.activation); }
 
 /* The learning rate over the usual one. */
 static double speed(const atmsae_trainer *t) { return t->optimizer->config.lr / ams_optimizer_usual_lr(t->model->d_sae); }
@@ -51,7 +62,8 @@ static bool penalty_won(const atmsae_trainer *t) { return !is_top(t) && (t->advi
 static void look_at_divergence(atmsae_trainer *t)
 {
     ams_advice *a = &t->advice;
-    /* FVU is about the batch's own mean, which few rows are nearer to than to any other. */
+    /* FVU measures from the mean of the batch itself, from which its n rows are nearer than from the mean of all rows: that
+     * one, given for every row, has an FVU of n / (n - 1). */
     const double n = (double)t->batch_rows, mean_row = n > 1 ? n / (n - 1) : INFINITY;
     if (!(a->fvu > NO_BETTER * mean_row && a->fvu > GROWN * a->lowest) || penalty_won(t)) return;
     if ((t->model->rows_warned && speed(t) < LR_HIGH) || !first_time(t, LOWER_LR)) return;
@@ -95,23 +107,17 @@ static void look_at_dead(atmsae_trainer *t, uint64_t dead)
     a->dead[1] = dead;
     if (!rising || (double)dead <= DEAD_SHARE * (double)t->model->d_sae) return;
     const bool sparse = penalty_won(t), target = t->model->config.target_l0 > 0;
-    const struct {
-        bool fits;
-        uint32_t remedy;
-        const char *text;
-    } causes[] = {
+    const cause causes[] = {
         {!(t->model->config.aux_coef > 0), AUXK, "turn AuxK on: aux_coef 1/32"},
         {speed(t) > LR_HIGH, LOWER_LR, "lower lr"},
         {sparse && target, LESS_SPARSE, "raise target_l0"},
         {sparse, LESS_SPARSE, "lower sparsity_coef"},
         {true, LOWER_D_SAE, "lower d_sae"},
     };
-    size_t i = 0;
-    while (!causes[i].fits)
-        i++;
-    if (first_time(t, causes[i].remedy))
+    const cause *c = first_cause(causes);
+    if (first_time(t, c->remedy))
         ams_log(t->ctx, ATMSAE_LOG_WARNING, "dead latents are rising: %llu of %llu at step %llu: %s", (unsigned long long)dead,
-                (unsigned long long)t->model->d_sae, (unsigned long long)t->steps, causes[i].text);
+                (unsigned long long)t->model->d_sae, (unsigned long long)t->steps, c->text);
 }
 
 static void look_at_masks(atmsae_trainer *t, double mean_p)
@@ -130,13 +136,9 @@ static void look_at_error(atmsae_trainer *t)
     const atmsae_model_config *m = &t->model->config;
     if (!(a->fvu > UNEXPLAINED)) return;
     const bool top = is_top(t), falls = a->fvu < FALLING * a->middle;
-    const bool silent = m->activation == ATMSAE_JUMPRELU || m->activation == ATMSAE_JUMPRELU_TANH ? !(a->l0_most > 0) : false;
+    const bool silent = t->model->log_threshold && !(a->l0_most > 0);
     const bool dense = !top && a->l0 > (double)m->d_in / 2;
-    const struct {
-        bool fits;
-        uint32_t remedy;
-        const char *text;
-    } causes[] = {
+    const cause causes[] = {
         {speed(t) > LR_HIGH, LOWER_LR, "lr is too high: lower it"},
         {speed(t) < LR_LOW && (falls || dense || top), RAISE_LR, "lr is too low: raise it"},
         {silent, LOWER_THRESHOLD, "no latent ever fires: lower init_threshold"},
@@ -146,12 +148,10 @@ static void look_at_error(atmsae_trainer *t)
         {m->target_l0 > 0, LESS_SPARSE, "too sparse: raise target_l0"},
         {true, LESS_SPARSE, "too sparse: lower sparsity_coef"},
     };
-    size_t i = 0;
-    while (!causes[i].fits)
-        i++;
-    if (!first_time(t, causes[i].remedy)) return;
+    const cause *c = first_cause(causes);
+    if (!first_time(t, c->remedy)) return;
     ams_log(t->ctx, ATMSAE_LOG_WARNING, "%.0f %% of the variance stays unexplained near the end of the run, with %.3g latents a row: %s",
-            100 * a->fvu, a->l0, causes[i].text);
+            100 * a->fvu, a->l0, c->text);
 }
 
 static void look_at_density(atmsae_trainer *t)

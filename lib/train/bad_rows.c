@@ -59,7 +59,7 @@ static atmsae_status use_without_bad_rows(atmsae_trainer *t, const atmsae_batch 
                                           ams_batch_use *use, void *arg, uint64_t *skipped)
 {
     atmsae_batch b;
-    AMS_TRY(targets ? ams_batch_check(t->ctx, t->model, batch, &b) : ams_batch_check_inputs(t->ctx, t->model, batch, &b));
+    AMS_TRY(ams_batch_check(t->ctx, t->model, batch, targets, &b));
     float *weights = ams_alloc(t->ctx, b.n_rows + ams_max(t->model->d_in, t->model->d_out), sizeof *weights);
     if (!weights) return ams_nomem(t->ctx, "row weights");
     atmsae_status status = ATMSAE_E_NONFINITE;
@@ -101,7 +101,7 @@ atmsae_status ams_find_norm_limits(const atmsae_trainer *t, const atmsae_batch *
     limits[0] = limits[1] = 0;
     if (t->max_norm == 0) return ATMSAE_OK;
     atmsae_batch b;
-    AMS_TRY(ams_batch_check(t->ctx, t->model, caller, &b));
+    AMS_TRY(ams_batch_check(t->ctx, t->model, caller, true, &b));
     const ams_rows x = inputs(t->model, &b), y = targets_of(t->model, &b);
     AMS_TRY(find_limit(t, &x, b.row_weights, &limits[0]));
     return b.y ? find_limit(t, &y, b.row_weights, &limits[1]) : ATMSAE_OK;
@@ -113,7 +113,7 @@ static atmsae_status limit(atmsae_trainer *t, const atmsae_batch *caller, bool t
     if (t->norm_limit[0] == 0)
         return ams_fail(t->ctx, ATMSAE_E_STATE, "trainer: max_norm = %g is a multiple of the median norm of rows, which "
                         "atmsae_trainer_prepare finds: call it first", t->max_norm);
-    AMS_TRY((targets ? ams_batch_check : ams_batch_check_inputs)(t->ctx, t->model, caller, b));
+    AMS_TRY(ams_batch_check(t->ctx, t->model, caller, targets, b));
     const uint64_t widest = ams_max(t->model->d_in, t->model->d_out), room = ams_workers(t->ctx) * widest;
     const ams_rows x = inputs(t->model, b), y = targets_of(t->model, b);
     AMS_TRY(ams_grow(t->ctx, &t->weights, &t->weights_capacity, b->n_rows + room, 0, sizeof *t->weights));
@@ -136,7 +136,7 @@ static atmsae_status limit(atmsae_trainer *t, const atmsae_batch *caller, bool t
 void ams_advise_batch(atmsae_trainer *t, const atmsae_batch *caller, bool limited)
 {
     atmsae_batch b;
-    if (ams_batch_check(t->ctx, t->model, caller, &b) < 0) return;
+    if (ams_batch_check(t->ctx, t->model, caller, true, &b) < 0) return;
     const ams_rows x = inputs(t->model, &b), y = targets_of(t->model, &b);
     ams_advise_norms(t->model, &x, b.y ? &y : NULL, limited ? t->weights : b.row_weights);
 }

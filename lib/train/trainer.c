@@ -243,8 +243,7 @@ static atmsae_status use_to_calibrate(atmsae_trainer *t, const atmsae_batch *bat
 static atmsae_status calibrate(atmsae_trainer *t, const atmsae_batch *batch)
 {
     ams_left_out left_out;
-    const atmsae_model_config *m = &t->model->config;
-    if (m->activation != ATMSAE_BATCHTOPK && !(m->target_l0 > 0)) return ATMSAE_OK; /* there is nothing to calibrate */
+    if (!ams_calibrates(t->model)) return ATMSAE_OK;
     return ams_use_batch(t, batch, false, t->skip_bad_rows, use_to_calibrate, NULL, &left_out);
 }
 

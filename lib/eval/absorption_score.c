@@ -194,8 +194,9 @@ static void judge_rows(scoring *s, int32_t class, const ams_absorption_row *base
     c->main_precision = main_anywhere ? (double)main_of_class / (double)main_anywhere : 0;
     c->main_f1 = ams_f1(main_of_class, main_anywhere - main_of_class, c->test_rows - main_of_class);
     c->main_rate = (double)main_anywhere / (double)a->n_test;
-    c->own_recall = (double)main_of_own / (double)c->own_words; /* no such words: 0 / 0, NaN */
-    c->other_recall = (double)(main - main_of_own) / (double)(c->words - c->own_words);
+    const uint64_t other_words = c->words - c->own_words;
+    c->own_recall = c->own_words ? (double)main_of_own / (double)c->own_words : NAN;
+    c->other_recall = other_words ? (double)(main - main_of_own) / (double)other_words : NAN;
 }
 
 static void score_class(void *arg, uint64_t i, unsigned worker)
@@ -327,7 +328,11 @@ static void compare_recalls(const scoring *s, atmsae_absorption_measures *r)
         other += weight * c->other_recall;
         squares += weight * weight * (variance(c->own_recall, n) + variance(c->other_recall, m));
     }
-    r->own_recall = own / weights; /* none: 0 / 0, NaN */
+    if (weights <= 0) {
+        r->own_recall = r->other_recall = r->gap = r->gap_error = NAN;
+        return;
+    }
+    r->own_recall = own / weights;
     r->other_recall = other / weights;
     r->gap = (other - own) / weights;
     r->gap_error = sqrt(squares) / weights;

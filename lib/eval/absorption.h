@@ -10,6 +10,8 @@
 
 #include <atmsae/eval.h>
 
+#include <math.h>
+
 enum { AMS_MAX_SPLIT = 64 };
 
 struct atmsae_absorption {
@@ -28,6 +30,8 @@ struct atmsae_absorption {
 };
 
 /* 2 tp / (2 tp + fp + fn); 0 where that is undefined */
+/* A mean that is undefined, NaN, where there is nothing to take it over. */
+static inline double ams_mean_or_nan(double sum, double n) { return n > 0 ? sum / n : (double)NAN; }
 double ams_f1(uint64_t true_positives, uint64_t false_positives, uint64_t false_negatives);
 
 /* One row: its active latents, in units in which decoder rows have norm 1; cos of each latent's decoder

@@ -194,9 +194,8 @@ static void judge_rows(scoring *s, int32_t class, const ams_absorption_row *base
     c->main_precision = main_anywhere ? (double)main_of_class / (double)main_anywhere : 0;
     c->main_f1 = ams_f1(main_of_class, main_anywhere - main_of_class, c->test_rows - main_of_class);
     c->main_rate = (double)main_anywhere / (double)a->n_test;
-    const uint64_t other_words = c->words - c->own_words;
-    c->own_recall = c->own_words ? (double)main_of_own / (double)c->own_words : NAN;
-    c->other_recall = other_words ? (double)(main - main_of_own) / (double)other_words : NAN;
+    c->own_recall = ams_mean_or_nan((double)main_of_own, (double)c->own_words);
+    c->other_recall = ams_mean_or_nan((double)(main - main_of_own), (double)(c->words - c->own_words));
 }
 
 static void score_class(void *arg, uint64_t i, unsigned worker)
@@ -328,14 +327,10 @@ static void compare_recalls(const scoring *s, atmsae_absorption_measures *r)
         other += weight * c->other_recall;
         squares += weight * weight * (variance(c->own_recall, n) + variance(c->other_recall, m));
     }
-    if (weights <= 0) {
-        r->own_recall = r->other_recall = r->gap = r->gap_error = NAN;
-        return;
-    }
-    r->own_recall = own / weights;
-    r->other_recall = other / weights;
-    r->gap = (other - own) / weights;
-    r->gap_error = sqrt(squares) / weights;
+    r->own_recall = ams_mean_or_nan(own, weights);
+    r->other_recall = ams_mean_or_nan(other, weights);
+    r->gap = ams_mean_or_nan(other - own, weights);
+    r->gap_error = ams_mean_or_nan(sqrt(squares), weights);
 }
 
 static atmsae_absorption_measures summarise(const scoring *s)

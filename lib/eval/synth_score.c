@@ -116,13 +116,12 @@ static atmsae_synth_result summarise(const scoring *s, uint64_t n_rows)
         r.parent_precision += share(c->hit, c->hit + c->wrong);
         r.parent_f1 += ams_f1(c->hit, c->wrong, c->missed);
     }
-    /* Without a single parent, or row of the kind, the result is 0 / 0, NaN. */
-    r.parent_recall /= (double)n_parents;
-    r.parent_precision /= (double)n_parents;
-    r.parent_f1 /= (double)n_parents;
-    r.missed = (double)all.missed / (double)(all.child_on + all.child_off);
-    r.missed_child_on = (double)all.missed_child_on / (double)all.child_on;
-    r.missed_child_off = (double)all.missed_child_off / (double)all.child_off;
+    r.parent_recall = ams_mean_or_nan(r.parent_recall, (double)n_parents);
+    r.parent_precision = ams_mean_or_nan(r.parent_precision, (double)n_parents);
+    r.parent_f1 = ams_mean_or_nan(r.parent_f1, (double)n_parents);
+    r.missed = ams_mean_or_nan((double)all.missed, (double)(all.child_on + all.child_off));
+    r.missed_child_on = ams_mean_or_nan((double)all.missed_child_on, (double)all.child_on);
+    r.missed_child_off = ams_mean_or_nan((double)all.missed_child_off, (double)all.child_off);
     return r;
 }
 

@@ -155,7 +155,7 @@ static void score_parents(const scoring *s, atmsae_truth_result *r)
     double *means[] = {&r->parent_recall_child_off, &r->parent_recall_child_on, &r->absorption, &r->decoder_leak,
                        &r->fraction_v060, &r->fraction_v032, &r->full_rate};
     for (size_t k = 0; k < sizeof means / sizeof *means; k++)
-        *means[k] /= (double)r->parents; /* none: 0 / 0, NaN */
+        *means[k] = ams_mean_or_nan(*means[k], (double)r->parents);
 }
 
 static atmsae_status allocate(scoring *s)

@@ -151,7 +151,7 @@ void report_notes(const machine *m, const result *all, size_t n, FILE *out)
             const result *plain = find(all, n, r->group, "atmsae", r->arch, "none", r->precision);
             if (plain)
                 fprintf(out, "%s, %s with %s (mean p %.3f): %.3f times the step without\n", r->group, r->arch,
-                        strcmp(r->mask, "atm") == 0 ? "ATM masks" : "a second loss",
+                        strcmp(r->mask, "atm") == 0 ? "ATM" : "hard masks",
                         r->fact[F_MEAN_P], r->median[T_STEP] / plain->median[T_STEP]);
         }
     }

@@ -26,7 +26,7 @@ static const struct {
     int32_t value;
 } archs[] = {{"standard", ATMSAE_RELU}, {"topk", ATMSAE_TOPK}, {"batchtopk", ATMSAE_BATCHTOPK},
              {"jumprelu", ATMSAE_JUMPRELU}, {"jumprelu-tanh", ATMSAE_JUMPRELU_TANH}, {"gated", ATMSAE_GATED}},
-  masks[] = {{"none", ATMSAE_MASK_NONE}, {"atm", ATMSAE_MASK_ATM}, {"second", ATMSAE_MASK_ATM}}; /* second: loss, per row */
+  masks[] = {{"none", ATMSAE_MASK_NONE}, {"atm", ATMSAE_MASK_ATM}, {"hard", ATMSAE_MASK_ATM}}; /* hard: a mask a step, masked latents cannot fire */
 
 #define LOOK_UP(table, wanted, result)                                             \
     do {                                                                           \
@@ -197,11 +197,7 @@ static void set_up(bench *b)
     atmsae_masker_config_init(&kc, sizeof kc);
     kc.warmup_steps = 2; /* from then on r is constant */
     LOOK_UP(masks, o->mask, kc.kind);
-    if (strcmp(o->mask, "second") == 0) {
-        kc.effect = ATMSAE_EFFECT_SECOND_LOSS;
-        kc.per_row = 1;
-        kc.r = 2;
-    }
+    if (strcmp(o->mask, "hard") == 0) kc.effect = ATMSAE_EFFECT_HARD;
     atmsae_trainer_config tc;
     atmsae_trainer_config_init(&tc, sizeof tc);
     tc.model = &mc;

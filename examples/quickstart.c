@@ -42,7 +42,7 @@ static atmsae_trainer *make_trainer(atmsae_context *context, const quick_task *t
     if (method->activation == ATMSAE_JUMPRELU)
         model.target_l0 = task->k;
     else
-        model.k = task->k;
+        model.k = method->activation == ATMSAE_TOPK ? floor(task->k) : task->k; /* TopK takes whole numbers */
     atmsae_optimizer_config optimizer;
     atmsae_optimizer_config_init(&optimizer, sizeof optimizer);
     optimizer.lr = 1e-3;

@@ -141,5 +141,6 @@ void quick_print_real(const quick_result results[QUICK_METHODS])
     }
     printf("  absorbed: first-letter absorption, full-rate form, on 1600 words the probe was not fitted on\n"
            "  recall: share of those words on which one of their letter's latents fires\n"
-           "  Another seed alone may move absorbed by a tenth, so smaller differences say nothing in a run of this size.\n");
+           "  The shipped 25,000 rows are too few for latents of letters to form, as their recall shows, so \"absorbed\" says\n"
+           "  little here: another seed alone moves it by a tenth. doc/study.md has it for millions of rows.\n");
 }

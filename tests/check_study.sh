@@ -23,7 +23,7 @@ try() { # NAME COMMAND...
         sed 's/^/# /' "$work/log" | tail -n 12
     fi
 }
-drive() { python3 "$study/drive.py" --program "$program" --results "$work/results.json" --size tiny --seeds 2 "$@"; }
+drive() { python3 "$study/drive.py" --program "$program" --results "$work/results.json" --tiny --only synthetic "$@"; }
 count() { python3 -c "import json; print(len(json.load(open('$work/results.json'))))"; }
 
 two_runs() { drive --runs 2 --jobs 2 && [ "$(count)" = 2 ]; }
@@ -31,12 +31,12 @@ resumed() { cp "$work/results.json" "$work/before.json" && drive --runs 1 && [ "
 import json, sys
 before, after = (json.load(open(f"{sys.argv[1]}/{name}.json")) for name in ("before", "results"))
 assert after[:2] == before, "results changed"
-assert len({(r["run"], r["target"]) for r in after}) == 3, "a run was done twice"
+assert len({r["run"] for r in after}) == 3, "a run was done twice"
 END
 }
 # Killed in the middle of a run: the file stays whole, and the run is done again.
 killed() {
-    python3 "$study/drive.py" --program "$program" --results "$work/results.json" --size small --seeds 1 >"$work/killed" 2>&1 &
+    python3 "$study/drive.py" --program "$program" --results "$work/results.json" --only synthetic >"$work/killed" 2>&1 &
     driver=$!
     sleep 1
     kill -9 "$driver"
@@ -52,23 +52,21 @@ differing = [key for key in again if key != "seconds" and again[key] != result[k
 assert not differing, differing
 END
 }
-refuses() { echo "synthetic nonsense k=3" | "$program" && return 1; echo "synthetic atm nonsense=3" | "$program" && return 1; echo "real atm k=3" | "$program" && return 1; return 0; }
+refuses() { echo "synthetic nonsense k=3" | "$program" && return 1; echo "synthetic atm nonsense=3" | "$program" && return 1; echo "layer9 atm k=3" | "$program" && return 1; return 0; }
 schema() { python3 - "$study/results.json" <<'END'
 import json, sys
 results = json.load(open(sys.argv[1]))
 assert isinstance(results, list) and results
-numbers = {"k": float, "seed": float, "l0": float, "fvu": float}
 for r in results:
-    assert r["data"] in ("synthetic", "real") and r["part"] in ("tuning", "main", "ablation", "formula"), r["run"]
-    assert isinstance(r["method"], str) and isinstance(r["run"], str)
-    for name in numbers:
+    assert r["part"] in ("search", "study") and isinstance(r["arm"], str) and isinstance(r["run"], str), r["run"]
+    for name in ("k", "seed", "l0", "fvu"):
         assert isinstance(r[name], (int, float)), (r["run"], name)
     for name in ("parent_miss", "absorption_full", "letter_f1", "probing_top1"):
-        assert r[name] is None or 0 <= r[name] <= 1, (r["run"], name)
-    assert (r["parent_miss"] is None) == (r["data"] == "real"), r["run"]
-    if r["data"] == "real":
-        assert len(r["list_bare"]) == r["absorbed_bare"] <= r["words_bare"], r["run"]
-keys = [(r["run"], r["target"]) for r in results]
+        assert 0 <= r.get(name, 0) <= 1, (r["run"], name)
+    assert ("parent_miss" in r) == (r["data"] == "synthetic"), r["run"]
+    if r["data"] != "synthetic":
+        assert len(r["list_prompted"]) == r["absorbed_prompted"] <= r["words_prompted"] and r["absorbed_bare"] <= r["words_bare"], r["run"]
+keys = [r["run"] for r in results]
 assert len(keys) == len(set(keys)), "a run was done twice"
 END
 }

@@ -65,9 +65,9 @@ lower --sparsity | 1 | x.npy --d-sae 192 --arch gated --sparsity 1e6
 too sparse: lower --sparsity | 1 | x.npy --d-sae 192 --arch jumprelu --jumprelu-form anthropic --sparsity 1e6
 not sparse: .*raise --sparsity | 1 | x.npy --d-sae 192 --arch standard --sparsity 0
 no latent ever fires: lower --init-threshold | 1 | x.npy --d-sae 192 --arch jumprelu --init-threshold 100
---target-l0 is missed: .*more than about half of --d-sae cannot fire | 2 | x.npy --d-sae 192 --arch jumprelu --target-l0 180
+--target-l0 is missed: .*more than about half of --d-sae cannot fire | 2 | x.npy --d-sae 192 --arch jumprelu --target-l0 180 --mask-effect hard
 raise --target-l0 | 1 | x.npy --d-sae 192 --arch jumprelu --target-l0 0.01
-masks starve latents: .*: lower --r (it is 20; 0.25 is usual) | 1 | x.npy --d-sae 192 --r 20
+masks starve latents: .*: lower --r (it is 20; 0.25 is usual) | 1 | x.npy --d-sae 192 --mask-effect hard --r 20
 --dead-window is 100000000 rows, .*lower --dead-window | 1 | x.npy --d-sae 192 --dead-window 100M
 50 steps are too few .*raise --rows to 51200 | 1 | x.npy --d-sae 192 --rows 12800 --batch 256
 500 rows are few for 96 latents.*give 1920 rows or more | 1 | few.npy --d-sae 96 --rows 60k --batch 256

@@ -44,10 +44,12 @@ static atmsae_tracker_config tracker_defaults(void)
     return config;
 }
 
+/* Hard masks, one a step and so in reach of a test, at the rate that they have by themselves. */
 static atmsae_masker_config masker_defaults(void)
 {
     atmsae_masker_config config;
     atmsae_masker_config_init(&config, sizeof config);
+    config.effect = ATMSAE_EFFECT_HARD;
     config.d_sae = F;
     return config;
 }
@@ -549,9 +551,9 @@ START_TEST(masker_settings_are_checked)
     atmsae_masker_config_init(&config, sizeof config);
     ck_assert_uint_eq(config.size, sizeof config);
     ck_assert_int_eq(config.kind, ATMSAE_MASK_ATM);
-    ck_assert(config.c == 1 && config.r == 0.25 && config.cooldown_start == 0.80 && config.cooldown_end == 0.95);
-    ck_assert(config.effect == ATMSAE_EFFECT_HARD && config.alpha == 0.3);
-    ck_assert(config.seed == 0 && config.per_row == 0 && config.total_steps == 0 && config.warmup_steps == UINT64_MAX);
+    ck_assert(config.c == 1 && isnan(config.r) && config.cooldown_start == 0.80 && config.cooldown_end == 0.95);
+    ck_assert(config.effect == ATMSAE_EFFECT_SECOND_LOSS && config.alpha == 0.3);
+    ck_assert(config.seed == 0 && config.per_row == -1 && config.total_steps == 0 && config.warmup_steps == UINT64_MAX);
 
     static const struct {
         size_t offset;
@@ -559,7 +561,7 @@ START_TEST(masker_settings_are_checked)
     } wrong[] = {
 #define BAD(field, value) {offsetof(atmsae_masker_config, field), value}
         BAD(c, -1e-9), BAD(c, NAN), BAD(c, INFINITY), BAD(c, -INFINITY),
-        BAD(r, -0.25), BAD(r, NAN), BAD(r, INFINITY), BAD(r, 30.5),
+        BAD(r, -0.25), BAD(r, INFINITY), BAD(r, 30.5),
         BAD(cooldown_start, -0.1), BAD(cooldown_start, NAN), BAD(cooldown_start, 0.96), BAD(cooldown_end, 0.79),
         BAD(cooldown_end, 1.01), BAD(cooldown_end, NAN), BAD(alpha, -1e-9), BAD(alpha, NAN), BAD(alpha, INFINITY),
 #undef BAD
@@ -592,6 +594,40 @@ START_TEST(masker_settings_are_checked)
     config.size = SIZE_MAX;
     ck_assert_int_eq(atmsae_masker_create(ctx, &config, &masker), ATMSAE_E_ABI);
     ck_assert_int_eq(atmsae_masker_create(ctx, NULL, &masker), ATMSAE_E_ARG);
+    atmsae_context_destroy(ctx);
+}
+END_TEST
+
+/* What an effect wants by itself, and what the caller wants all the same. */
+START_TEST(rate_and_rows_follow_the_effect)
+{
+    static const struct {
+        int32_t effect, per_row;
+        double r;
+        bool rows;
+        double rate;
+    } cases[] = {
+        {ATMSAE_EFFECT_SECOND_LOSS, -1, NAN, true, 2}, {ATMSAE_EFFECT_HARD, -1, NAN, false, 0.25},
+        {ATMSAE_EFFECT_SECOND_LOSS, 0, 0.5, false, 0.5}, {ATMSAE_EFFECT_HARD, 1, 3, true, 3},
+    };
+    atmsae_context *ctx = new_context(1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        atmsae_masker_config config = masker_defaults();
+        config.effect = cases[i].effect;
+        config.per_row = cases[i].per_row;
+        config.r = cases[i].r;
+        config.warmup_steps = 0;
+        atmsae_masker *masker = new_masker(ctx, &config);
+        ck_assert_int_eq(atmsae_masker_draw(masker, 7), ATMSAE_OK);
+        ck_assert(atmsae_masker_rate(masker) == cases[i].rate);
+        const atmsae_mask *mask = atmsae_masker_mask(masker);
+        ck_assert(mask->effect == cases[i].effect && (mask->p != NULL) == cases[i].rows && (mask->masked == NULL) == cases[i].rows);
+        atmsae_masker_destroy(masker);
+    }
+    atmsae_masker_config config = masker_defaults();
+    atmsae_masker *masker;
+    for (config.per_row = -2; config.per_row <= 2; config.per_row += 4)
+        ck_assert_int_eq(atmsae_masker_create(ctx, &config, &masker), ATMSAE_E_ARG);
     atmsae_context_destroy(ctx);
 }
 END_TEST
@@ -1011,6 +1047,7 @@ int main(void)
     tcase_add_test(tcase, probabilities_at_the_edges);
     tcase_add_test(tcase, scale_of_importance_does_not_matter);
     tcase_add_test(tcase, masker_settings_are_checked);
+    tcase_add_test(tcase, rate_and_rows_follow_the_effect);
     tcase_add_test(tcase, bad_importances_change_nothing);
     tcase_add_test(tcase, schedule);
     tcase_add_test(tcase, schedule_of_the_paper_and_of_none);

@@ -58,13 +58,19 @@ report $? "... and --quiet is quiet"
 for arch in standard topk "jumprelu --target-l0 8" "jumprelu --jumprelu-form anthropic" gated matryoshka; do
     expect 0 "--arch $arch" train --input a.npy --d-sae 64 --batch 100 --rows 1k --arch $arch --out arch --force --quiet
 done
-for mask in paper uniform permuted none "atm --per-row --r 0.5 --c 2"; do
+for mask in paper uniform permuted none "atm --mask-per step --r 0.5 --c 2"; do
     expect 0 "--mask $mask" train --input a.npy --d-sae 64 --batch 100 --rows 1k --mask $mask --out mask --force --quiet
 done
-expect 0 "--mask-effect second-loss" train --input a.npy --d-sae 64 --batch 100 --rows 4k --mask-effect second-loss --out mask --force --quiet
-grep -q '"mask-effect": "second-loss",' mask/run.json && grep -q '"r": 2,' mask/run.json && grep -q '"alpha": 0.3,' mask/run.json
-report $? "... has its own r, and an alpha"
-expect 2 "--alpha without a second loss" train --input a.npy --d-sae 64 --batch 100 --rows 1k --alpha 1 --out mask --force --quiet
+for case in "second-loss|2|row|--seed 0" "hard|0.25|step|--mask-effect hard" "hard|0.25|step|--mask paper"; do
+    IFS='|' read -r effect r per options <<END
+$case
+END
+    # shellcheck disable=SC2086  # options are words
+    expect 0 "masks: $options" train --input a.npy --d-sae 64 --batch 100 --rows 4k $options --out mask --force --quiet
+    grep -q "\"mask-effect\": \"$effect\"," mask/run.json && grep -q "\"r\": $r," mask/run.json && grep -q "\"mask-per\": \"$per\"," mask/run.json
+    report $? "... are $effect, with a rate and rows of their own"
+done
+expect 2 "--alpha without a second loss" train --input a.npy --d-sae 64 --batch 100 --rows 1k --mask-effect hard --alpha 1 --out mask --force --quiet
 says err "--alpha goes with --mask-effect second-loss only"
 expect 0 "--metrics as JSON lines" train --input a.npy $small --rows 1k --out jsonl --metrics run.jsonl --quiet
 [ "$(grep -c '^{"step": [0-9]*, .*}$' run.jsonl)" -eq 10 ]

@@ -61,8 +61,8 @@ mkdir elsewhere
 report $? "run.json from another folder"
 same "... makes the same SAE" flags/sae_weights.safetensors elsewhere/again/sae_weights.safetensors
 same "... and the same metrics" flags.csv elsewhere/again.csv
-for arch in "standard --mask paper" "jumprelu --target-l0 3" "jumprelu --jumprelu-form anthropic" gated matryoshka "topk --per-row --b-dec median" \
-    "batchtopk --mask-effect second-loss --per-row --alpha 0.5"; do
+for arch in "standard --mask paper" "jumprelu --target-l0 3" "jumprelu --jumprelu-form anthropic" gated matryoshka "topk --mask-effect hard --mask-per row --b-dec median" \
+    "batchtopk --mask-effect second-loss --mask-per step --alpha 0.5"; do
     rm -rf o p
     expect 0 "--arch $arch" train rows.npy --arch $arch --d-sae 48 --batch 100 --rows 300 --out o --quiet
     expect 0 "... again from its run.json" train --config o/run.json --out p --quiet
@@ -158,7 +158,7 @@ warns "not centred.*subtract the mean" const.npy --k 2 $tiny
 warns "--k is too small" rows.npy --k 0.3 $long
 warns "lower --sparsity" rows.npy --arch standard --sparsity 500 $long
 warns "dead latents are rising.*turn AuxK on" rows.npy --k 4 --d-sae 200 --rows 40k --batch 200 --lr 0.05 --aux-coef 0 --dead-window 2k
-warns "masks starve latents" rows.npy --k 4 $long --r 5 --c 3
+warns "masks starve latents" rows.npy --k 4 $long --mask-effect hard --r 5 --c 3
 
 # ---- bench ----
 expect 0 "bench" bench --d-in 32 --d-sae 64 --k 4 --batch 64 --seconds 0.01 --rows 1M --json

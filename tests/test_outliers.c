@@ -315,6 +315,7 @@ static atmsae_trainer *new_trainer(atmsae_context *ctx, const setup *s, double m
     model.b_dec_init = ATMSAE_B_DEC_MEDIAN;
     tracker.dead_window = 2 * N;
     masker.warmup_steps = 2;
+    masker.per_row = 0; /* a row's own mask would go with its number, which changes as others are removed */
     config.model = &model;
     config.tracker = &tracker;
     config.masker = &masker;

@@ -100,6 +100,7 @@ static void read_setup(struct fixture *f)
         D("masker.cooldown_start", masker.cooldown_start), D("masker.cooldown_end", masker.cooldown_end),
         I("masker.effect", masker.effect), D("masker.alpha", masker.alpha),
     };
+    s->masker.effect = ATMSAE_EFFECT_HARD;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *text = ams_tensors_metadata(f->file, keys[i].key);
         const bool later = keys[i].at == (void *)&s->masker.effect || keys[i].at == (void *)&s->masker.alpha;

@@ -40,73 +40,51 @@ class Results:
 
 
 class Queue:
-    def __init__(self, options, kinds):
-        self.options, self.kinds = options, kinds
-        self.results, self.lock, self.running = Results(options.results), threading.Lock(), set()
-        self.end = time.monotonic() + 60 * options.budget
-        self.left = options.runs
+    """Runs of one kind of data that are not done, handed out to workers."""
 
-    def take(self, kind):
-        """The next run of this kind, as (run, line for the program); None: nothing that can be started now."""
+    def __init__(self, options, data):
+        self.results, self.lock = Results(options.results), threading.Lock()
+        done = {result["run"] for result in self.results.read()}
+        named = {plan.name_of(run): run for run in plan.PARTS[options.part](data, options.tiny)}
+        self.runs = [run for name, run in named.items() if name not in done]
+        self.end = time.monotonic() + 60 * options.budget
+
+    def take(self):
         with self.lock:
-            if time.monotonic() >= self.end or self.left == 0:
-                return None
-            done = plan.Done(self.results.read())
-            for run in plan.plan(done, kind, self.options.size, self.options.seeds):
-                name = plan.name_of(run)
-                if name in self.running or done.best(run):
-                    continue
-                line = name
-                if run["method"] in plan.SEARCH:
-                    line += f" {plan.SEARCH[run['method']][0]}={plan.number(done.guess(run))}"
-                self.running.add(name)
-                self.left -= 1
-                return run, line
-            return None
+            return self.runs.pop(0) if self.runs and time.monotonic() < self.end else None
 
     def put(self, run, result):
         with self.lock:
-            self.running.discard(plan.name_of(run))
-            self.results.add(result)
+            self.results.add(complete(run, result))
 
 
 def complete(run, result):
-    result = {"run": plan.name_of(run), "part": run["part"], **result}
-    if run["data"] == "real":
+    result = {"run": plan.name_of(run), "part": run["part"], "arm": run["arm"], **result}
+    result.pop("list_bare", None)  # nothing is drawn over them, and they are long
+    if "words_prompted" in result:
         words = result["words_prompted"] + result["words_bare"]
         result["absorption_full"] = round((result["absorbed_prompted"] + result["absorbed_bare"]) / words, 6)
         result["letter_f1"] = round((result["f1_prompted"] + result["f1_bare"]) / 2, 4)
-    for name in ("parent_miss", "absorption_full", "letter_f1", "probing_top1"):
-        result.setdefault(name, None)
     return result
 
 
-def work(queue, kind, failures):
+def work(queue, command, failures):
     """One process of the program, which keeps its data from run to run."""
     process = None
-    while True:
-        taken = queue.take(kind)
-        if taken is None:
-            with queue.lock:
-                waiting = bool(queue.running) and queue.left != 0 and time.monotonic() < queue.end
-            if not waiting:
-                break
-            time.sleep(0.5)  # what others are doing may bring more
-            continue
-        run, line = taken
+    while (run := queue.take()) is not None:
+        line = plan.name_of(run)
         if process is None:
-            data = [queue.options.data] + queue.options.models if kind == "real" else []
-            process = subprocess.Popen([queue.options.program] + data, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         process.stdin.write(line + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
-        if not answer:
+        if not answer.endswith("\n"):
             failures.append(line)
             break
-        result = complete(run, json.loads(answer))
+        result = json.loads(answer)
         queue.put(run, result)
-        misses = result[plan.MISSES[kind]]
-        print(f"{result['part']:8s} {line}: L0 {result['l0']:.2f} FVU {result['fvu']:.4f} missed {misses:.4f}", flush=True)
+        missed = result.get("parent_miss", result.get("absorbed_prompted"))
+        print(f"{run['arm']:16s} {line}: L0 {result['l0']:.2f} FVU {result['fvu']:.4f} missed {missed} ({result['seconds']:.0f} s)", flush=True)
     if process is not None:
         process.stdin.close()
         process.wait()
@@ -114,31 +92,33 @@ def work(queue, kind, failures):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench/study/run", description="The runs of doc/study.md; resumes where it stopped.")
-    parser.add_argument("--data", metavar="DIR", help="folder with the real activations (doc/study.md says which files)")
-    parser.add_argument("--models", nargs=1, default=[], metavar="DIR", help="keep SAEs trained on them in this folder, and take those there are")
-    parser.add_argument("--only", choices=["real", "synthetic"])
+    parser.add_argument("--data", metavar="DIR", help="folder with the real activations, made by bench/study/data")
+    parser.add_argument("--models", metavar="DIR", help="keep SAEs trained on them in this folder, and take those there are")
+    parser.add_argument("--part", choices=list(plan.PARTS), default="study", help="default study; search: what its settings were chosen by")
+    parser.add_argument("--only", choices=list(plan.SIZES))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each; default 1")
     parser.add_argument("--budget", type=float, default=float("inf"), metavar="MINUTES", help="start no run after this time")
-    parser.add_argument("--runs", type=int, default=-1, help="do at most so many runs")
-    parser.add_argument("--size", choices=list(plan.SIZES), default="small", help="of a run, see plan.py; default small")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--runs", type=int, help="do at most so many runs")
+    parser.add_argument("--tiny", action="store_true", help="runs of no use that take no time, to test this program")
     parser.add_argument("--results", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "results.json"))
     parser.add_argument("--program", required=True, help=argparse.SUPPRESS)  # run fills it in
     options = parser.parse_args()
-    kinds = [kind for kind in ("synthetic", "real") if options.only in (None, kind)]
-    if options.only == "real" and not options.data:
-        parser.error("--only real needs --data")
-    if not options.data and "real" in kinds:
-        kinds.remove("real")
-    failures = []
-    for kind in kinds:
-        queue = Queue(options, kinds)
-        workers = [threading.Thread(target=work, args=(queue, kind, failures)) for _ in range(options.jobs)]
+    if options.only in plan.LAYERS and not options.data:
+        parser.error(f"--only {options.only} needs --data")
+    failures, left = [], options.runs
+    for data in plan.SIZES:
+        if options.only not in (None, data) or (data in plan.LAYERS and not options.data):
+            continue
+        queue = Queue(options, data)
+        if left is not None:
+            del queue.runs[left:]
+            left -= len(queue.runs)
+        command = [options.program] + ([options.data] if options.data else []) + ([options.models] if options.data and options.models else [])
+        workers = [threading.Thread(target=work, args=(queue, command, failures)) for _ in range(options.jobs)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        options.runs = queue.left
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failures else 0

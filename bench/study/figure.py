@@ -1,51 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""A chart of lines as SVG: both axes logarithmic, one colour a series."""
+"""A chart of points as SVG: the vertical axis is logarithmic, each point has its name beside it."""
 import math
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 340, 70, 16, 200, 48
-COLOURS = ["#888888", "#1f77b4", "#2ca02c", "#9467bd", "#bcbd22", "#17becf", "#d62728"]
-FLOOR = 1e-4  # zeros are drawn here
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 720, 380, 70, 16, 30, 48
 
 
 def escape(text):
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def lines(x_title, y_title, series):
-    points = [(x, max(FLOOR, y)) for _, values in series for x, y in values]
-    low_x, high_x = min(x for x, _ in points), max(x for x, _ in points)
-    low_y, high_y = 10 ** math.floor(math.log10(min(y for _, y in points))), 10 ** math.ceil(math.log10(max(y for _, y in points)))
-    if high_x == low_x:
-        low_x, high_x = low_x / 1.5, high_x * 1.5
-    if high_y == low_y:
-        high_y *= 10
+def points(x_title, y_title, values):
+    """values: [(name, x, y, emphasised)]; y is drawn no lower than a tenth of the second lowest."""
+    ys = sorted(y for _, _, y, _ in values)
+    floor = max(ys[min(1, len(ys) - 1)] / 10, 1e-6)
+    low_x, high_x = min(x for _, x, _, _ in values), max(x for _, x, _, _ in values)
+    margin = 0.06 * (high_x - low_x) or 0.01
+    low_x, high_x = low_x - margin, high_x + 4 * margin
+    low_y, high_y = max(ys[0], floor) / 1.3, ys[-1] * 1.3
 
-    def place(value, low, high, start, length):
-        return start + length * math.log(value / low) / math.log(high / low)
+    def x_of(x):
+        return LEFT + (WIDTH - LEFT - RIGHT) * (x - low_x) / (high_x - low_x)
 
-    def x_of(value):
-        return place(value, low_x, high_x, LEFT + 10, WIDTH - LEFT - RIGHT - 20)
-
-    def y_of(value):
-        return place(max(FLOOR, value), low_y, high_y, HEIGHT - BOTTOM, -(HEIGHT - TOP - BOTTOM))
+    def y_of(y):
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * math.log(max(y, floor) / low_y) / math.log(high_y / low_y)
 
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
-    tick = low_y
-    while tick <= high_y * 1.001:
-        y = y_of(tick)
-        out.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#dddddd"/><text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-        tick *= 10
-    for x in sorted({x for x, _ in points}):
-        out.append(f'<text x="{x_of(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:g}</text>')
-    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_title)}</text>')
+    for power in range(math.floor(math.log10(low_y)), math.ceil(math.log10(high_y)) + 1):
+        for tick in (10 ** power, 2 * 10 ** power, 5 * 10 ** power):
+            if low_y <= tick <= high_y:
+                y = y_of(tick)
+                out.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#dddddd"/><text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+    step = 10 ** math.floor(math.log10(high_x - low_x))
+    step = next(s for s in (step / 5, step / 2, step) if (high_x - low_x) / s <= 10)
+    for i in range(math.ceil(low_x / step), math.floor(high_x / step) + 1):
+        x = x_of(i * step)
+        out.append(f'<path d="M{x:.1f} {HEIGHT - BOTTOM}v5" stroke="black"/><text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{i * step:.4g}</text>')
+    out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
     out.append(f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">{escape(y_title)}</text>')
-    for i, (name, values) in enumerate(series):
-        colour = COLOURS[i % len(COLOURS)]
-        path = "".join(f"{'L' if n else 'M'}{x_of(x):.1f} {y_of(y):.1f}" for n, (x, y) in enumerate(values))
-        out.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        out += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{colour}"/>' for x, y in values]
-        y = TOP + 14 + 18 * i
-        out.append(f'<path d="M{WIDTH - RIGHT + 12} {y - 4}h18" stroke="{colour}" stroke-width="2"/><text x="{WIDTH - RIGHT + 36}" y="{y}">{escape(name)}</text>')
+    for name, x, y, emphasised in values:
+        colour = "#d62728" if emphasised else "#1f77b4"
+        out.append(f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="4" fill="{colour}"/>'
+                   f'<text x="{x_of(x) + 7:.1f}" y="{y_of(y) + 4:.1f}" fill="{colour}">{escape(name)}</text>')
     return "\n".join(out + ["</svg>", ""])

@@ -7,6 +7,7 @@
 #include "program.h"
 #include "study.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { LETTERS = 26, FOLDS = 5 };
@@ -67,7 +68,7 @@ void letters_score(const letters *l, const atmsae_model *model, const char *form
 {
     uint8_t *absorbed = program_alloc(l->n, 1), *what = program_alloc(l->n, 1);
     uint64_t words = 0, n_absorbed = 0, splits = 0, fits = 0;
-    double f1 = 0, main_fires = 0;
+    double f1 = 0, main_fires = 0, precision = 0, rate = 0, gap = 0;
     for (int f = 0; f < FOLDS; f++) {
         atmsae_absorption_measures m = {.size = sizeof m};
         atmsae_absorption_entry entries[LETTERS] = {{.size = sizeof *entries}};
@@ -79,17 +80,23 @@ void letters_score(const letters *l, const atmsae_model *model, const char *form
             n_absorbed += e->absorbed;
             main_fires += e->main_recall * (double)e->words;
             splits += e->n_split;
+            precision += e->main_precision;
+            rate += e->main_rate;
             f1 += e->sparse_f1;
             fits++;
         }
+        gap += m.gap / FOLDS;
         for (uint64_t i = 0; i < l->n; i++)
             absorbed[i] |= what[i] == ATMSAE_ROW_ABSORBED;
     }
     atmsae_metrics_result all;
     study_reconstruction(l->context, model, l->rows, l->n, l->d, &all);
-    fprintf(out, ", \"words_%s\": %d, \"absorbed_%s\": %d, \"f1_%s\": %.4f, \"recall_%s\": %.4f, \"split_%s\": %.3f, \"l0_%s\": %.2f, \"list_%s\": [",
+    fprintf(out, ", \"words_%s\": %d, \"absorbed_%s\": %d, \"f1_%s\": %.4f, \"recall_%s\": %.4f, \"split_%s\": %.3f, \"l0_%s\": %.2f, "
+                 "\"precision_%s\": %.4f, \"rate_%s\": %.5f, ",
             form, (int)words, form, (int)n_absorbed, form, f1 / (double)fits, form, main_fires / (double)words, form,
-            (double)splits / (double)fits, form, all.l0, form);
+            (double)splits / (double)fits, form, all.l0, form, precision / (double)fits, form, rate / (double)fits);
+    if (isfinite(gap)) fprintf(out, "\"gap_%s\": %.4f, ", form, gap);
+    fprintf(out, "\"list_%s\": [", form);
     const char *comma = "";
     for (uint64_t i = 0; i < l->n; i++)
         if (absorbed[i]) {

@@ -1,40 +1,67 @@
 # SPDX-License-Identifier: MIT
-"""Which runs the study consists of, in the order in which they are worth doing, and what follows from those
-that are done: the tuned settings of a method, the next guess of a search for L0."""
+"""Which runs the study consists of, in the order in which they are worth doing.
 
-METHODS = ["topk", "batchtopk", "jumprelu", "matryoshka", "uniform", "permuted", "atm"]
-KS = {"synthetic": [3, 3.5, 2.5], "real": [32, 64, 16, 128]}  # most important first
-TUNING_K = {"synthetic": 3, "real": 32}
-TUNING_SEED = 901
-MISSES = {"synthetic": "parent_miss", "real": "absorption_full"}
-# Rows seen are batch x steps. `small` takes one CPU some two hours, `full` is what a paper would want.
+An arm is a method with settings; a table compares arms on one kind of data at one width and L0, over the same seeds. The
+search, from which the arms' settings came, ran on rows, words and seeds of its own."""
+
+LAYERS = ["layer9", "layer16"]
+# Rows seen are batch x steps: 1.5 M of a layer's activations, 1 M synthetic rows.
 SIZES = {
-    "small": {"synthetic": {"F": 168, "batch": 512, "steps": 2000}, "real": {"F": 2048, "batch": 1024, "steps": 500}},
-    "medium": {"synthetic": {"F": 168, "batch": 512, "steps": 4000}, "real": {"F": 2048, "batch": 1024, "steps": 2000}},
-    "full": {"synthetic": {"F": 168, "batch": 512, "steps": 4000}, "real": {"F": 4096, "batch": 1024, "steps": 2000}},
-    "tiny": {"synthetic": {"F": 168, "batch": 128, "steps": 40}, "real": {"F": 64, "batch": 128, "steps": 40}},
+    "synthetic": {"F": 168, "batch": 512, "steps": 2000, "lr": 8e-3},
+    "layer9": {"F": 4096, "batch": 1024, "steps": 1465, "lr": 2e-3},
+    "layer16": {"F": 4096, "batch": 1024, "steps": 1465, "lr": 2e-3},
 }
-# What is tried before: learning rates, and values of the method's own setting; a method without one gets as many
-# trials by more learning rates.
-RATES = {"synthetic": [4e-3, 8e-3], "real": [4e-3, 8e-3]}
-MORE_RATES = {"synthetic": [1e-3, 2e-3, 4e-3, 8e-3], "real": [4e-3, 8e-3]}
-KNOBS = {"synthetic": {"jumprelu": ("bandwidth", [0.25, 0.5]), "matryoshka": ("widths", [0, 1]), "uniform": ("r", [1, 2]),
-                       "permuted": ("r", [1, 2]), "atm": ("r", [1, 2])},
-         "real": {}}
-FVU_LIMIT = 1.03  # of BatchTopK's on real activations: what a method may pay for fewer misses
-# What a search changes to reach an L0, where it starts as a share of k, and the power of L0 / k by which it moves.
-SEARCH = {"jumprelu": ("target", {"synthetic": 1.0, "real": 0.9}, -1)}
-CLOSE, ATTEMPTS = 0.01, 4
+TINY = {"synthetic": {"batch": 128, "steps": 40}, "layer9": {"F": 64, "batch": 128, "steps": 40}}  # to test the driver
 
-ABLATIONS = [  # of ATM on known features, one thing at a time
-    ("r", [0.1, 0.25, 0.5, 1, 2]), ("c", [0, 0.5, 2, 4]), ("decay", [0.9, 0.999]), ("per_row", [1]), ("geometric", [1]),
-    ("freeze", [1]), ("warm", [0, 400]),
+SECOND = {"effect": 1, "per_row": 1, "r": 2, "alpha": 0.3}  # the second loss, a mask for each row
+HARD = {"effect": 0, "per_row": 0, "r": 0.25}
+
+# name: (title, method of train.c, settings)
+ARMS = {
+    "topk": ("TopK", "topk", {}),
+    "batchtopk": ("BatchTopK", "batchtopk", {}),
+    "matryoshka": ("Matryoshka, doubling widths", "matryoshka", {}),
+    "matryoshka-2": ("Matryoshka, 1/16 and 1/4", "matryoshka", {"widths": 1}),
+    "matryoshka-even": ("Matryoshka, even widths", "matryoshka", {"widths": 2}),
+    "jumprelu": ("JumpReLU", "jumprelu", {}),
+    "jumprelu-narrow": ("JumpReLU, half the bandwidth", "jumprelu", {"bandwidth": 0.5}),
+    "jumprelu-wide": ("JumpReLU, twice the bandwidth", "jumprelu", {"bandwidth": 2}),
+    "hard": ("ATM, hard mask", "atm", HARD),
+    "atm-0.1": ("ATM, alpha 0.1", "atm", {**SECOND, "alpha": 0.1}),
+    "atm": ("ATM", "atm", SECOND),
+    "atm-1": ("ATM, alpha 1", "atm", {**SECOND, "alpha": 1}),
+    "atm-jumprelu": ("ATM over JumpReLU", "atm_jumprelu", SECOND),
+    "uniform": ("control: uniform p", "uniform", SECOND),
+    "permuted": ("control: p permuted", "permuted", SECOND),
+}
+
+# What was tried: changes of the arm `atm` and of others, on two seeds.
+SEARCH_SEEDS = {"synthetic": [901, 902, 903], "layer9": [901, 902]}
+SEARCH = [("batchtopk", {}), ("atm", {}), ("jumprelu", {}), ("matryoshka", {}), ("hard", {}), ("permuted", {}), ("uniform", {}), ("atm-jumprelu", {}),
+          ("atm", {"alpha": 0.1}), ("atm", {"alpha": 1}), ("atm", {"alpha": 0.03}), ("atm", {"alpha": 3}),
+          ("atm", {"r": 0.5}), ("atm", {"r": 1}), ("atm", {"r": 4}), ("atm", {"r": 8}),
+          ("atm", {"c": 0}), ("atm", {"c": 0.5}), ("atm", {"c": 2}), ("atm", {"per_row": 0}),
+          ("atm", {"cool_start": 1, "cool_end": 1}), ("atm", {"cool_start": 0.5, "cool_end": 0.95}), ("atm", {"warm": 0}), ("atm", {"warm": 300}),
+          ("atm-jumprelu", {"alpha": 0.1}), ("atm-jumprelu", {"alpha": 1}), ("topk", {}), ("matryoshka-2", {}), ("matryoshka-even", {}),
+          ("jumprelu-narrow", {}), ("jumprelu-wide", {}),
+          ("batchtopk", {"lr": 0.5}), ("batchtopk", {"lr": 2}), ("jumprelu", {"lr": 0.5}), ("jumprelu", {"lr": 2}), ("atm", {"lr": 0.5}), ("atm", {"lr": 2})]
+RELATIVE = ("lr", "bandwidth")  # settings that are given as a multiple of the usual value
+BANDWIDTH = {"synthetic": 0.5, "layer9": 0.5, "layer16": 0.5}
+SEARCH_KS = {"synthetic": [3.5, 3], "layer9": [32]}
+
+# The tables: data, changes of its size, L0, seeds, arms. First things first.
+PRIMARY = ["batchtopk", "atm", "jumprelu"]
+OTHERS = ["topk", "matryoshka", "matryoshka-2", "jumprelu-narrow", "jumprelu-wide", "hard", "atm-0.1", "atm-1", "atm-jumprelu", "uniform", "permuted"]
+TABLES = [
+    ("layer9", {}, 32, 10, PRIMARY),
+    ("layer9", {}, 32, 5, OTHERS),
+    ("synthetic", {}, 3.5, 5, PRIMARY + OTHERS),
+    ("synthetic", {}, 3, 5, PRIMARY + OTHERS),
+    ("layer16", {}, 32, 5, PRIMARY + ["topk", "matryoshka", "hard", "permuted"]),
+    ("layer9", {}, 16, 5, PRIMARY + ["topk", "matryoshka", "jumprelu-wide", "atm-1", "permuted"]),
+    ("layer9", {}, 64, 5, PRIMARY + ["topk", "matryoshka", "jumprelu-wide", "atm-1", "permuted"]),
+    ("layer9", {"F": 16384}, 32, 5, PRIMARY + ["topk", "matryoshka", "permuted"]),
 ]
-ONE_RATE = 4e-3  # learning rate at which methods are also compared on real activations, with other r for ATM
-AT_ONE_RATE = [("batchtopk", {}), ("atm", {"r": 0.25}), ("atm", {"r": 1}), ("matryoshka", {}), ("atm", {"r": 0.5}), ("jumprelu", {})]
-STATISTICS = ["magnitude", "frequency", "contribution"]
-SCHEDULES = [{"cool_start": 1, "cool_end": 1}, {"cool_start": 0.5, "cool_end": 0.95}, {"cool_start": 0.5, "cool_end": 0.7}]
-RELU_LAMBDA = [0.25, 0.5, 1]  # the formula as published, over ReLU + L1, beside ReLU + L1 at the same penalty
 
 
 def number(value):
@@ -42,110 +69,37 @@ def number(value):
 
 
 def name_of(run):
-    """The run as a line for the program, without what a search sets; also its key."""
+    """The run as a line for the program; also its key."""
     return " ".join([run["data"], run["method"]] + [f"{key}={number(value)}" for key, value in sorted(run["settings"].items())])
 
 
-def make(part, data, method, size, **settings):
-    return {"part": part, "data": data, "method": method, "settings": {**SIZES[size][data], **settings}}
+def make(part, data, arm, tiny, **settings):
+    """A run; settings go before those of the arm, and these before those of the data."""
+    _, method, own = ARMS[arm]
+    size = {**SIZES[data], **(TINY.get(data, {}) if tiny else {})}
+    usual = {"lr": size["lr"], "bandwidth": BANDWIDTH[data]}
+    merged = {**own, **settings}
+    merged.update({key: merged[key] * usual[key] for key in RELATIVE if key in merged})
+    return {"part": part, "data": data, "arm": arm, "method": method, "settings": {**size, **merged}}
 
 
-def trials(data, method, size):
-    knob, values = KNOBS[data].get(method, (None, [None]))
-    grid = [(rate, value) for rate in (RATES if knob else MORE_RATES)[data] for value in values]
-    return [make("tuning", data, method, size, k=TUNING_K[data], seed=TUNING_SEED, tune=1, lr=rate, **({knob: value} if knob else {}))
-            for rate, value in grid]
+def search(data, tiny):
+    for k in SEARCH_KS.get(data, []):
+        for arm, changes in SEARCH:
+            if arm == "topk" and k != int(k):
+                continue  # it takes whole numbers only
+            for seed in SEARCH_SEEDS[data]:
+                yield make("search", data, arm, tiny, k=k, seed=seed, tune=1, **changes)
 
 
-class Done:
-    """The results so far, by the name of their run; of a search all attempts, in order."""
-
-    def __init__(self, results):
-        self.by_name = {}
-        for result in results:
-            self.by_name.setdefault(result["run"], []).append(result)
-
-    def best(self, run):
-        """The result of a run; of a search the attempt that came closest on the rows held back. None: not done."""
-        attempts = self.by_name.get(name_of(run), [])
-        if not attempts or (run["method"] in SEARCH and self.guess(run) is not None):
-            return None
-        if run["method"] not in SEARCH:
-            return attempts[0]
-        return min(attempts, key=lambda a: abs(a["l0_held"] / run["settings"]["k"] - 1))
-
-    def guess(self, run):
-        """What to try next in a search; None: it is over."""
-        setting, start, power = SEARCH[run["method"]]
-        k, attempts = run["settings"]["k"], self.by_name.get(name_of(run), [])
-        if not attempts:
-            return start[run["data"]] * k
-        last = attempts[-1]
-        if abs(last["l0_held"] / k - 1) <= CLOSE or len(attempts) >= ATTEMPTS:
-            return None
-        return float(number(last[setting] * min(2, max(0.5, (last["l0_held"] / k) ** power))))
-
-    def tuned(self, data, method, size):
-        """Settings that won the trials. On known features the learning rate is the one with the lowest FVU (a low one leaves
-        an SAE unfinished, which absorbs less), and of the other setting's values, so trained, the one with the fewest misses. On
-        real activations all that stays within FVU_LIMIT of the best BatchTopK is finished enough: the fewest misses among those,
-        or else the lowest FVU. None: trials are missing."""
-        runs, reference = trials(data, method, size), trials(data, "batchtopk", size)
-        results, base = [self.best(run) for run in runs], [self.best(run) for run in reference]
-        if None in results or None in base:
-            return None
-        knob = KNOBS[data].get(method, ("",))[0]
-        pairs = list(zip(runs, results))
-        if data == "real":
-            within = [pair for pair in pairs if pair[1]["fvu"] <= FVU_LIMIT * min(r["fvu"] for r in base)]
-        else:
-            finished = {}
-            for run, result in pairs:
-                value = run["settings"].get(knob)
-                if value not in finished or result["fvu"] < finished[value][1]["fvu"]:
-                    finished[value] = (run, result)
-            within = list(finished.values())
-        run, _ = (min(within, key=lambda pair: (pair[1][MISSES[data]], pair[1]["fvu"])) if within
-                  else min(pairs, key=lambda pair: pair[1]["fvu"]))
-        return {key: value for key, value in run["settings"].items() if key in ("lr", knob)}
+def study(data, tiny):
+    for table_data, changes, k, seeds, arms in TABLES:
+        if table_data == data:
+            for seed in range(1, seeds + 1):
+                for arm in arms:
+                    if arm == "topk" and k != int(k):
+                        continue
+                    yield make("study", data, arm, tiny, k=k, seed=seed, **changes, **({"probing": 1} if data in LAYERS else {}))
 
 
-def main_runs(done, data, method, k, size, seeds):
-    chosen = done.tuned(data, method, size)
-    if chosen is None:
-        return []
-    probing = {"probing": 1} if data == "real" else {}
-    return [make("main", data, method, size, k=k, seed=seed, **chosen, **probing) for seed in range(1, seeds + 1)]
-
-
-def ablation_runs(done, size, seeds):
-    chosen = done.tuned("synthetic", "atm", size)
-    if chosen is None:
-        return []
-    changes = [{setting: value} for setting, values in ABLATIONS for value in values if chosen.get(setting) != value]
-    changes += [{other: 0 for other in STATISTICS if other != one} for one in STATISTICS] + SCHEDULES
-    return [make("ablation", "synthetic", "atm", size, k=3, seed=seed, **{**chosen, **change})
-            for change in changes for seed in range(1, seeds + 1)]
-
-
-def one_rate_runs(size, seeds):
-    return [make("ablation", "real", method, size, k=TUNING_K["real"], seed=seed, lr=ONE_RATE, probing=1, **settings)
-            for method, settings in AT_ONE_RATE for seed in range(1, seeds + 1)]
-
-
-def relu_runs(size, seeds):
-    return [make("formula", "synthetic", method, size, k=3, seed=seed, lr=1e-3, **{"lambda": value}, **({"r": 0.5} if method == "paper" else {}))
-            for value in RELU_LAMBDA for method in ("relu", "paper") for seed in range(1, min(seeds, 3) + 1)]
-
-
-def plan(done, data, size, seeds):
-    """All runs of a kind of data that can be named already, first things first."""
-    runs = [run for method in METHODS for run in trials(data, method, size)]
-    for k in KS[data]:
-        runs += [run for method in METHODS if method != "topk" or k == int(k)  # it takes whole numbers only
-                 for run in main_runs(done, data, method, k, size, seeds)]
-    if data == "real":
-        runs += one_rate_runs(size, seeds)
-    if data == "synthetic":
-        runs += relu_runs(size, seeds) + ablation_runs(done, size, min(seeds, 3))
-    return runs
+PARTS = {"search": search, "study": study}

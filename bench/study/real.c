@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMS = 2, SAMPLE = 32768 };
+enum { FORMS = 2, SAMPLE = 32768, MAX_SHARDS = 256 };
 static const char *const forms[FORMS] = {"prompted", "bare"};
 
 typedef struct table {
@@ -18,37 +18,62 @@ typedef struct table {
     float *values;
 } table;
 
-/* Rows of the three training files, in order: what the study trains on, its thresholds, then the same two and
- * validation rows for tuning. */
-enum { TRAIN = 54000, HELD = 6000, TUNE_TRAIN = 20000, TUNE_HELD = 5000, TUNE_VALID = 5000 };
+/* One half of the data: what the study is made of, or what settings are chosen on. They share no training row, no word and
+ * no validation row; thresholds come from the other's validation rows, since on documents that were not trained on L0 is some
+ * percent higher. Fitting the probes of its words takes a minute or two, so a half is opened by the first run that wants it. */
+typedef struct half {
+    int first, count; /* of the training files */
+    table sample;
+    table valid, calibration; /* both parts of real_data's valid */
+    table words[FORMS];
+    letters *letters[FORMS];
+} half;
 
 struct real_data {
     atmsae_context *context;
-    table train, valid;
-    table words[FORMS];
-    int32_t *label;
-    letters *letters[FORMS];
+    char *train[MAX_SHARDS]; /* paths, in the order of their names */
+    int n_train;
+    uint64_t d;
+    table valid;
+    half halves[2]; /* [0]: the study, [1]: tuning; count 0: not opened yet */
     atmsae_probing *texts;
     uint64_t n_tasks;
 };
 
-/* Files are named PREFIX-train-0.npy and so on: the prefix is that of the file which ends so. */
-static char *file_path(const char *folder, const char *name)
+static int by_name(const void *a, const void *b)
 {
-    static const char first[] = "train-0.npy";
-    char full[512] = "";
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool ends(const char *name, const char *end)
+{
+    const size_t length = strlen(name), tail = strlen(end);
+    return length >= tail && strcmp(name + length - tail, end) == 0;
+}
+
+/* Files are named PREFIX-train-00.npy, PREFIX-valid.npy and so on, with one prefix. */
+static void find_train(real_data *r, const char *folder)
+{
     DIR *files = opendir(folder);
-    for (const struct dirent *f; files && (f = readdir(files));) {
-        const size_t length = strlen(f->d_name);
-        if (length >= strlen(first) && strcmp(f->d_name + length - strlen(first), first) == 0)
-            snprintf(full, sizeof full, "%.*s%s", (int)(length - strlen(first)), f->d_name, name);
-    }
+    for (const struct dirent *f; files && (f = readdir(files));)
+        if (strstr(f->d_name, "-train-") && f->d_name[0] != '.' && ends(f->d_name, ".npy") && r->n_train < MAX_SHARDS)
+            r->train[r->n_train++] = program_path(folder, f->d_name);
     if (files) closedir(files);
-    if (!full[0]) {
-        fprintf(stderr, "study: no ...-%s in %s\n", first, folder);
+    qsort(r->train, (size_t)r->n_train, sizeof *r->train, by_name);
+    if (r->n_train < 4) {
+        fprintf(stderr, "study: %d files ...-train-NN.npy in %s, needs 4 or more (bench/study/data makes them)\n", r->n_train, folder);
         exit(1);
     }
-    return program_path(folder, full);
+}
+
+static char *file_path(const real_data *r, const char *name)
+{
+    const char *first = r->train[0], *at = strstr(strrchr(first, '/'), "-train-");
+    const size_t length = (size_t)(at - first) + 1;
+    char *path = program_alloc(length + strlen(name) + 1, 1);
+    memcpy(path, first, length);
+    strcpy(path + length, name);
+    return path;
 }
 
 typedef struct opened {
@@ -58,9 +83,9 @@ typedef struct opened {
     atmsae_tensor_info info;
 } opened;
 
-static opened open_tensor(atmsae_context *context, const char *folder, const char *name, const char *tensor)
+static opened open_tensor(atmsae_context *context, char *path, const char *tensor)
 {
-    opened o = {.path = file_path(folder, name), .info = {.size = sizeof o.info}};
+    opened o = {.path = path, .info = {.size = sizeof o.info}};
     study_check(context, atmsae_tensors_open(context, o.path, &o.file));
     study_check(context, atmsae_tensors_find(o.file, tensor, &o.tensor));
     study_check(context, atmsae_tensors_info(o.file, o.tensor, &o.info));
@@ -73,24 +98,29 @@ static void close_tensor(opened *o)
     free(o->path);
 }
 
-static void read_table(atmsae_context *context, const char *folder, const char *name, const char *tensor, table *t)
+/* At most `most` rows; takes the path over. */
+static table read_table(atmsae_context *context, char *path, const char *tensor, uint64_t most)
 {
-    opened o = open_tensor(context, folder, name, tensor);
-    if (o.info.rank != 2 || (t->d && t->d != o.info.shape[1])) {
-        fprintf(stderr, "study: %s: not [rows, %llu]\n", o.path, (unsigned long long)t->d);
-        exit(1);
-    }
-    t->d = o.info.shape[1];
-    t->values = realloc(t->values, (t->n + o.info.shape[0]) * t->d * sizeof *t->values);
-    if (!t->values) exit(1);
-    study_check(context, atmsae_tensors_read_f32(o.file, o.tensor, t->values + t->n * t->d, o.info.shape[0] * t->d));
-    t->n += o.info.shape[0];
-    close_tensor(&o);
+    atmsae_source_config config;
+    atmsae_source_config_init(&config, sizeof config);
+    config.shuffle_rows = 0;
+    config.epochs = 1;
+    atmsae_source *source;
+    study_check(context, atmsae_source_create(context, &config, &source));
+    study_check(context, atmsae_source_add_file(source, path, tensor, 0));
+    table t = {.n = atmsae_source_rows(source), .d = atmsae_source_d(source)};
+    if (t.n > most) t.n = most;
+    t.values = program_alloc(t.n * t.d, sizeof *t.values);
+    uint64_t got;
+    study_check(context, atmsae_source_next(source, t.n, t.values, &got));
+    atmsae_source_destroy(source);
+    free(path);
+    return t;
 }
 
-static int64_t *read_integers(atmsae_context *context, const char *folder, const char *name, const char *tensor, uint64_t *count)
+static int64_t *read_integers(atmsae_context *context, char *path, const char *tensor, uint64_t *count)
 {
-    opened o = open_tensor(context, folder, name, tensor);
+    opened o = open_tensor(context, path, tensor);
     *count = 1;
     for (uint64_t a = 0; a < o.info.rank; a++)
         *count *= o.info.shape[a];
@@ -100,34 +130,51 @@ static int64_t *read_integers(atmsae_context *context, const char *folder, const
     return values;
 }
 
-static void open_words(real_data *r, const char *folder)
+/* Tuning has three eighths of the training files, where they are many; few are all for the study. */
+static const half *open_half(real_data *r, bool tune)
 {
+    half *h = &r->halves[tune];
+    if (h->count > 0) return h;
+    const int study = r->n_train < 20 ? r->n_train : r->n_train - r->n_train * 3 / 8;
+    if (tune && study == r->n_train) {
+        fprintf(stderr, "study: tune=1: too few training files for a half to tune on\n");
+        exit(1);
+    }
+    const int first = tune ? study : 0, end = tune ? r->n_train : study;
+    const char *words = tune ? "first-letter-2.safetensors" : "first-letter.safetensors";
+    h->first = first;
+    h->count = end - first;
+    const uint64_t middle = r->valid.n / 2;
+    const table parts[2] = {{middle, r->d, r->valid.values}, {r->valid.n - middle, r->d, r->valid.values + middle * r->d}};
+    h->valid = parts[tune];
+    h->calibration = parts[!tune];
+    h->sample = read_table(r->context, strdup(r->train[first]), NULL, SAMPLE);
     uint64_t n;
-    int64_t *letter = read_integers(r->context, folder, "first-letter.safetensors", "letter", &n);
-    r->label = program_alloc(n, sizeof *r->label);
+    int64_t *letter = read_integers(r->context, file_path(r, words), "letter", &n);
+    int32_t *label = program_alloc(n, sizeof *label);
     for (uint64_t i = 0; i < n; i++) {
         if (letter[i] < 0 || letter[i] > 25) {
             fprintf(stderr, "study: letter %d of word %d, expected 0 to 25\n", (int)letter[i], (int)i);
             exit(1);
         }
-        r->label[i] = (int32_t)letter[i];
+        label[i] = (int32_t)letter[i];
     }
-    free(letter);
     for (int form = 0; form < FORMS; form++) {
-        r->words[form] = (table){.d = r->train.d};
-        read_table(r->context, folder, "first-letter.safetensors", forms[form], &r->words[form]);
-        r->letters[form] = letters_open(r->context, r->words[form].values, n, r->words[form].d, r->label);
+        h->words[form] = read_table(r->context, file_path(r, words), forms[form], n);
+        h->letters[form] = letters_open(r->context, h->words[form].values, n, r->d, label);
     }
+    free(label);
+    free(letter);
+    return h;
 }
 
-static void open_texts(real_data *r, const char *folder)
+static void open_texts(real_data *r)
 {
     static const uint64_t one = 1;
     uint64_t n, count;
-    int64_t *train = read_integers(r->context, folder, "probing.safetensors", "is_train", &n);
-    int64_t *values = read_integers(r->context, folder, "probing.safetensors", "labels", &count);
-    table rows = {.d = r->train.d};
-    read_table(r->context, folder, "probing.safetensors", "activations", &rows);
+    int64_t *train = read_integers(r->context, file_path(r, "probing.safetensors"), "is_train", &n);
+    int64_t *values = read_integers(r->context, file_path(r, "probing.safetensors"), "labels", &count);
+    const table rows = read_table(r->context, file_path(r, "probing.safetensors"), "activations", n);
     int8_t *label = program_alloc(count, 1);
     uint8_t *is_train = program_alloc(n, 1);
     for (uint64_t i = 0; i < n; i++)
@@ -164,29 +211,26 @@ real_data *real_open(atmsae_context *context, const char *folder)
 {
     real_data *r = program_alloc(1, sizeof *r);
     r->context = context;
-    read_table(context, folder, "train-0.npy", "", &r->train);
-    read_table(context, folder, "train-1.npy", "", &r->train);
-    read_table(context, folder, "train-2.npy", "", &r->train);
-    read_table(context, folder, "valid.safetensors", "activations", &r->valid);
-    if (r->train.n < TRAIN + HELD + TUNE_TRAIN + TUNE_HELD + TUNE_VALID) {
-        fprintf(stderr, "study: %s has %llu training rows, needs 90000\n", folder, (unsigned long long)r->train.n);
-        exit(1);
-    }
-    open_words(r, folder);
-    open_texts(r, folder);
+    find_train(r, folder);
+    r->valid = read_table(context, file_path(r, "valid.npy"), NULL, UINT64_MAX);
+    r->d = r->valid.d;
     return r;
 }
 
 void real_close(real_data *r)
 {
     if (!r) return;
-    for (int form = 0; form < FORMS; form++) {
-        letters_close(r->letters[form]);
-        free(r->words[form].values);
+    for (int i = 0; i < 2; i++) {
+        half *h = &r->halves[i];
+        for (int form = 0; form < FORMS; form++) {
+            letters_close(h->letters[form]);
+            free(h->words[form].values);
+        }
+        free(h->sample.values);
     }
-    free(r->label);
     atmsae_probing_destroy(r->texts);
-    free(r->train.values);
+    for (int i = 0; i < r->n_train; i++)
+        free(r->train[i]);
     free(r->valid.values);
     free(r);
 }
@@ -198,37 +242,45 @@ static void next(void *opaque, uint64_t step, uint64_t n, float *rows)
     if (atmsae_source_next(opaque, n, rows, &got) < 0 || got != n) exit(1);
 }
 
-void real_run(real_data *r, const study_method *method, const settings *s, const char *kept, FILE *out)
+/* Each seed begins with another file. */
+static atmsae_source *open_rows(const real_data *r, const half *h, uint64_t seed)
 {
-    const bool tune = s->tune != 0;
-    const uint64_t d = r->train.d, n = tune ? TUNE_TRAIN : TRAIN;
-    const float *train = r->train.values + (tune ? (TRAIN + HELD) * d : 0);
     atmsae_source_config config;
     atmsae_source_config_init(&config, sizeof config);
-    config.shuffle_rows = 16384;
-    config.seed = (uint64_t)s->seed;
+    config.shuffle_rows = 65536;
+    config.seed = seed;
     atmsae_source *source;
     study_check(r->context, atmsae_source_create(r->context, &config, &source));
-    study_check(r->context, atmsae_source_add_memory(source, train, n, d, 0, ATMSAE_F32));
-    const study_rows rows = {.d = d, .input_norm = ATMSAE_INPUT_SQRT_D, .b_dec_init = ATMSAE_B_DEC_MEAN, .next = next, .opaque = source,
-                             .sample = train, .n_sample = n < SAMPLE ? n : SAMPLE, .calibration = train + n * d,
-                             .n_calibration = tune ? TUNE_HELD : HELD,
+    for (int i = 0; i < h->count; i++)
+        study_check(r->context, atmsae_source_add_file(source, r->train[h->first + (int)((5 * seed + (uint64_t)i) % (uint64_t)h->count)], NULL, 0));
+    return source;
+}
+
+void real_run(real_data *r, const study_method *method, const settings *s, const char *kept, FILE *out)
+{
+    const half *h = open_half(r, s->tune != 0);
+    atmsae_source *source = open_rows(r, h, (uint64_t)s->seed);
+    const study_rows rows = {.d = r->d, .input_norm = ATMSAE_INPUT_SQRT_D, .b_dec_init = ATMSAE_B_DEC_MEAN, .next = next, .opaque = source,
+                             .sample = h->sample.values, .n_sample = h->sample.n,
+                             .calibration = h->calibration.values, .n_calibration = h->calibration.n,
                              .dead_window = (uint64_t)(s->steps * s->batch / 10)};
-    study_trained trained;
+    study_trained trained = {0};
     if (!kept || !keep_load(r->context, kept, &trained)) {
         trained = study_train(r->context, method, s, &rows);
         if (kept) keep_save(r->context, kept, &trained);
     }
     atmsae_metrics_result m, held;
-    study_reconstruction(r->context, trained.model, tune ? rows.calibration + TUNE_HELD * d : r->valid.values,
-                         tune ? TUNE_VALID : r->valid.n, d, &m);
-    study_reconstruction(r->context, trained.model, rows.calibration, rows.n_calibration, d, &held);
+    study_reconstruction(r->context, trained.model, h->valid.values, h->valid.n, r->d, &m);
+    study_reconstruction(r->context, trained.model, rows.calibration, rows.n_calibration, r->d, &held);
     fprintf(out, ", \"l0\": %.3f, \"fvu\": %.5f, \"l0_held\": %.3f, \"l0_train\": %.3f, \"mean_p\": %.4f, \"dead\": %d", m.l0, m.fvu,
             held.l0, trained.l0_train, trained.mean_p, (int)m.dead);
     for (int form = 0; form < FORMS; form++)
-        letters_score(r->letters[form], trained.model, forms[form], out);
-    if (s->probing != 0) fprintf(out, ", \"probing_top1\": %.4f", top1(r, trained.model));
+        letters_score(h->letters[form], trained.model, forms[form], out);
+    if (s->probing != 0) {
+        if (!r->texts) open_texts(r);
+        fprintf(out, ", \"probing_top1\": %.4f", top1(r, trained.model));
+    }
     fprintf(out, ", \"training_seconds\": %.1f", trained.seconds);
-    atmsae_model_destroy(trained.model);
+    study_free(&trained);
     atmsae_source_destroy(source);
 }

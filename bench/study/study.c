@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * The study's runs. Reads lines "DATA METHOD name=value ..." from stdin, DATA being synthetic or real, trains
- * and measures one SAE for each, and answers each with a line of JSON.
+ * The study's runs. Reads lines "DATA METHOD name=value ..." from stdin, DATA being synthetic or the name of a folder in DIR,
+ * trains and measures one SAE for each, and answers each with a line of JSON.
  *
- *     study [DIR [MODELS]]   DIR: the folder with the real activations, see doc/study.md; MODELS: keep SAEs
- *                            trained on them here, and take those that are here already
+ *     study [DIR [MODELS]]   DIR: holds a folder of real activations for each layer, as bench/study/data makes them;
+ *                            MODELS: keep SAEs trained on them here, and take those that are here already
  */
 #include "study.h"
 #include "program.h"
@@ -23,13 +23,11 @@ static const struct {
 #define SETTING(name, synthetic, real) {#name, offsetof(settings, name), synthetic, real}
     SETTING(k, 3, 32),
     SETTING(seed, 1, 1),
-    SETTING(F, 168, 1024),
+    SETTING(F, 168, 4096),
     SETTING(batch, 512, 1024),
-    SETTING(steps, 4000, 400),
+    SETTING(steps, 4000, 1465),
     SETTING(lr, 1e-3, 1e-3),
-    SETTING(lambda, 10, 576),
-    SETTING(target, 0, 0),
-    SETTING(theta0, 0.5, 1.2),
+    SETTING(lambda, 10, 10),
     SETTING(bandwidth, NAN, NAN),
     SETTING(widths, 0, 0),
     SETTING(r, 0.25, 0.25),
@@ -41,6 +39,8 @@ static const struct {
     SETTING(geometric, 0, 0),
     SETTING(per_row, 0, 0),
     SETTING(freeze, 0, 0),
+    SETTING(effect, 0, 0),
+    SETTING(alpha, 0.3, 0.3),
     SETTING(warm, 50, 50),
     SETTING(cool_start, 0.80, 0.80),
     SETTING(cool_end, 0.95, 0.95),
@@ -81,6 +81,28 @@ static void parse(char *words, bool real, settings *s)
     }
 }
 
+/* The activations of a layer, opened at the first run that wants them. */
+enum { MAX_LAYERS = 8 };
+static struct {
+    char name[16];
+    real_data *data;
+} layers[MAX_LAYERS];
+
+static real_data *open_layer(atmsae_context *context, const char *folder, const char *name)
+{
+    int i = 0;
+    while (i < MAX_LAYERS && layers[i].data && strcmp(layers[i].name, name) != 0)
+        i++;
+    if (i == MAX_LAYERS) usage("too many layers", name);
+    if (!layers[i].data) {
+        char *path = program_path(folder, name);
+        layers[i].data = real_open(context, path);
+        snprintf(layers[i].name, sizeof layers[i].name, "%s", name);
+        free(path);
+    }
+    return layers[i].data;
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 3) usage("usage", "study [DIR [MODELS]] < RUNS > RESULTS");
@@ -91,7 +113,6 @@ int main(int argc, char **argv)
     atmsae_context *context;
     if (atmsae_context_create(&config, &context) < 0) return 1;
     if (argc == 3 && !program_make_folder(argv[2])) usage("cannot make", argv[2]);
-    real_data *real = argc > 1 ? real_open(context, argv[1]) : NULL;
 
     char *line = NULL;
     size_t size = 0;
@@ -101,8 +122,8 @@ int main(int argc, char **argv)
         if (sscanf(line, "%15s %31s %n", data, name, &at) < 2) usage("not DATA METHOD ...", line);
         const study_method *method = study_find(name);
         if (!method) usage("no such method", name);
-        const bool is_real = strcmp(data, "real") == 0;
-        if (is_real && !real) usage("no folder given for", line);
+        const bool is_real = strcmp(data, "synthetic") != 0;
+        if (is_real && argc == 1) usage("no folder given for", line);
         settings s;
         char *kept = is_real && argc == 3 ? keep_folder(argv[2], line) : NULL;
         parse(line + at, is_real, &s);
@@ -112,14 +133,15 @@ int main(int argc, char **argv)
             const double value = *(double *)((char *)&s + setting_names[i].at);
             if (isfinite(value)) printf(", \"%s\": %.10g", setting_names[i].name, value);
         }
-        if (is_real) real_run(real, method, &s, kept, stdout);
+        if (is_real) real_run(open_layer(context, argv[1], data), method, &s, kept, stdout);
         else synthetic_run(context, method, &s, stdout);
         printf(", \"seconds\": %.1f}\n", (double)(clock() - start) / CLOCKS_PER_SEC);
         fflush(stdout);
         free(kept);
     }
     free(line);
-    real_close(real);
+    for (int i = 0; i < MAX_LAYERS; i++)
+        real_close(layers[i].data);
     atmsae_context_destroy(context);
     return 0;
 }

@@ -15,9 +15,10 @@
  * meant, as its own structs have it. */
 typedef struct settings {
     double k, seed, F, batch, steps, lr;
-    double lambda, target, theta0, bandwidth; /* JumpReLU and ReLU: penalty, target L0, first threshold, kernel */
+    double lambda, bandwidth;                 /* ReLU: penalty; JumpReLU: kernel */
     double widths;                            /* Matryoshka: 0, 1 or 2, see train.c */
     double r, c, decay, magnitude, frequency, contribution, geometric, per_row, freeze;
+    double effect, alpha;              /* of masks: ATMSAE_EFFECT_.., weight of the second loss */
     double warm, cool_start, cool_end; /* of r: steps, shares of all steps */
     double tune;                       /* 1: on rows that the study does not use */
     double probing;                    /* 1: also score probes on texts */
@@ -46,6 +47,7 @@ typedef struct study_rows {
 } study_rows;
 
 typedef struct study_trained {
+    atmsae_trainer *trainer; /* owns the model; NULL: the model was loaded */
     atmsae_model *model;
     double l0_train, mean_p; /* of the last tenth of the steps; mean over all steps */
     double seconds;          /* of a processor */
@@ -54,6 +56,7 @@ typedef struct study_trained {
 /* Ends the program with the context's last error if status is a failure. */
 void study_check(const atmsae_context *context, atmsae_status status);
 study_trained study_train(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows);
+void study_free(study_trained *t);
 /* keep.c: trained SAEs in a folder of folders. `line`: the run's settings. */
 char *keep_folder(const char *models, const char *line);
 bool keep_load(atmsae_context *context, const char *folder, study_trained *t); /* false: not there */
@@ -65,7 +68,7 @@ void study_reconstruction(atmsae_context *context, const atmsae_model *model, co
 /* A kind of data: open it once, then any number of runs. */
 void synthetic_run(atmsae_context *context, const study_method *method, const settings *s, FILE *out);
 typedef struct real_data real_data;
-real_data *real_open(atmsae_context *context, const char *folder);
+real_data *real_open(atmsae_context *context, const char *folder); /* of one layer */
 void real_run(real_data *data, const study_method *method, const settings *s, const char *kept, FILE *out); /* kept: folder or NULL */
 void real_close(real_data *data);
 

@@ -42,7 +42,7 @@ void synthetic_run(atmsae_context *context, const study_method *method, const se
     const study_rows rows = {.d = d, .input_norm = ATMSAE_INPUT_RAW, .b_dec_init = ATMSAE_B_DEC_ZERO, .next = next, .opaque = &w,
                              .sample = sample, .n_sample = SAMPLE, .calibration = calibration, .n_calibration = CALIBRATION,
                              .dead_window = 10 * (uint64_t)s->batch};
-    const study_trained trained = study_train(context, method, s, &rows);
+    study_trained trained = study_train(context, method, s, &rows);
     atmsae_metrics_result r, held;
     atmsae_synth_result truth = {.size = sizeof truth};
     study_reconstruction(context, trained.model, valid, VALID, d, &r);
@@ -52,7 +52,7 @@ void synthetic_run(atmsae_context *context, const study_method *method, const se
             held.l0, trained.l0_train, trained.mean_p, (int)r.dead);
     fprintf(out, ", \"parent_miss\": %.5f, \"miss_child_on\": %.5f, \"miss_child_off\": %.5f, \"parent_f1\": %.4f, "
                  "\"mcc\": %.4f", truth.missed, truth.missed_child_on, truth.missed_child_off, truth.parent_f1, truth.mcc);
-    atmsae_model_destroy(trained.model);
+    study_free(&trained);
     atmsae_synth_destroy(w.synth);
     free(sample);
     free(calibration);

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * The methods of the study, and the one training loop that all of them go through: the loop of section 6 of
- * atmsae.h, so that masks can be changed on their way from the masker to the forward pass.
+ * The methods of the study, and how one SAE is trained: by the library's trainer, as its users would.
  */
 #include "study.h"
 #include "program.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -34,129 +32,91 @@ const study_method *study_find(const char *name)
     return m->name ? m : NULL;
 }
 
-static atmsae_model *make_model(atmsae_context *context, const study_method *method, const settings *s,
-                                const study_rows *rows)
+/* Shares of F: the usual doubling widths, fewer, more even. */
+static const double shares[3][4] = {{1. / 32, 3. / 32, 7. / 32, 15. / 32}, {1. / 16, 1. / 4, 0, 0}, {.2, .4, .6, .8}};
+
+static atmsae_trainer *make_trainer(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows)
 {
-    /* Shares of F: the usual doubling widths, fewer, more even. */
-    static const double shares[3][4] = {{1. / 32, 3. / 32, 7. / 32, 15. / 32}, {1. / 16, 1. / 4, 0, 0}, {.2, .4, .6, .8}};
     uint64_t prefixes[4];
-    atmsae_model_config c;
-    atmsae_model_config_init(&c, sizeof c);
-    c.d_in = rows->d;
-    c.d_sae = (uint64_t)s->F;
-    c.seed = (uint64_t)s->seed;
-    c.activation = method->activation;
-    c.input_norm = rows->input_norm;
-    c.b_dec_init = rows->b_dec_init;
-    c.bandwidth = s->bandwidth;
-    if (method->activation == ATMSAE_JUMPRELU) {
-        c.target_l0 = s->target > 0 ? s->target : s->k;
-        c.sparsity_coef = s->lambda;
-        c.init_threshold = s->theta0;
-    } else if (method->activation == ATMSAE_RELU) {
-        c.sparsity_coef = s->lambda;
-    } else {
-        c.k = s->k;
-    }
+    atmsae_model_config model;
+    atmsae_model_config_init(&model, sizeof model);
+    model.d_in = rows->d;
+    model.d_sae = (uint64_t)s->F;
+    model.seed = (uint64_t)s->seed;
+    model.activation = method->activation;
+    model.input_norm = rows->input_norm;
+    model.b_dec_init = rows->b_dec_init;
+    model.bandwidth = s->bandwidth;
+    if (method->activation == ATMSAE_RELU) model.sparsity_coef = s->lambda;
+    else if (method->activation == ATMSAE_JUMPRELU) model.target_l0 = s->k;
+    else model.k = s->k;
     for (int i = 0; method->nested && i < 4 && shares[(int)s->widths][i] > 0; i++)
-        prefixes[c.n_prefixes++] = (uint64_t)(shares[(int)s->widths][i] * s->F);
-    c.prefixes = prefixes;
-    atmsae_model *model;
-    study_check(context, atmsae_model_create(context, &c, &model));
-    const atmsae_batch sample = {.size = sizeof sample, .n_rows = rows->n_sample, .x = rows->sample, .x_type = ATMSAE_F32};
-    study_check(context, atmsae_model_prepare(model, &sample));
-    return model;
-}
-
-typedef struct parts {
-    atmsae_optimizer *optimizer;
-    atmsae_tracker *tracker;
-    atmsae_masker *masker;
-    atmsae_codes *codes;
-    atmsae_gradients *gradients;
-} parts;
-
-static parts make_parts(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows,
-                        const atmsae_model *model)
-{
-    parts p;
+        prefixes[model.n_prefixes++] = (uint64_t)(shares[(int)s->widths][i] * s->F);
+    model.prefixes = prefixes;
     atmsae_optimizer_config optimizer;
     atmsae_optimizer_config_init(&optimizer, sizeof optimizer);
     optimizer.lr = s->lr;
-    optimizer.total_steps = (uint64_t)s->steps;
     optimizer.freeze_masked = s->freeze != 0;
-    study_check(context, atmsae_optimizer_create(model, &optimizer, &p.optimizer));
     atmsae_tracker_config tracker;
     atmsae_tracker_config_init(&tracker, sizeof tracker);
-    tracker.d_sae = (uint64_t)s->F;
     tracker.decay = s->decay;
     tracker.weight_magnitude = s->magnitude;
     tracker.weight_frequency = s->frequency;
     tracker.weight_contribution = s->contribution;
     tracker.combine = s->geometric != 0 ? ATMSAE_MEAN_GEOMETRIC : ATMSAE_MEAN_ARITHMETIC;
     tracker.dead_window = rows->dead_window;
-    study_check(context, atmsae_tracker_create(context, &tracker, &p.tracker));
     atmsae_masker_config masker;
     atmsae_masker_config_init(&masker, sizeof masker);
-    masker.d_sae = (uint64_t)s->F;
-    masker.seed = (uint64_t)s->seed;
     masker.kind = method->mask;
+    masker.effect = (int32_t)s->effect;
+    masker.alpha = s->alpha;
     masker.per_row = s->per_row != 0;
     masker.c = s->c;
     masker.r = s->r;
-    masker.total_steps = (uint64_t)s->steps;
     masker.warmup_steps = (uint64_t)s->warm;
     masker.cooldown_start = s->cool_start;
     masker.cooldown_end = s->cool_end;
-    study_check(context, atmsae_masker_create(context, &masker, &p.masker));
-    study_check(context, atmsae_codes_create(context, &p.codes));
-    study_check(context, atmsae_gradients_create(model, &p.gradients));
-    return p;
-}
-
-static void free_parts(parts *p)
-{
-    atmsae_gradients_destroy(p->gradients);
-    atmsae_codes_destroy(p->codes);
-    atmsae_masker_destroy(p->masker);
-    atmsae_tracker_destroy(p->tracker);
-    atmsae_optimizer_destroy(p->optimizer);
+    atmsae_trainer_config config;
+    atmsae_trainer_config_init(&config, sizeof config);
+    config.model = &model;
+    config.optimizer = &optimizer;
+    config.tracker = &tracker;
+    config.masker = &masker;
+    config.batch_rows = (uint64_t)s->batch;
+    config.total_rows = (uint64_t)(s->batch * s->steps);
+    atmsae_trainer *trainer;
+    study_check(context, atmsae_trainer_create(context, &config, &trainer));
+    const atmsae_batch sample = {.size = sizeof sample, .n_rows = rows->n_sample, .x = rows->sample, .x_type = ATMSAE_F32};
+    study_check(context, atmsae_trainer_prepare(trainer, &sample));
+    return trainer;
 }
 
 study_trained study_train(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows)
 {
     const clock_t start = clock();
-    const uint64_t n = (uint64_t)s->batch, steps = (uint64_t)s->steps, warmup = steps / 20, last = steps / 10;
-    study_trained result = {.model = make_model(context, method, s, rows)};
-    atmsae_model *model = result.model;
-    parts p = make_parts(context, method, s, rows, model);
+    const uint64_t n = (uint64_t)s->batch, steps = (uint64_t)s->steps, last = (steps + 9) / 10;
+    study_trained result = {.trainer = make_trainer(context, method, s, rows)};
+    result.model = atmsae_trainer_model(result.trainer);
     float *x = program_alloc(n * rows->d, sizeof *x);
     const atmsae_batch batch = {.size = sizeof batch, .n_rows = n, .x = x, .x_type = ATMSAE_F32};
-    atmsae_latent_sums sums = {.size = sizeof sums};
-    atmsae_loss loss = {.size = sizeof loss};
-    atmsae_forward_options options;
-    atmsae_forward_options_init(&options, sizeof options);
+    atmsae_step_stats stats = {.size = sizeof stats};
     for (uint64_t step = 0; step < steps; step++) {
         rows->next(rows->opaque, step, n, x);
-        study_check(context, atmsae_masker_draw(p.masker, step));
-        options.mask = atmsae_masker_mask(p.masker);
-        options.dead = atmsae_tracker_dead(p.tracker, &options.n_dead);
-        options.sparsity_scale = warmup > 0 ? fmin(1, (double)(step + 1) / (double)warmup) : 1;
-        study_check(context, atmsae_forward(model, &batch, &options, p.codes, &loss));
-        study_check(context, atmsae_backward(model, p.codes, p.gradients));
-        study_check(context, atmsae_optimizer_step(p.optimizer, model, p.gradients, NULL));
-        study_check(context, atmsae_gradients_sums(p.gradients, &sums));
-        study_check(context, atmsae_tracker_observe(p.tracker, &sums));
-        study_check(context, atmsae_masker_update(p.masker, atmsae_tracker_importance(p.tracker), (uint64_t)s->F));
-        result.mean_p += atmsae_masker_mean_p(p.masker) / (double)steps;
-        if (step >= steps - last) result.l0_train += loss.l0 / (double)last;
+        study_check(context, atmsae_trainer_step(result.trainer, &batch, &stats));
+        result.mean_p += stats.mean_p / (double)steps;
+        if (step >= steps - last) result.l0_train += stats.l0 / (double)last;
     }
     const atmsae_batch calibration = {.size = sizeof calibration, .n_rows = rows->n_calibration, .x = rows->calibration, .x_type = ATMSAE_F32};
-    study_check(context, atmsae_model_calibrate(model, &calibration));
-    free_parts(&p);
+    study_check(context, atmsae_trainer_calibrate(result.trainer, &calibration));
     free(x);
     result.seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
     return result;
+}
+
+void study_free(study_trained *t)
+{
+    if (t->trainer) atmsae_trainer_destroy(t->trainer);
+    else atmsae_model_destroy(t->model);
 }
 
 void study_reconstruction(atmsae_context *context, const atmsae_model *model, const float *rows, uint64_t n, uint64_t d,

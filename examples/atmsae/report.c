@@ -309,7 +309,7 @@ static char *method_of(const report *self, const report_sae *sae)
     fputs(arch ? arch : "?", out);
     const char *effect = fields_find(&sae->fields, "mask_effect");
     if (mask && strcmp(mask, "none") != 0) fprintf(out, " + %s", mask);
-    if (effect && strcmp(effect, "second-loss") == 0) fputs(" (second loss)", out);
+    if (effect && strcmp(effect, "hard") == 0) fputs(" (hard)", out);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const char *value = fields_find(&sae->fields, settings[i][0]);
         if (value && differs(self, settings[i][0])) fprintf(out, ", %s %s", settings[i][1], value);

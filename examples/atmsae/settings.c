@@ -84,7 +84,7 @@ void trainer_fields(fields *out, const atmsae_trainer_config *config)
     if (masker->kind != ATMSAE_MASK_NONE) {
         fields_real(out, "r", masker->r);
         fields_real(out, "c", masker->c);
-        fields_flag(out, "per-row", masker->per_row);
+        fields_text(out, "mask-per", masker->per_row ? "row" : "step");
         const bool second = masker->effect == ATMSAE_EFFECT_SECOND_LOSS;
         fields_text(out, "mask-effect", second ? "second-loss" : "hard");
         if (second) fields_real(out, "alpha", masker->alpha);

@@ -51,6 +51,7 @@ static const option_choice mask_choices[] = {
     {"atm", ATMSAE_MASK_ATM}, {"paper", ATMSAE_MASK_PAPER}, {"uniform", ATMSAE_MASK_UNIFORM},
     {"permuted", ATMSAE_MASK_PERMUTED}, {"none", ATMSAE_MASK_NONE}, {0},
 };
+static const option_choice mask_per_choices[] = {{"step", 0}, {"row", 1}, {0}};
 static const option_choice effect_choices[] = {{"hard", ATMSAE_EFFECT_HARD}, {"second-loss", ATMSAE_EFFECT_SECOND_LOSS}, {0}};
 static const option_choice norm_choices[] = {{"sqrt-d", ATMSAE_INPUT_SQRT_D}, {"raw", ATMSAE_INPUT_RAW}, {0}};
 static const option_choice b_dec_choices[] = {
@@ -128,16 +129,18 @@ const option train_options[T_OPTIONS] = {
     [T_MASK] = {.anew = true, .group = "masking", .name = "mask", .kind = OPTION_CHOICE, .value = "NAME", .choices = mask_choices, .preset = "atm",
                 .help = "which latents a step leaves out; paper: ATM at a constant rate; uniform and permuted are "
                         "controls that ignore importance"},
-    [T_R] = {.anew = true, .name = "r", .kind = OPTION_REAL, .value = "R", .min = 0, .preset = "0.25; with --mask-effect second-loss 2",
+    [T_R] = {.anew = true, .name = "r", .kind = OPTION_REAL, .value = "R", .min = 0, .preset = "2; with --mask-effect hard 0.25",
              .help = "masking rate: the least important latents are left out with p = 1 - exp(-r)"},
     [T_C] = {.anew = true, .name = "c", .kind = OPTION_REAL, .value = "C", .min = 0, .preset = "1",
              .help = "threshold theta = mean + c standard deviations of the importances"},
-    [T_PER_ROW] = {.anew = true, .name = "per-row", .kind = OPTION_FLAG, .help = "draw a mask for every row instead of every step"},
-    [T_EFFECT] = {.anew = true, .name = "mask-effect", .kind = OPTION_CHOICE, .value = "NAME", .choices = effect_choices, .preset = "hard",
-                  .help = "hard: masked latents cannot fire; second-loss: they do, and a second reconstruction without them is "
-                          "added to the loss, at less cost in FVU"},
+    [T_EFFECT] = {.anew = true, .name = "mask-effect", .kind = OPTION_CHOICE, .value = "NAME", .choices = effect_choices,
+                  .preset = "second-loss; with --mask paper hard",
+                  .help = "second-loss: masked latents fire as ever, and a second reconstruction without them is added to the loss; "
+                          "hard: they cannot fire"},
     [T_ALPHA] = {.anew = true, .name = "alpha", .kind = OPTION_REAL, .value = "A", .min = 0, .preset = "0.3",
                  .help = "weight of the second loss"},
+    [T_MASK_PER] = {.anew = true, .name = "mask-per", .kind = OPTION_CHOICE, .value = "NAME", .choices = mask_per_choices,
+                    .preset = "row; with --mask-effect hard step", .help = "draw a mask for every row, or one for all rows of a step"},
 
     [T_ROWS] = {.group = "training", .name = "rows", .kind = OPTION_COUNT, .value = "N", .min = 1,
                 .help = "rows to train on in all; the inputs repeat as needed", .preset = "one pass, up to ten while under 2M"},

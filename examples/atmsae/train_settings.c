@@ -161,17 +161,17 @@ bool train_configure(run_config *run, const setting *s, uint64_t d_in, uint64_t 
     setting_real(&s[T_LR], &run->optimizer.lr);
     setting_count(&s[T_DEAD_WINDOW], &run->tracker.dead_window);
     setting_choice(&s[T_MASK], &run->masker.kind);
+    if (run->masker.kind == ATMSAE_MASK_PAPER) run->masker.effect = ATMSAE_EFFECT_HARD; /* as published */
     setting_choice(&s[T_EFFECT], &run->masker.effect);
+    setting_choice(&s[T_MASK_PER], &run->masker.per_row);
     const bool second = run->masker.effect == ATMSAE_EFFECT_SECOND_LOSS;
     bool good = true;
-    if (second) run->masker.r = 2;
     if (applies(s, T_ALPHA, second, "--mask-effect second-loss", &good)) run->masker.alpha = s[T_ALPHA].real;
     if (!good) return false;
     setting_real(&s[T_R], &run->masker.r);
     setting_real(&s[T_C], &run->masker.c);
     setting_count(&s[T_SKIP], &run->trainer.skip_bad_rows);
     setting_real(&s[T_MAX_NORM], &run->trainer.max_norm);
-    run->masker.per_row = s[T_PER_ROW].given;
     run->masker.seed = run->model.seed;
     return configure_length(run, s, pass_rows);
 }

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Adaptive temporal masking for an SAE that lives in PyTorch: the library's tracker and masker.
 
-With a hard mask, masked latents sit out a step:
+The SAE reconstructs each row a second time without the entries that are masked, and learns from both:
 
     atm = Atm(context, d_sae, total_steps)
     for step, x in enumerate(batches):
+        f = ...                                       as without masks
+        rest = f * ~atm.hidden(step, f)               bool [n, d_sae], True: masked; drawn for every row
+        error, without = x - (f @ W_dec + b_dec), x - (rest @ W_dec + b_dec)
+        loss = (error ** 2).sum(1).mean() + 0.3 * (without ** 2).sum(1).mean()
+        ...
+        atm.observe(f, error, W_dec)                  before the optimizer's step: with the W_dec that made error
+
+With a hard mask, Atm(..., masker=dict(effect="hard")), masked latents sit out a step instead:
+
         masked = atm.mask(step)                       bool [d_sae], the library's memory
         pre = (x @ W_enc + b_enc).masked_fill(masked, MASKED)
-        ...
-        atm.observe(f, x - x_hat, W_dec)              before the optimizer's step: with the W_dec that made x_hat
-
-With a second loss they stay, and what is left without them is a second reconstruction to learn from:
-
-        f = ...                                       as without a mask
-        rest = f * ~atm.hidden(step, f)               bool [n, d_sae], True: left out; drawn for every row
-        error, without = x - (f @ W_dec + b_dec), x - (rest @ W_dec + b_dec)
-        loss = (error ** 2).sum(1).mean() + alpha * (without ** 2).sum(1).mean()
-        atm.observe(f, error, W_dec)
 
 total_steps lets the masks end before the run does; without it they never do. Tensors may be of any float type and on any
 device; mask() is on the CPU.
@@ -30,19 +29,25 @@ MASKED = -1e30
 
 class Atm:
     def __init__(self, context, d_sae, total_steps=0, tracker=None, masker=None):
-        for name in {"effect", "per_row", "alpha"} & set(masker or {}):
-            raise ValueError(f"{name}: mask() is a hard mask a step, hidden() a second loss a row; alpha is a factor of your loss")
+        masker = dict(masker or {})
+        for name in {"per_row", "alpha"} & set(masker):
+            raise ValueError(f"{name}: mask() is one for a step, hidden() one for each row; alpha is a factor of your loss")
+        self.hard = masker.get("effect") == "hard"
         self.masked = None
         self.tracker = atmsae.Tracker(context, d_sae, **(tracker or {}))
-        self.masker = atmsae.Masker(context, d_sae, total_steps=total_steps, **(masker or {}))
+        self.masker = atmsae.Masker(context, d_sae, total_steps=total_steps, **masker)
 
     def mask(self, step):
         """The latents that sit out this step; valid until the next one."""
+        if not self.hard:
+            raise RuntimeError("mask(step) is for Atm(..., masker=dict(effect=\"hard\")), use hidden(step, f)")
         self.masked = atmsae.tensor(self.masker.draw(step)).view(torch.bool)
         return self.masked
 
     def hidden(self, step, f):
         """Which entries of f [n, d_sae] the second reconstruction is without; drawn by torch's generator."""
+        if self.hard:
+            raise RuntimeError("hidden(step, f) is not for effect=\"hard\", use mask(step)")
         self.masked = torch.zeros(f.shape[1], dtype=torch.bool)  # none sits out
         self.masker.draw(step)
         p = atmsae.tensor(self.masker.p).to(f.device, torch.float32)

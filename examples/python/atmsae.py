@@ -507,11 +507,12 @@ class Masker(_Handle):
         self._make(context, "masker_create", context, C.byref(config))
 
     def draw(self, step):
-        """The mask of a step, uint8 [d_sae], 1: masked; lent until the next draw."""
+        """With per_row=0 the mask of a step, uint8 [d_sae], 1: masked; lent until the next draw. Otherwise None: rows are masked
+        with the probabilities p."""
         pointer = self._as_parameter_
         _call(self, "masker_draw", pointer, step)
         mask = structs["mask"].from_address(_lib.atmsae_masker_mask(pointer))
-        return _lend(mask.masked, (self.d_sae,), "|u1", pointer)
+        return _lend(mask.masked, (self.d_sae,), "|u1", pointer) if mask.masked else None
 
     def update(self, importance):
         _call(self, "masker_update", self, _vector(importance, "<f8", (self.d_sae,), "importance"), self.d_sae)

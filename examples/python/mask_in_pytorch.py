@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The library's masks inside a plain PyTorch SAE: BatchTopK, Adam, unit decoder rows.
 
-The model and its loop are PyTorch's; the library says which latents sit out each step, and learns
+The model and its loop are PyTorch's; the library says which latents are masked, and learns
 from per-latent sums. Trains with and without masks on rows with a hierarchy (a parent feature with
 exclusive children) and prints how often the parents' latents are off although the parent is on: without
-masks, with masked latents sitting out (a hard mask), and with a second loss without them.
+masks, with masked latents sitting out (a hard mask), and with a second reconstruction without them, which is the default.
 """
 import atmsae
 import torch
@@ -41,14 +41,14 @@ class SAE(torch.nn.Module):
         return f, f @ self.W_dec + self.b_dec
 
 
-def train(atm, second_loss=False):
+def train(atm):
     sae, nobody = SAE(), torch.zeros(D_SAE, dtype=torch.bool)
     adam = torch.optim.Adam(sae.parameters(), lr=1e-3)
     for step in range(STEPS):
         x = features(BATCH) @ directions
-        f, x_hat = sae(x, atm.mask(step) if atm and not second_loss else nobody)
+        f, x_hat = sae(x, atm.mask(step) if atm and atm.hard else nobody)
         loss = (x - x_hat).pow(2).sum(1).mean()
-        if second_loss:
+        if atm and not atm.hard:
             without = x - ((f * ~atm.hidden(step, f)) @ sae.W_dec + sae.b_dec)
             loss = loss + ALPHA * without.pow(2).sum(1).mean()
         adam.zero_grad()
@@ -74,7 +74,7 @@ def score(W_dec, run):
 
 
 if __name__ == "__main__":
-    for name, r in ("without masks", None), ("with a hard mask", 0.5), ("with a second loss", 2):
+    for name, masker in ("without masks", None), ("with a hard mask", dict(effect="hard", r=0.5)), ("with a second loss", {}):
         with atmsae.Context() as context:
-            fvu, missed = train(Atm(context, D_SAE, STEPS, masker=dict(r=r)) if r else None, name == "with a second loss")
+            fvu, missed = train(None if masker is None else Atm(context, D_SAE, STEPS, masker=masker))
         print(f"{name}: FVU {fvu:.3f}, parent latent off in {100 * missed:.1f} % of its rows")

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The library's masks inside SAELens: a mix-in for its training SAEs, run by its own trainer.
 
-AtmTraining goes before any of TopKTrainingSAE, BatchTopKTrainingSAE, StandardTrainingSAE and
-MatryoshkaBatchTopKTrainingSAE. It masks pre-activations through SAELens's own hook point, in training
-steps only: what is saved is an ordinary SAELens model.
+AtmTraining goes before any of SAELens's training SAEs. It adds a second reconstruction, without the masked latents, to the
+loss, in training steps only: what is saved is an ordinary SAELens model.
 """
-import dataclasses
-
 import atmsae
 import torch
-from atm_torch import MASKED, Atm
+from atm_torch import Atm
 from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
@@ -17,24 +14,21 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 class AtmTraining:
     atm = None  # an Atm; without one this is the class that comes after
+    alpha = 0.3
 
     def training_forward_pass(self, step_input):
+        output = super().training_forward_pass(step_input)
         if self.atm is None:
-            return super().training_forward_pass(step_input)
-        masked = self.atm.mask(step_input.n_training_steps)
-        dead = step_input.dead_neuron_mask
-        if dead is not None:  # masked latents take no part in the auxiliary loss either
-            step_input = dataclasses.replace(step_input, dead_neuron_mask=dead & ~masked)
-        hook = self.hook_sae_acts_pre.register_forward_hook(lambda module, args, pre: pre.masked_fill(masked, MASKED))
-        try:
-            output = super().training_forward_pass(step_input)
-        finally:
-            hook.remove()
+            return output
+        f = output.feature_acts
+        hidden = self.atm.hidden(step_input.n_training_steps, f)
+        without = step_input.sae_in - self.decode(f * ~hidden)
+        output.losses["masked_loss"] = self.alpha * without.pow(2).sum(-1).mean()
+        output.loss = output.loss + output.losses["masked_loss"]
         W_dec = self.W_dec
         if getattr(self.cfg, "rescale_acts_by_decoder_norm", False):  # latents already carry the norms
             W_dec = W_dec / W_dec.norm(dim=1, keepdim=True)
-        self.atm.observe(output.feature_acts, output.sae_in - output.sae_out, W_dec)
-        output.metrics["masked_latents"] = int(masked.sum())
+        self.atm.observe(f, output.sae_in - output.sae_out, W_dec)
         return output
 
 
@@ -54,7 +48,7 @@ def train(rows, d_sae, k, steps, batch, masks=True):
         logger=LoggingConfig(log_to_wandb=False),
     )
     with atmsae.Context() as context:
-        sae.atm = Atm(context, d_sae, steps, masker=dict(r=0.5)) if masks else None
+        sae.atm = Atm(context, d_sae, steps) if masks else None
         SAETrainer(config, sae, iter(lambda: rows(batch), None)).fit()
         sae.atm = None
     return sae

@@ -517,15 +517,15 @@ typedef struct atmsae_masker_config {
     uint64_t d_sae;  /* required when used alone; the trainer fills it in */
     uint64_t seed;   /* of the draws; default 0: in a trainer, the model's */
     int32_t kind;    /* default ATMSAE_MASK_ATM */
-    int32_t per_row; /* 1: a fresh mask for every row; 0 (default): one for the whole step */
+    int32_t per_row; /* 1: a fresh mask for every row; 0: one for the whole step; default -1: 1 for SECOND_LOSS, 0 for HARD */
     double c;        /* theta = mu + c sigma; 0 .. 1e9; default 1 */
-    double r;        /* 0 .. 30; default 0.25 */
+    double r;        /* 0 .. 30; default NaN: 2 for SECOND_LOSS, 0.25 for HARD */
     uint64_t total_steps;  /* 0 (default): unknown, no cool-down until asked for. Trainer fills it */
     uint64_t warmup_steps; /* r = 0 before this step; default UINT64_MAX: 50, or 10 % of total_steps
                               where that is under 500 */
     double cooldown_start; /* share of total_steps at which r begins to fall; default 0.80 */
     double cooldown_end;   /* share at which it reaches 0; default 0.95; start <= end <= 1 */
-    int32_t effect;  /* ATMSAE_EFFECT_HARD (default) or SECOND_LOSS */
+    int32_t effect;  /* ATMSAE_EFFECT_SECOND_LOSS (default) or HARD; PAPER as published is HARD */
     int32_t pad0_;
     double alpha;    /* weight of the second loss; 0 .. 1e9; 0: none. Default 0.3 */
 } atmsae_masker_config;

@@ -19,12 +19,13 @@ void atmsae_masker_config_init(atmsae_masker_config *config, size_t size)
 {
     static const atmsae_masker_config defaults = {
         .kind = ATMSAE_MASK_ATM,
+        .per_row = -1,
         .c = 1,
-        .r = 0.25,
+        .r = NAN,
         .warmup_steps = UINT64_MAX,
         .cooldown_start = 0.80,
         .cooldown_end = 0.95,
-        .effect = ATMSAE_EFFECT_HARD,
+        .effect = ATMSAE_EFFECT_SECOND_LOSS,
         .alpha = 0.3,
     };
     ams_struct_init(config, size, &defaults, sizeof defaults);
@@ -37,11 +38,11 @@ static atmsae_status check(atmsae_context *ctx, const atmsae_masker_config *c)
     if (c->kind < ATMSAE_MASK_NONE || c->kind > ATMSAE_MASK_PERMUTED)
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: kind = %d, allowed: 1 to 5", c->kind);
     if (c->per_row != 0 && c->per_row != 1)
-        return ams_fail(ctx, ATMSAE_E_ARG, "masker: per_row = %d, allowed: 0 or 1", c->per_row);
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: per_row = %d, allowed: 0, 1 or -1 (the effect's own)", c->per_row);
     if (!(c->c >= 0 && c->c <= 1e9)) /* so that theta cannot overflow */
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: c = %g, allowed: 0 to 1e9", c->c);
     if (!(c->r >= 0 && c->r <= 30)) /* at 37, p would round to 1: masked for ever */
-        return ams_fail(ctx, ATMSAE_E_ARG, "masker: r = %g, allowed: 0 to 30", c->r);
+        return ams_fail(ctx, ATMSAE_E_ARG, "masker: r = %g, allowed: 0 to 30, or NaN (the effect's own)", c->r);
     if (!(c->cooldown_start >= 0 && c->cooldown_start <= c->cooldown_end && c->cooldown_end <= 1))
         return ams_fail(ctx, ATMSAE_E_ARG, "masker: cooldown %g to %g, allowed: 0 <= start <= end <= 1",
                         c->cooldown_start, c->cooldown_end);
@@ -73,6 +74,10 @@ static atmsae_status create(atmsae_context *ctx, const atmsae_masker_config *cal
     atmsae_masker_config config;
     atmsae_masker_config_init(&config, sizeof config);
     AMS_TRY(ams_struct_in(ctx, atmsae_masker_config, &config, caller));
+    /* What an effect wants where the caller does not say: a second loss may mask often, since nothing is lost by it. */
+    const bool second = config.effect == ATMSAE_EFFECT_SECOND_LOSS;
+    if (config.per_row == -1) config.per_row = second;
+    if (isnan(config.r)) config.r = second ? 2 : 0.25;
     AMS_TRY(check(ctx, &config));
     atmsae_masker *m = ams_calloc(ctx, 1, sizeof *m);
     if (!m) return ams_nomem(ctx, "the masker");

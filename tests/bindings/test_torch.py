@@ -38,7 +38,7 @@ class Torch(unittest.TestCase):
         self.assertTrue(torch.equal(tensor, W))
 
     def test_masks_are_the_librarys_memory(self):
-        atm = Atm(self.context, 64, masker=dict(warmup_steps=0, r=5, seed=3))
+        atm = Atm(self.context, 64, masker=dict(effect="hard", warmup_steps=0, r=5, seed=3))
         atm.mask(0)
         atm.observe(torch.rand(8, 64).relu(), torch.zeros(8, 16), torch.randn(64, 16))
         masked = atm.mask(1)
@@ -53,7 +53,7 @@ class Torch(unittest.TestCase):
     def test_sums_are_what_the_header_says(self):
         n, F, d = 7, 5, 4
         f, e, W = torch.rand(n, F).sub(0.4).relu(), torch.randn(n, d), torch.randn(F, d)
-        atm = Atm(self.context, F)
+        atm = Atm(self.context, F, masker=dict(effect="hard"))
         atm.mask(0)
         seen = {}
         atm.tracker.observe = lambda **sums: seen.update({k: v.numpy().copy() for k, v in sums.items()})
@@ -70,7 +70,7 @@ class Torch(unittest.TestCase):
 
     def test_the_loop_trains_with_masks(self):
         mask_in_pytorch.STEPS = 400
-        atm = Atm(self.context, mask_in_pytorch.D_SAE, 400, masker=dict(r=0.5))
+        atm = Atm(self.context, mask_in_pytorch.D_SAE, 400, masker=dict(effect="hard", r=0.5))
         masks = []
         draw = atm.mask
         atm.mask = lambda step: masks.append(draw(step).clone()) or atm.masked
@@ -96,10 +96,14 @@ class Torch(unittest.TestCase):
         self.assertTrue((seen["rows"] == 4000).all())  # all latents are observed in all rows
 
     def test_mistakes_are_told(self):
-        for name in ("effect", "per_row", "alpha"):
+        for name in ("per_row", "alpha"):
             with self.assertRaisesRegex(ValueError, name):
                 Atm(self.context, 64, masker={name: 1})
-        atm = Atm(self.context, 64)
+        with self.assertRaisesRegex(RuntimeError, "hidden"):
+            Atm(self.context, 64).mask(0)
+        atm = Atm(self.context, 64, masker=dict(effect="hard"))
+        with self.assertRaisesRegex(RuntimeError, "mask"):
+            atm.hidden(0, torch.rand(8, 64))
         f, e, W = torch.rand(8, 64), torch.randn(8, 16), torch.randn(64, 16)
         with self.assertRaisesRegex(RuntimeError, "before observe"):
             atm.observe(f, e, W)
@@ -111,8 +115,8 @@ class Torch(unittest.TestCase):
 
     def test_the_loop_trains_with_a_second_loss(self):
         mask_in_pytorch.STEPS = 400
-        atm = Atm(self.context, mask_in_pytorch.D_SAE, 400, masker=dict(r=2))
-        fvu, missed = mask_in_pytorch.train(atm, second_loss=True)
+        atm = Atm(self.context, mask_in_pytorch.D_SAE, 400)
+        fvu, missed = mask_in_pytorch.train(atm)
         self.assertLess(fvu, 0.5)
 
     def test_masked_latents_get_no_gradient(self):

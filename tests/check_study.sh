@@ -63,8 +63,8 @@ for r in results:
         assert isinstance(r[name], (int, float)), (r["run"], name)
     for name in ("parent_miss", "absorption_full", "letter_f1", "probing_top1"):
         assert 0 <= r.get(name, 0) <= 1, (r["run"], name)
-    assert ("parent_miss" in r) == (r["data"] == "synthetic"), r["run"]
-    if r["data"] != "synthetic":
+    assert ("parent_miss" in r) == r["data"].startswith("synth"), r["run"]
+    if not r["data"].startswith("synth"):
         assert len(r["list_prompted"]) == r["absorbed_prompted"] <= r["words_prompted"] and r["absorbed_bare"] <= r["words_bare"], r["run"]
 keys = [r["run"] for r in results]
 assert len(keys) == len(set(keys)), "a run was done twice"

@@ -5,11 +5,12 @@ An arm is a method with settings; a table compares arms on one kind of data at o
 search, from which the arms' settings came, ran on rows, words and seeds of its own."""
 
 LAYERS = ["layer9", "layer16"]
-# Rows seen are batch x steps: 1.5 M of a layer's activations, 1 M synthetic rows.
+# Rows seen are batch x steps: 1.5 M of a layer's activations, 1 M synthetic rows, 20 M of SynthSAEBench-16k.
 SIZES = {
     "synthetic": {"F": 168, "batch": 512, "steps": 2000, "lr": 8e-3},
     "layer9": {"F": 4096, "batch": 1024, "steps": 1465, "lr": 2e-3},
     "layer16": {"F": 4096, "batch": 1024, "steps": 1465, "lr": 2e-3},
+    "synth16k": {"F": 4096, "batch": 1024, "steps": 19532, "lr": 3e-4},
 }
 TINY = {"synthetic": {"batch": 128, "steps": 40}, "layer9": {"F": 64, "batch": 128, "steps": 40}}  # to test the driver
 
@@ -23,6 +24,7 @@ ARMS = {
     "matryoshka": ("Matryoshka, doubling widths", "matryoshka", {}),
     "matryoshka-2": ("Matryoshka, 1/16 and 1/4", "matryoshka", {"widths": 1}),
     "matryoshka-even": ("Matryoshka, even widths", "matryoshka", {"widths": 2}),
+    "matryoshka-bench": ("Matryoshka, 128, 512 and 2048", "matryoshka", {"widths": 3}),
     "jumprelu": ("JumpReLU", "jumprelu", {}),
     "jumprelu-narrow": ("JumpReLU, half the bandwidth", "jumprelu", {"bandwidth": 0.5}),
     "jumprelu-wide": ("JumpReLU, twice the bandwidth", "jumprelu", {"bandwidth": 2}),
@@ -46,12 +48,13 @@ SEARCH = [("batchtopk", {}), ("atm", {}), ("jumprelu", {}), ("matryoshka", {}), 
           ("jumprelu-narrow", {}), ("jumprelu-wide", {}),
           ("batchtopk", {"lr": 0.5}), ("batchtopk", {"lr": 2}), ("jumprelu", {"lr": 0.5}), ("jumprelu", {"lr": 2}), ("atm", {"lr": 0.5}), ("atm", {"lr": 2})]
 RELATIVE = ("lr", "bandwidth")  # settings that are given as a multiple of the usual value
-BANDWIDTH = {"synthetic": 0.5, "layer9": 0.5, "layer16": 0.5}
+BANDWIDTH = {"synthetic": 0.5, "layer9": 0.5, "layer16": 0.5, "synth16k": 0.5}
 SEARCH_KS = {"synthetic": [3.5, 3], "layer9": [32]}
 
 # The tables: data, changes of its size, L0, seeds, arms. First things first.
 PRIMARY = ["batchtopk", "atm", "jumprelu"]
 OTHERS = ["topk", "matryoshka", "matryoshka-2", "jumprelu-narrow", "jumprelu-wide", "hard", "atm-0.1", "atm-1", "atm-jumprelu", "uniform", "permuted"]
+BENCH = ["topk", "batchtopk", "jumprelu", "matryoshka-bench", "atm"]  # what SynthSAEBench compares, and ATM
 TABLES = [
     ("layer9", {}, 32, 10, PRIMARY),
     ("layer9", {}, 32, 5, OTHERS),
@@ -61,6 +64,11 @@ TABLES = [
     ("layer9", {}, 16, 5, PRIMARY + ["topk", "matryoshka", "jumprelu-wide", "atm-1", "permuted"]),
     ("layer9", {}, 64, 5, PRIMARY + ["topk", "matryoshka", "jumprelu-wide", "atm-1", "permuted"]),
     ("layer9", {"F": 16384}, 32, 5, PRIMARY + ["topk", "matryoshka", "permuted"]),
+    ("synth16k", {}, 25, 1, BENCH),
+    ("synth16k", {}, 35, 1, BENCH),
+    ("synth16k", {}, 15, 1, BENCH),
+    ("synth16k", {}, 45, 1, BENCH),
+    ("synth16k", {"steps": 195313}, 25, 1, BENCH),
 ]
 
 

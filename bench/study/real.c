@@ -130,14 +130,15 @@ static int64_t *read_integers(atmsae_context *context, char *path, const char *t
     return values;
 }
 
-/* Tuning has three eighths of the training files, where they are many; few are all for the study. */
+/* The study has the first training files, tuning those that follow. */
+enum { STUDY_FILES = 27 };
 static const half *open_half(real_data *r, bool tune)
 {
     half *h = &r->halves[tune];
     if (h->count > 0) return h;
-    const int study = r->n_train < 20 ? r->n_train : r->n_train - r->n_train * 3 / 8;
+    const int study = r->n_train < STUDY_FILES ? r->n_train : STUDY_FILES;
     if (tune && study == r->n_train) {
-        fprintf(stderr, "study: tune=1: too few training files for a half to tune on\n");
+        fprintf(stderr, "study: tune=1: %d training files, needs more than %d\n", r->n_train, STUDY_FILES);
         exit(1);
     }
     const int first = tune ? study : 0, end = tune ? r->n_train : study;

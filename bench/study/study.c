@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The study's runs. Reads lines "DATA METHOD name=value ..." from stdin, DATA being synthetic or the name of a folder in DIR,
+ * The study's runs. Reads lines "DATA METHOD name=value ..." from stdin, DATA being synthetic, synth16k or the name of a folder in DIR,
  * trains and measures one SAE for each, and answers each with a line of JSON.
  *
  *     study [DIR [MODELS]]   DIR: holds a folder of real activations for each layer, as bench/study/data makes them;
@@ -122,7 +122,7 @@ int main(int argc, char **argv)
         if (sscanf(line, "%15s %31s %n", data, name, &at) < 2) usage("not DATA METHOD ...", line);
         const study_method *method = study_find(name);
         if (!method) usage("no such method", name);
-        const bool is_real = strcmp(data, "synthetic") != 0;
+        const bool is_real = strncmp(data, "synth", 5) != 0;
         if (is_real && argc == 1) usage("no folder given for", line);
         settings s;
         char *kept = is_real && argc == 3 ? keep_folder(argv[2], line) : NULL;
@@ -134,7 +134,7 @@ int main(int argc, char **argv)
             if (isfinite(value)) printf(", \"%s\": %.10g", setting_names[i].name, value);
         }
         if (is_real) real_run(open_layer(context, argv[1], data), method, &s, kept, stdout);
-        else synthetic_run(context, method, &s, stdout);
+        else (strcmp(data, "synth16k") == 0 ? synth16k_run : synthetic_run)(context, method, &s, stdout);
         printf(", \"seconds\": %.1f}\n", (double)(clock() - start) / CLOCKS_PER_SEC);
         fflush(stdout);
         free(kept);

@@ -67,6 +67,7 @@ void study_reconstruction(atmsae_context *context, const atmsae_model *model, co
 
 /* A kind of data: open it once, then any number of runs. */
 void synthetic_run(atmsae_context *context, const study_method *method, const settings *s, FILE *out);
+void synth16k_run(atmsae_context *context, const study_method *method, const settings *s, FILE *out);
 typedef struct real_data real_data;
 real_data *real_open(atmsae_context *context, const char *folder); /* of one layer */
 void real_run(real_data *data, const study_method *method, const settings *s, const char *kept, FILE *out); /* kept: folder or NULL */

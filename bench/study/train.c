@@ -32,8 +32,8 @@ const study_method *study_find(const char *name)
     return m->name ? m : NULL;
 }
 
-/* Shares of F: the usual doubling widths, fewer, more even. */
-static const double shares[3][4] = {{1. / 32, 3. / 32, 7. / 32, 15. / 32}, {1. / 16, 1. / 4, 0, 0}, {.2, .4, .6, .8}};
+/* Shares of F: the usual doubling widths, fewer, more even, and SynthSAEBench's 128, 512, 2048 of 4096. */
+static const double shares[4][4] = {{1. / 32, 3. / 32, 7. / 32, 15. / 32}, {1. / 16, 1. / 4, 0, 0}, {.2, .4, .6, .8}, {1. / 32, 1. / 8, 1. / 2, 0}};
 
 static atmsae_trainer *make_trainer(atmsae_context *context, const study_method *method, const settings *s, const study_rows *rows)
 {

@@ -69,10 +69,10 @@ static void find_train(real_data *r, const char *folder)
 static char *file_path(const real_data *r, const char *name)
 {
     const char *first = r->train[0], *at = strstr(strrchr(first, '/'), "-train-");
-    const size_t length = (size_t)(at - first) + 1;
-    char *path = program_alloc(length + strlen(name) + 1, 1);
-    memcpy(path, first, length);
-    strcpy(path + length, name);
+    const int length = (int)(at - first) + 1;
+    const size_t size = (size_t)length + strlen(name) + 1;
+    char *path = program_alloc(size, 1);
+    snprintf(path, size, "%.*s%s", length, first, name);
     return path;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Runs on activations of a language model, from a folder laid out as doc/study.md says.
+ * Runs on activations of a language model, from a folder of files as dump_activations.py writes them.
  */
 #include "study.h"
 #include "letters.h"

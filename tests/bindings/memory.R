@@ -20,7 +20,7 @@ exercise <- function() {
     atmsae_save(trainer, folder)
     tracker <- atmsae_tracker(context, 10)
     atmsae_observe(tracker, rep(1, 10), 1:10 / 10, 1:10 / 20, 10:1 / 10)
-    masker <- atmsae_masker(context, 10, list(warmup_steps = 0, r = 5))
+    masker <- atmsae_masker(context, 10, list(effect = 0, warmup_steps = 0, r = 5))
     atmsae_update(masker, atmsae_importance(tracker))
     list(stats, atmsae_parameter(trainer, "W_dec"), atmsae_parameter(trainer, "b_enc"), atmsae_encode(trainer, x),
          atmsae_decode(trainer, x), atmsae_decode(atmsae_load(context, folder), x), atmsae_importance(tracker),

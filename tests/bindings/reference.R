@@ -31,7 +31,7 @@ put_floats(codes$value)
 put_floats(t(atmsae_decode(trainer, x)))
 
 tracker <- atmsae_tracker(context, 8)
-masker <- atmsae_masker(context, 8, list(seed = 11, c = 0.5))
+masker <- atmsae_masker(context, 8, list(seed = 11, c = 0.5, effect = 0))
 for (step in 0:299) {
     masked <- atmsae_draw(masker, step)
     writeBin(as.raw(masked), out)

@@ -101,6 +101,7 @@ static void mask_loop(void)
     masker_config.d_sae = F;
     masker_config.seed = 11;
     masker_config.c = 0.5;
+    masker_config.effect = ATMSAE_EFFECT_HARD;
     atmsae_masker *masker;
     or_die(atmsae_masker_create(ctx, &masker_config, &masker));
     for (uint64_t step = 0; step < MASK_STEPS; step++) {

@@ -64,6 +64,7 @@ static void mask_loop(const atmsae::context &ctx, const file &out)
     masker_config.d_sae = F;
     masker_config.seed = 11;
     masker_config.c = 0.5;
+    masker_config.effect = ATMSAE_EFFECT_HARD;
     atmsae::tracker tracker(ctx, tracker_config);
     atmsae::masker masker(ctx, masker_config);
     for (uint64_t step = 0; step < 300; step++) {

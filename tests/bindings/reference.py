@@ -46,7 +46,7 @@ with open(sys.argv[1], "wb") as out, atmsae.Context() as context:
     for array in (codes.row_start, codes.latent, codes.value, model.decode(codes)):
         out.write(array.tobytes())
 
-    tracker, masker = atmsae.Tracker(context, F), atmsae.Masker(context, F, seed=11, c=0.5)
+    tracker, masker = atmsae.Tracker(context, F), atmsae.Masker(context, F, seed=11, c=0.5, effect="hard")
     for step in range(300):
         masked = masker.draw(step)
         out.write(masked.tobytes())

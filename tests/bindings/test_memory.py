@@ -219,7 +219,7 @@ class Lent(Base):
         trainer = atmsae.Trainer(self.context, dict(d_in=D, d_sae=F, k=4), masker=dict(warmup_steps=0), batch_rows=N, total_rows=9 * N)
         trainer.step(self.x)
         codes = self.model.encode(self.x)
-        tracker, masker = atmsae.Tracker(self.context, 50000), atmsae.Masker(self.context, 50000, r=9, warmup_steps=0)
+        tracker, masker = atmsae.Tracker(self.context, 50000), atmsae.Masker(self.context, 50000, effect="hard", r=9, warmup_steps=0)
         for _ in range(2):
             masker.draw(5)
             masker.update(np.linspace(0, 9, 50000))

@@ -30,7 +30,7 @@ atmsae_observe <- function(tracker, rows, magnitude, frequency, contribution)
     invisible(.Call(r_observe, tracker, rows, magnitude, frequency, contribution))
 atmsae_importance <- function(tracker) .Call(r_importance, tracker)
 atmsae_masker <- function(context, d_sae, settings = list()) .Call(r_masker, context, c(list(d_sae = d_sae), settings))
-atmsae_draw <- function(masker, step) .Call(r_draw, masker, step) # logical, TRUE: masked
+atmsae_draw <- function(masker, step) .Call(r_draw, masker, step) # logical, TRUE: masked; none where every row has a mask of its own
 atmsae_update <- function(masker, importance) invisible(.Call(r_update, masker, importance))
 atmsae_p <- function(masker) .Call(r_p, masker)
 

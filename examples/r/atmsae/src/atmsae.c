@@ -87,7 +87,7 @@ static const setting tracker_settings[] = {
 static const setting masker_settings[] = {
     AT(masker, 'u', d_sae), AT(masker, 'u', seed), AT(masker, 'i', kind), AT(masker, 'd', c), AT(masker, 'd', r),
     AT(masker, 'u', total_steps), AT(masker, 'u', warmup_steps), AT(masker, 'd', cooldown_start),
-    AT(masker, 'd', cooldown_end), {0}};
+    AT(masker, 'd', cooldown_end), AT(masker, 'i', effect), AT(masker, 'i', per_row), AT(masker, 'd', alpha), {0}};
 
 /* One number; NA is none, and neither is NaN: a setting that is left out has its default. */
 static double number(SEXP value, const char *name)

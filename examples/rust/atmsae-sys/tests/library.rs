@@ -15,7 +15,7 @@ fn defaults_arrive_in_their_fields() {
     let tracker = atmsae_tracker_config::default();
     assert_eq!((tracker.decay, tracker.combine, tracker.dead_window), (0.99, 1, u64::MAX));
     let masker = atmsae_masker_config::default();
-    assert_eq!((masker.kind, masker.r, masker.cooldown_end), (ATMSAE_MASK_ATM, 0.25, 0.95));
+    assert_eq!((masker.kind, masker.effect, masker.cooldown_end), (ATMSAE_MASK_ATM, ATMSAE_EFFECT_SECOND_LOSS, 0.95));
     assert_eq!(atmsae_trainer_config::default().batch_rows, 4096);
     assert_eq!(atmsae_source_config::default().shuffle_rows, 65536);
     let synth = atmsae_synth_config::default();

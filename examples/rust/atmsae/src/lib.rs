@@ -359,7 +359,7 @@ impl Masker {
         let (data, n) = (importance.as_ptr(), importance.len() as u64);
         check(self.context, unsafe { sys::atmsae_masker_update(self.raw, data, n) })
     }
-    /// The mask of a step, 1: masked; empty if nothing is.
+    /// The mask of a step, 1: masked; empty where every row has its own (`per_row`), drawn with the probabilities `p`.
     pub fn draw(&mut self, step: u64) -> Result<&[u8]> {
         check(self.context, unsafe { sys::atmsae_masker_draw(self.raw, step) })?;
         Ok(unsafe { lend((*sys::atmsae_masker_mask(self.raw)).masked, self.d_sae) })

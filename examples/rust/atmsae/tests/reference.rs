@@ -46,7 +46,7 @@ fn same_bits_as_c() -> Result<(), Box<dyn std::error::Error>> {
     out.extend_from_slice(bytes(&model.decode(&codes)?));
 
     let mut tracker = Tracker::new(&context, &TrackerConfig { d_sae: 8, ..Default::default() })?;
-    let mut masker = Masker::new(&context, &MaskerConfig { d_sae: 8, seed: 11, c: 0.5, ..Default::default() })?;
+    let mut masker = Masker::new(&context, &MaskerConfig { d_sae: 8, seed: 11, c: 0.5, effect: sys::ATMSAE_EFFECT_HARD, ..Default::default() })?;
     for step in 0..300 {
         let mut mask = [0; 8];
         let drawn = masker.draw(step)?;

@@ -42,7 +42,7 @@ int main(void)
     atmsae_masker_config masker_config;
     atmsae_masker_config_init(&masker_config, sizeof masker_config);
     masker_config.d_sae = F;
-    masker_config.effect = ATMSAE_EFFECT_HARD; /* masked latents sit out; by default they feed a second reconstruction, see the header */
+    masker_config.effect = ATMSAE_EFFECT_HARD; /* masked latents are left out; by default they stay, and a second reconstruction is made without them */
     atmsae_masker *masker;
     or_die(atmsae_masker_create(ctx, &masker_config, &masker));
 

@@ -37,7 +37,7 @@ ARMS = {
     "permuted": ("control: p permuted", "permuted", SECOND),
 }
 
-# What was tried: changes of the arm `atm` and of others, on two seeds.
+# What was tried: changes of the arm `atm` and of others.
 SEARCH_SEEDS = {"synthetic": [901, 902, 903], "layer9": [901, 902]}
 SEARCH = [("batchtopk", {}), ("atm", {}), ("jumprelu", {}), ("matryoshka", {}), ("hard", {}), ("permuted", {}), ("uniform", {}), ("atm-jumprelu", {}),
           ("atm", {"alpha": 0.1}), ("atm", {"alpha": 1}), ("atm", {"alpha": 0.03}), ("atm", {"alpha": 3}),
@@ -91,12 +91,14 @@ def make(part, data, arm, tiny, **settings):
     return {"part": part, "data": data, "arm": arm, "method": method, "settings": {**size, **merged}}
 
 
+def takes(arm, k):
+    return arm != "topk" or k == int(k)  # TopK takes whole numbers only
+
+
 def search(data, tiny):
     for k in SEARCH_KS.get(data, []):
         for arm, changes in SEARCH:
-            if arm == "topk" and k != int(k):
-                continue  # it takes whole numbers only
-            for seed in SEARCH_SEEDS[data]:
+            for seed in SEARCH_SEEDS[data] if takes(arm, k) else []:
                 yield make("search", data, arm, tiny, k=k, seed=seed, tune=1, **changes)
 
 
@@ -104,9 +106,7 @@ def study(data, tiny):
     for table_data, changes, k, seeds, arms in TABLES:
         if table_data == data:
             for seed in range(1, seeds + 1):
-                for arm in arms:
-                    if arm == "topk" and k != int(k):
-                        continue
+                for arm in filter(lambda arm: takes(arm, k), arms):
                     yield make("study", data, arm, tiny, k=k, seed=seed, **changes, **({"probing": 1} if data in LAYERS else {}))
 
 

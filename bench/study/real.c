@@ -76,28 +76,6 @@ static char *file_path(const real_data *r, const char *name)
     return path;
 }
 
-typedef struct opened {
-    char *path;
-    atmsae_tensors *file;
-    uint64_t tensor;
-    atmsae_tensor_info info;
-} opened;
-
-static opened open_tensor(atmsae_context *context, char *path, const char *tensor)
-{
-    opened o = {.path = path, .info = {.size = sizeof o.info}};
-    study_check(context, atmsae_tensors_open(context, o.path, &o.file));
-    study_check(context, atmsae_tensors_find(o.file, tensor, &o.tensor));
-    study_check(context, atmsae_tensors_info(o.file, o.tensor, &o.info));
-    return o;
-}
-
-static void close_tensor(opened *o)
-{
-    atmsae_tensors_close(o->file);
-    free(o->path);
-}
-
 /* At most `most` rows; takes the path over. */
 static table read_table(atmsae_context *context, char *path, const char *tensor, uint64_t most)
 {
@@ -118,15 +96,22 @@ static table read_table(atmsae_context *context, char *path, const char *tensor,
     return t;
 }
 
+/* Takes the path over. */
 static int64_t *read_integers(atmsae_context *context, char *path, const char *tensor, uint64_t *count)
 {
-    opened o = open_tensor(context, path, tensor);
+    atmsae_tensors *file;
+    uint64_t at;
+    atmsae_tensor_info info = {.size = sizeof info};
+    study_check(context, atmsae_tensors_open(context, path, &file));
+    study_check(context, atmsae_tensors_find(file, tensor, &at));
+    study_check(context, atmsae_tensors_info(file, at, &info));
     *count = 1;
-    for (uint64_t a = 0; a < o.info.rank; a++)
-        *count *= o.info.shape[a];
+    for (uint64_t a = 0; a < info.rank; a++)
+        *count *= info.shape[a];
     int64_t *values = program_alloc(*count, sizeof *values);
-    study_check(context, atmsae_tensors_read_i64(o.file, o.tensor, values, *count));
-    close_tensor(&o);
+    study_check(context, atmsae_tensors_read_i64(file, at, values, *count));
+    atmsae_tensors_close(file);
+    free(path);
     return values;
 }
 

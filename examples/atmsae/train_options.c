@@ -127,10 +127,10 @@ const option train_options[T_OPTIONS] = {
                 .help = "of the initial weights, the masks and the shuffling"},
 
     [T_MASK] = {.anew = true, .group = "masking", .name = "mask", .kind = OPTION_CHOICE, .value = "NAME", .choices = mask_choices, .preset = "atm",
-                .help = "which latents a step leaves out; paper: ATM at a constant rate; uniform and permuted are "
+                .help = "how latents to be masked are chosen; paper: ATM at a constant rate; uniform and permuted are "
                         "controls that ignore importance"},
     [T_R] = {.anew = true, .name = "r", .kind = OPTION_REAL, .value = "R", .min = 0, .preset = "2; with --mask-effect hard 0.25",
-             .help = "masking rate: the least important latents are left out with p = 1 - exp(-r)"},
+             .help = "masking rate: the least important latents are masked with p = 1 - exp(-r)"},
     [T_C] = {.anew = true, .name = "c", .kind = OPTION_REAL, .value = "C", .min = 0, .preset = "1",
              .help = "threshold theta = mean + c standard deviations of the importances"},
     [T_EFFECT] = {.anew = true, .name = "mask-effect", .kind = OPTION_CHOICE, .value = "NAME", .choices = effect_choices,

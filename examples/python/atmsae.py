@@ -499,7 +499,7 @@ class Tracker(_Handle):
 
 
 class Masker(_Handle):
-    """Which latents sit out a step."""
+    """Which latents are masked."""
 
     def __init__(self, context, d_sae, **config):
         config = _struct("masker_config", dict(config, d_sae=d_sae))

@@ -153,9 +153,8 @@ def sequences(tokenizer, path, start, want, seed):
 def shares(sizes, want):
     """How many of each to take, `want` in all: equally many until one is used up."""
     taken, left = [0] * len(sizes), want
-    for i, at in sorted(enumerate(sizes), key=lambda pair: pair[1]):
-        rest = sum(1 for j in range(len(sizes)) if sizes[j] > at or (sizes[j] == at and j >= i))
-        taken[i] = min(at, left // rest)
+    for done, (i, size) in enumerate(sorted(enumerate(sizes), key=lambda pair: pair[1])):
+        taken[i] = min(size, left // (len(sizes) - done))
         left -= taken[i]
     if left:
         raise SystemExit(f"the text has {sum(sizes)} sequences of {LENGTH} tokens, wanted {want}: give more text or ask for fewer rows")

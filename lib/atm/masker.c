@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which latents sit out this step? The probability that a latent is masked rises as its importance
+ * Which latents are masked in this step? The probability that a latent is masked rises as its importance
  * falls below a threshold:
  *
  *     theta = mu + c sigma                       mean and standard deviation of importance
